@@ -1,0 +1,1 @@
+"""The Typer commands, one file each: parse, call a stage, render."""

@@ -1,0 +1,1 @@
+"""Labelled trees: from a campaign, from the published files; splits."""

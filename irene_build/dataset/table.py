@@ -1,0 +1,67 @@
+"""The dataset: trees of one PC with labels, each joule with its provenance.
+
+Stage interface between measuring (or importing) and training. Arrays are aligned with
+``tree.nodes``; NaN stands for "not known" and is never read as zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from irene_runtime.features import RESOURCE_FEATURES
+from irene_runtime.tree import ModelTree
+
+PROVENANCES = ("measured", "integrated", "estimated", "simulated")
+
+
+@dataclass
+class LabelledTree:
+    """One model at one input size on one PC.
+
+    ``energy_j``: float64[n], joules of one run, NaN where the node has no label.
+    ``resources``: float64[n, 8], columns as ``RESOURCE_FEATURES``, NaN where unknown.
+    ``measurement``: int64[n], equal numbers share one physical measurement (copies), -1 for none.
+    ``energy_std_j``: float64[n], standard error of the label, NaN where unknown.
+    """
+
+    tree: ModelTree
+    energy_j: np.ndarray
+    resources: np.ndarray
+    measurement: np.ndarray
+    energy_std_j: np.ndarray
+
+    @property
+    def model(self) -> str:
+        return str(self.tree.header["model"])
+
+    def __post_init__(self) -> None:
+        n = len(self.tree.nodes)
+        assert self.energy_j.shape == self.measurement.shape == self.energy_std_j.shape == (n,)
+        assert self.resources.shape == (n, len(RESOURCE_FEATURES))
+
+
+@dataclass
+class Dataset:
+    """Labelled trees of one PC. ``boundary`` is what the joules cover: wall, gpu, cpu+dram+gpu.
+
+    ``label_source`` names the meter that gave the labels; with ``nvml`` the feature ``gpu_energy``
+    is the label and must not be used (DESIGN, rule 4). ``provenance`` is one of PROVENANCES.
+    """
+
+    hardware: str
+    boundary: str
+    provenance: str
+    label_source: str
+    trees: list[LabelledTree]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[str]:
+        """Model names in order of first appearance."""
+        return list(dict.fromkeys(tree.model for tree in self.trees))
+
+    def subset(self, models: list[str]) -> Dataset:
+        trees = [tree for tree in self.trees if tree.model in models]
+        return Dataset(self.hardware, self.boundary, self.provenance, self.label_source, trees, dict(self.info))

@@ -1,0 +1,20 @@
+"""The error hierarchy, which the runtime owns because it ships."""
+
+from irene_runtime.errors import (
+    DatasetError,
+    EstimatorError,
+    HardwareError,
+    InputError,
+    IreneError,
+    MeasurementError,
+    MeterError,
+    ModelError,
+    ParityError,
+    RunError,
+    TreeError,
+)
+
+__all__ = [
+    "DatasetError", "EstimatorError", "HardwareError", "InputError", "IreneError", "MeasurementError",
+    "MeterError", "ModelError", "ParityError", "RunError", "TreeError",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Estimator -> ONNX graph, Python module, manifest, parity check."""

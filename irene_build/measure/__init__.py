@@ -1,0 +1,1 @@
+"""The campaign: plan, repeat, gate, journal, resume."""

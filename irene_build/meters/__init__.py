@@ -1,0 +1,1 @@
+"""Energy sources, one file each, and the alignment of meter and host clocks."""

@@ -1,0 +1,1 @@
+"""Named architectures, and how to build any nn.Module without weights."""

@@ -1,0 +1,1 @@
+"""Breakdown, HTML, figures."""

@@ -1,0 +1,1 @@
+"""Primitive regressors, tree aggregation, intervals, baselines."""

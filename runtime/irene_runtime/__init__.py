@@ -1,0 +1,1 @@
+"""What ships: tree format, samplers, feature resolution and evaluation. Standard library only."""

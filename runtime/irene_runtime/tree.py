@@ -1,0 +1,268 @@
+"""The model tree (IrEne, section 3.2) and its file, ``{"format": "irene-tree", "version": 1, ...}``.
+
+Nodes are a flat list in pre-order: a node stands after its parent and before its next sibling.
+``load`` and ``from_json`` check everything that later code relies on and name what is wrong.
+"""
+
+import json
+import math
+from typing import Any, Dict, Iterable, List, Mapping, Optional
+
+from .errors import TreeError
+from .features import FEATURES, PRIMITIVES
+
+FORMAT = "irene-tree"
+VERSION = 1
+LEVELS = ("ml", "module", "model")
+MAX_FILE_BYTES = 64 * 2**20
+MAX_NODES = 1_000_000
+MAX_DEPTH = 1_000
+#: Keys of a tree file beside ``format``, ``version`` and ``nodes``, with their defaults.
+HEADER = {
+    "model": None, "batch_size": None, "seq_len": None, "phase": "forward", "past_len": 0,
+    "dtype": "float32", "attention": "eager", "cost_model": "analytic", "traced_by": None,
+}  # fmt: skip
+
+
+class Node:
+    """One call of a module, or one ML primitive.
+
+    ``scope`` is the dotted module path (empty at the root), ``type`` the class or function name,
+    ``level`` one of ``ml``, ``module``, ``model``, ``parent`` an index into the tree's nodes (-1 at
+    the root), ``primitive`` the leaf's primitive (None above the leaves), ``call`` counts the calls
+    of one module in one pass. ``features`` maps names of ``irene_runtime.features`` to numbers in
+    their units. ``energy_j`` and ``provenance`` are there on measured trees only.
+    """
+
+    __slots__ = (
+        "scope", "type", "level", "parent", "primitive", "call", "features", "shapes",
+        "energy_j", "provenance",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        scope: str,
+        type: str,
+        level: str,
+        parent: int,
+        primitive: Optional[str] = None,
+        call: int = 0,
+        features: Optional[Dict[str, float]] = None,
+        shapes: Optional[Dict[str, Any]] = None,
+        energy_j: Optional[float] = None,
+        provenance: Optional[str] = None,
+    ) -> None:
+        self.scope = scope
+        self.type = type
+        self.level = level
+        self.parent = parent
+        self.primitive = primitive
+        self.call = call
+        self.features = {} if features is None else features
+        self.shapes = shapes
+        self.energy_j = energy_j
+        self.provenance = provenance
+
+    @property
+    def name(self) -> str:
+        """``scope:Type``, with ``#call`` from the second call on; unique enough to read, not a key."""
+        text = "%s:%s" % (self.scope, self.type) if self.scope else self.type
+        return "%s#%d" % (text, self.call) if self.call else text
+
+    def to_json(self) -> Dict[str, Any]:
+        out: Dict[str, Any] = {
+            "scope": self.scope, "type": self.type, "level": self.level, "parent": self.parent,
+            "primitive": self.primitive, "call": self.call, "features": self.features,
+        }  # fmt: skip
+        for key in ("shapes", "energy_j", "provenance"):
+            value = getattr(self, key)
+            if value is not None:
+                out[key] = value
+        return out
+
+
+class ModelTree:
+    """A model at one input size: ``nodes`` in pre-order, ``header`` as in ``HEADER``."""
+
+    def __init__(self, nodes: List[Node], header: Optional[Mapping[str, Any]] = None) -> None:
+        self.nodes = nodes
+        self.header: Dict[str, Any] = dict(HEADER)
+        self.header.update(header or {})
+
+    @property
+    def children(self) -> List[List[int]]:
+        """Per node the indices of its children, in order."""
+        out: List[List[int]] = [[] for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            if node.parent >= 0:
+                out[node.parent].append(index)
+        return out
+
+    @property
+    def depths(self) -> List[int]:
+        """Per node its distance from the root."""
+        out: List[int] = []
+        for node in self.nodes:
+            out.append(0 if node.parent < 0 else out[node.parent] + 1)
+        return out
+
+    def to_json(self) -> Dict[str, Any]:
+        out: Dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        out.update(self.header)
+        out["nodes"] = [node.to_json() for node in self.nodes]
+        return out
+
+    def dumps(self) -> str:
+        """The file's text: one node a line, keys in a fixed order, floats by ``repr``."""
+        head = json.dumps({k: v for k, v in self.to_json().items() if k != "nodes"}, allow_nan=False)
+        nodes = ",\n".join(json.dumps(n.to_json(), allow_nan=False) for n in self.nodes)
+        return '%s, "nodes": [\n%s\n]}\n' % (head[:-1], nodes)
+
+    def save(self, path: str) -> None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.dumps())
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TreeError("%s is %s, expected a number" % (where, type(value).__name__))
+    try:
+        number = float(value)
+    except OverflowError:
+        raise TreeError("%s does not fit a float64" % where) from None
+    if not math.isfinite(number):
+        raise TreeError("%s is %r, expected a finite number" % (where, number))
+    return number
+
+
+def _node(raw: Any, index: int, depths: List[int]) -> Node:
+    where = "node %d" % index
+    if not isinstance(raw, dict):
+        raise TreeError("%s is %s, expected an object" % (where, type(raw).__name__))
+    for key in ("scope", "type", "level", "parent", "features"):
+        if key not in raw:
+            raise TreeError("%s lacks %r" % (where, key))
+    scope, kind, level = raw["scope"], raw["type"], raw["level"]
+    if not isinstance(scope, str) or not isinstance(kind, str):
+        raise TreeError("%s: scope and type must be strings" % where)
+    where = "node %d (%s:%s)" % (index, scope[:80], kind[:80])
+    if level not in LEVELS:
+        raise TreeError("%s: level is %.40r, expected one of %s" % (where, level, ", ".join(LEVELS)))
+    parent = raw["parent"]
+    if isinstance(parent, bool) or not isinstance(parent, int):
+        raise TreeError("%s: parent is %.40r, expected an index" % (where, parent))
+    if index == 0:
+        if parent != -1:
+            raise TreeError("%s: the first node is the root, its parent must be -1" % where)
+        depths.append(0)
+    elif not 0 <= parent < index:
+        raise TreeError(
+            "%s: parent %d is not an earlier node; nodes stand in pre-order, without cycles, under one root"
+            % (where, parent)
+        )
+    else:
+        depths.append(depths[parent] + 1)
+    if depths[index] > MAX_DEPTH:
+        raise TreeError("%s: deeper than %d levels" % (where, MAX_DEPTH))
+    primitive = raw.get("primitive")
+    if level == "ml" and primitive not in PRIMITIVES:
+        raise TreeError(
+            "%s: unknown primitive %.40r; known are %s" % (where, primitive, ", ".join(PRIMITIVES))
+        )
+    if level != "ml" and primitive is not None:
+        raise TreeError("%s: only leaves (level ml) have a primitive" % where)
+    call = raw.get("call", 0)
+    if isinstance(call, bool) or not isinstance(call, int) or call < 0:
+        raise TreeError("%s: call is %.40r, expected a count" % (where, call))
+    features = raw["features"]
+    if not isinstance(features, dict):
+        raise TreeError("%s: features must be an object" % where)
+    clean: Dict[str, float] = {}
+    for key, value in features.items():
+        clean[key] = _number(value, "%s: feature %.40s" % (where, key))
+        if key in FEATURES and clean[key] < 0.0:
+            raise TreeError("%s: feature %s is negative (%r)" % (where, key, value))
+    energy = raw.get("energy_j")
+    if energy is not None:
+        energy = _number(energy, "%s: energy_j" % where)
+    provenance = raw.get("provenance")
+    if provenance is not None and not isinstance(provenance, str):
+        raise TreeError("%s: provenance must be a string" % where)
+    return Node(scope, kind, level, parent, primitive, call, clean, raw.get("shapes"), energy, provenance)
+
+
+def from_json(data: Any) -> ModelTree:
+    """Check ``data`` (a decoded tree file) and build the tree.
+
+    Raises TreeError that names the node and the field.
+    """
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise TreeError('not a model tree: expected an object with "format": "%s"' % FORMAT)
+    version = data.get("version")
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise TreeError("version is %.40r, expected a whole number" % (version,))
+    if version > VERSION:
+        raise TreeError(
+            "tree version %d is newer than %d, the newest known here: update irene-build" % (version, VERSION)
+        )
+    if version < 1:
+        raise TreeError("unknown tree version %d" % version)
+    raw = data.get("nodes")
+    if not isinstance(raw, list) or not raw:
+        raise TreeError("nodes must be a list that is not empty")
+    if len(raw) > MAX_NODES:
+        raise TreeError("%d nodes, at most %d are read" % (len(raw), MAX_NODES))
+    depths: List[int] = []
+    nodes = [_node(item, index, depths) for index, item in enumerate(raw)]
+    has_children = [False] * len(nodes)
+    for node in nodes:
+        if node.parent >= 0:
+            has_children[node.parent] = True
+    open_path: List[int] = []
+    for index, node in enumerate(nodes):
+        del open_path[depths[index]:]
+        if node.parent >= 0 and open_path[-1] != node.parent:
+            raise TreeError("node %d: nodes are not in pre-order (parent %d)" % (index, node.parent))
+        open_path.append(index)
+        if node.level == "ml" and has_children[index]:
+            raise TreeError("node %d (%s): a leaf has children" % (index, node.name[:80]))
+        if node.level == "model" and index:
+            raise TreeError("node %d (%s): a model below the root" % (index, node.name[:80]))
+    header = {key: data.get(key, default) for key, default in HEADER.items()}
+    for key in ("batch_size", "seq_len"):
+        if header[key] is not None:
+            header[key] = int(_number(header[key], key))
+    return ModelTree(nodes, header)
+
+
+def loads(text: str) -> ModelTree:
+    """Parse and check the text of a tree file."""
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        raise TreeError("not a model tree: JSON nested too deeply") from None
+    except ValueError as error:
+        raise TreeError("not a model tree: %s" % error) from None
+    return from_json(data)
+
+
+def load(path: str) -> ModelTree:
+    """Read a tree file. Raises TreeError where it is missing, too large or wrong."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise TreeError("cannot read %s: %s" % (path, error.strerror or error)) from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise TreeError("%s is larger than %d MiB, too large for a model tree" % (path, MAX_FILE_BYTES >> 20))
+    try:
+        return loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise TreeError("%s is not UTF-8 text (byte %d)" % (path, error.start)) from None
+    except TreeError as error:
+        raise TreeError("%s: %s" % (path, error)) from None
+
+
+def scopes(nodes: Iterable[Node]) -> List[str]:
+    """The scopes of nodes, as a list; handy in tests and joins."""
+    return [node.scope for node in nodes]
