@@ -7,7 +7,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.run-installed
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/irene-build calibrate --budget 3m
+	$(BIN)/irene-build export out
+	$(BIN)/python -I -S out/irene_estimator.py predict out/trees/bert-base-uncased-8x128.json
 
 test: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -12,13 +12,17 @@ import traceback
 from importlib import import_module
 from typing import Any
 
-import click
 import typer
 import typer.main
 from typer.core import TyperGroup
 
 from irene_build import __version__
 from irene_build.errors import IreneError
+
+try:  # recent releases of typer carry their own copy of click
+    from typer import _click as click
+except ImportError:
+    import click  # type: ignore[no-redef]
 
 #: command -> its module in irene_build.commands, in the order of ``--help``.
 COMMANDS = {
@@ -62,20 +66,39 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    artifacts: str = typer.Option("", "--artifacts", envvar="IRENE_ARTIFACTS", help="Folder of artifacts (default ./artifacts)."),
+    artifacts: str = typer.Option(
+        "", "--artifacts", envvar="IRENE_ARTIFACTS", help="Folder of artifacts (default ./artifacts)."
+    ),
     debug: bool = typer.Option(False, "--debug", help="Show the trace of an error."),
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     if artifacts:
         os.environ["IRENE_ARTIFACTS"] = artifacts
 
 
+def _root_options_first(arguments: list[str]) -> list[str]:
+    """Accept ``--debug`` and ``--artifacts`` anywhere, so that they can be added to a line that failed."""
+    first: list[str] = []
+    rest: list[str] = []
+    pending = iter(arguments)
+    for argument in pending:
+        if argument == "--":
+            rest += [argument, *pending]
+        elif argument == "--debug" or argument.startswith("--artifacts="):
+            first.append(argument)
+        elif argument == "--artifacts":
+            first += [argument, *([value] if (value := next(pending, None)) is not None else [])]
+        else:
+            rest.append(argument)
+    return first + rest
+
+
 def main(argv: list[str] | None = None) -> Any:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = _root_options_first(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    # --debug and --artifacts are accepted anywhere, so that they can be added to a line that failed.
-    arguments = [a for a in arguments if a != "--debug"]
     try:
         code = app(arguments, standalone_mode=False)
     except IreneError as error:
@@ -87,7 +110,10 @@ def main(argv: list[str] | None = None) -> Any:
         typer.echo(error.ctx.get_help() if error.ctx else "")
         code = 2
     except click.ClickException as error:
-        error.show()
+        command = (
+            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "irene-build"
+        )
+        typer.echo(f"irene-build: {error.format_message()} (see `{command} --help`)", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         typer.echo("irene-build: interrupted; run the same command again to go on", err=True)

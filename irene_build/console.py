@@ -42,7 +42,9 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[str] = ()) -> str:
 
     right = [numeric(i) for i in range(len(widths))]
     return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=False)).rstrip()
+        "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=False)
+        ).rstrip()
         for line in every
     )
 
@@ -71,7 +73,9 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._terminal and not self.quiet:
             typer.echo("\r\033[K", nl=False, err=True)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import ModelTree
 

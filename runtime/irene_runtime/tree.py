@@ -220,7 +220,7 @@ def from_json(data: Any) -> ModelTree:
             has_children[node.parent] = True
     open_path: List[int] = []
     for index, node in enumerate(nodes):
-        del open_path[depths[index]:]
+        del open_path[depths[index] :]
         if node.parent >= 0 and open_path[-1] != node.parent:
             raise TreeError("node %d: nodes are not in pre-order (parent %d)" % (index, node.parent))
         open_path.append(index)

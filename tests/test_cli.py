@@ -1,0 +1,78 @@
+"""The command line as a whole: every command is there, starts light, and fails with one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from irene_build.cli import COMMANDS, main
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "irene_build.cli", *arguments], capture_output=True, text=True, cwd=cwd
+    )
+
+
+def test_help_lists_every_command() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from irene_build.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'sklearn', 'onnx', 'onnxruntime'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "HEAVY []" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trace", "no-such-model"], "no-such-model"),
+        (["calibrate", "--hardware", "nowhere"], "nowhere"),
+        (["calibrate", "--hardware", "virtual", "--grid", ""], "grid"),
+        (["calibrate", "--hardware", "virtual", "--grid", "8"], "grid"),
+        (["train", "--hardware", "virtual"], "calibrate"),
+        (["train", "--hardware", "../up"], "hardware name"),
+        (["evaluate", "--hardware", "virtual"], "calibrate"),
+        (["export", "out", "--hardware", "virtual"], "train"),
+        (["verify", "missing"], "missing"),
+        (["predict", "missing", "tree.json"], "missing"),
+        (["import", "irene", "missing", "--hardware", "x"], "missing"),
+        (["report", "--hardware", "virtual", "-o", "r"], "virtual"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(arguments: list[str], says: str, tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    ours = [line for line in done.stderr.splitlines() if line.startswith("irene-build: ")]
+    assert len(ours) == 1 or "Usage" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_trace(tmp_path: Path) -> None:
+    done = run("--debug", "verify", "missing", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
