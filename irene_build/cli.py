@@ -20,9 +20,9 @@ from irene_build import __version__
 from irene_build.errors import IreneError
 
 try:  # recent releases of typer carry their own copy of click
-    from typer import _click as click
+    from typer._click import exceptions as click_errors
 except ImportError:
-    import click  # type: ignore[no-redef]
+    from click import exceptions as click_errors  # type: ignore[no-redef]
 
 #: command -> its module in irene_build.commands, in the order of ``--help``.
 COMMANDS = {
@@ -35,10 +35,10 @@ COMMANDS = {
 class _LazyGroup(TyperGroup):
     """Imports a command's module only when that command (or the list) is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, name: str) -> Any:
         if name not in COMMANDS:
             return None
         module = import_module(f"irene_build.commands.{COMMANDS[name]}")
@@ -106,16 +106,18 @@ def main(argv: list[str] | None = None) -> Any:
             traceback.print_exc()
         typer.echo(f"irene-build: {error}", err=True)
         code = error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
+    except click_errors.NoArgsIsHelpError as error:
         typer.echo(error.ctx.get_help() if error.ctx else "")
         code = 2
-    except click.ClickException as error:
+    except click_errors.ClickException as error:
         command = (
-            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "irene-build"
+            error.ctx.command_path
+            if isinstance(error, click_errors.UsageError) and error.ctx
+            else "irene-build"
         )
         typer.echo(f"irene-build: {error.format_message()} (see `{command} --help`)", err=True)
         code = error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("irene-build: interrupted; run the same command again to go on", err=True)
         code = 130
     except BrokenPipeError:

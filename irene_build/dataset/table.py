@@ -65,4 +65,5 @@ class Dataset:
 
     def subset(self, models: list[str]) -> Dataset:
         trees = [tree for tree in self.trees if tree.model in models]
-        return Dataset(self.hardware, self.boundary, self.provenance, self.label_source, trees, dict(self.info))
+        info = dict(self.info)
+        return Dataset(self.hardware, self.boundary, self.provenance, self.label_source, trees, info)
