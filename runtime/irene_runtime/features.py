@@ -8,6 +8,7 @@ depend on the model and its input alone; ``resource`` features are observed whil
 FEATURES = {
     "batch_size": ("model", "1", "batch size"),
     "seq_len": ("model", "1", "input tokens of one sequence"),
+    "input_size": ("model", "1", "input tokens of the whole batch: batch_size times seq_len"),
     "flops": ("model", "1e6", "floating point operations"),
     "mem_bytes": ("model", "MiB", "memory read and written"),
     "num_parameters": ("model", "1", "parameters of the module, shared ones once"),
@@ -25,6 +26,8 @@ FEATURES = {
     "cols": ("model", "1", "length of such a row"),
     "elements": ("model", "1", "elements written"),
     "bytes_per_element": ("model", "B", "size of one activation element"),
+    "flops_2021": ("model", "1e6", "flops as the published rows count them (imported trees only)"),
+    "mem_bytes_2021": ("model", "MiB", "mem_bytes as the published rows count them (imported trees only)"),
     "cpu_util": ("resource", "%", "CPU utilisation"),
     "mem_usg": ("resource", "%", "memory usage"),
     "gpu_util": ("resource", "%", "GPU processor utilisation"),
