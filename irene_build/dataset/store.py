@@ -159,7 +159,8 @@ def _check_header(header: dict[str, Any], where: str) -> None:
         raise DatasetError(f"{where}: version is {version!r}, expected a whole number from 1 on")
     if version > VERSION:
         raise DatasetError(
-            f"{where}: dataset version {version} is newer than {VERSION}, the newest known: update irene-build"
+            f"{where}: dataset version {version} is newer than {VERSION}, the newest known here:"
+            " update irene-build"
         )
     for key in _STRINGS:
         if not isinstance(header.get(key), str) or not header[key]:
