@@ -25,7 +25,7 @@ MIN_CORRELATION = 0.6
 
 @dataclass(frozen=True)
 class PulseFit:
-    """Where one pulse was seen: ``offset_s`` is meter minus host at host time ``host_s``, ``std_s`` its error."""
+    """Where one pulse was seen: ``offset_s`` is meter minus host at ``host_s``, ``std_s`` its error."""
 
     host_s: float
     offset_s: float

@@ -8,7 +8,7 @@ arrival; a meter with a clock of its own puts that into ``meter_time_s``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 
@@ -25,7 +25,8 @@ class Reading:
 class MeterInfo:
     """What is known of a source before it is read.
 
-    ``boundary``: wall, gpu, cpu, cpu+dram, cpu+dram+gpu, ... ``provenance``: measured | integrated | simulated.
+    ``boundary``: wall, gpu, cpu, cpu+dram, cpu+dram+gpu, ...
+    ``provenance``: measured | integrated | simulated.
     ``period_s``: nominal time between readings. ``quantum``: smallest step, in W or J.
     ``power_kind``: real | apparent | board, as the meter gives it.
     """
@@ -39,6 +40,11 @@ class MeterInfo:
     quantum: float
     power_kind: str
     details: Mapping[str, Any]
+    window_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a journal or a report."""
+        return {**asdict(self), "details": dict(self.details)}
 
 
 class Meter(Protocol):
@@ -61,3 +67,18 @@ class Meter(Protocol):
     def counters(self) -> Mapping[str, int]:
         """Faults met so far, by name: torn, rejected, duplicated, missing, reconnects, ..."""
         ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One source that was looked for. ``reason``: why not, and what would help, where it is not available.
+
+    ``rank``: the lower, the better its joules; a simulated source is never found.
+    """
+
+    name: str
+    available: bool
+    boundary: str
+    reason: str
+    rank: int
+    details: Mapping[str, Any]

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 PERIOD_S = 0.170
 _GAUGES = ("mem_usg", "gpu_util", "gm_usg", "g_clk", "gm_clk")
 _GPU = ("gpu_util", "gm_usg", "g_clk", "gm_clk", "gpu_energy")
-# A page or so of memory more or less does not change within this time, and the file costs as much as all else.
+# Memory moves slowly, and its file costs as much to read as all the rest.
 _MEMORY_PERIOD_NS = 100_000_000
 
 
@@ -104,7 +104,7 @@ def counted(points: List[Tuple[int, float]], start: int, end: int) -> Optional[f
 
 
 def summarise(samples: Iterable[Sample], start_ns: int, end_ns: int) -> Dict[str, float]:
-    """Means of the features from ``start_ns`` to ``end_ns`` (monotonic ns), gpu_energy in J of the whole window.
+    """Means of the features from ``start_ns`` to ``end_ns`` (monotonic ns); gpu_energy: J of the window.
 
     Keys of what is not known are absent. A few samples before and after the window sharpen its ends.
     CPU: difference of the tick counts; the others: time-weighted mean; gpu_energy: difference of the
@@ -221,9 +221,7 @@ class Sampler:
         while True:
             due += self.period_s
             wait = due - time.monotonic()
-            if (
-                wait <= 0
-            ):  # late (suspended, or a period too short for this machine): do not catch up in a burst
+            if wait <= 0:  # suspended, or too slow for this period: no burst to catch up
                 due, wait = time.monotonic(), 0.0
             if self._stop.wait(wait):
                 return
