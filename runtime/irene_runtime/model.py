@@ -1,0 +1,303 @@
+"""The estimator: constants in, predictions out, in one pass from the leaves to the root."""
+
+import math
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+
+from .constants import DIGEST, ESTIMATOR
+from .equations import (
+    EXTRAPOLATES,
+    FELL_BACK,
+    OTHER_HARDWARE,
+    SIMULATED,
+    UNCALIBRATED,
+    Tier,
+    distance,
+    estimator_digest,
+    flag_names,
+    pooled,
+)
+from .errors import EstimatorError, InputError, TreeError
+from .explain import explanation
+from .features import RESOURCE_FEATURES
+from .prediction import NodePrediction, Prediction
+from .tree import ModelTree, load
+
+#: Best first; a prediction falls to the next one where features are missing.
+TIERS = ("profile", "live", "static")
+
+
+class _Local(NamedTuple):
+    """What follows from a node's own features alone; equal nodes share it."""
+
+    leaf_j: float  # 0.0 above the leaves
+    alpha: float
+    reading_j: Optional[float]  # what DIRECT makes of the node's own resource features
+    pool: float
+    low: float
+    high: float
+    flags: int
+
+
+def _leaf_of(tier: Tier, primitive: Optional[str]) -> Tuple[Any, bool]:
+    """The regressor of a primitive, and whether it was calibrated."""
+    leaf = tier.leaf.get(primitive or "")
+    return (tier.fallback, False) if leaf is None else (leaf, True)
+
+
+def _too_large(node: Any) -> TreeError:
+    return TreeError("node %s: its features are too large to predict with" % node.name[:80])
+
+
+def load_tree(path: str) -> ModelTree:
+    """Read and check a tree file. Raises TreeError."""
+    return load(path)
+
+
+class Estimator:
+    """Predicts the joules of every node of a model tree on the PC that it was calibrated on.
+
+    ``data``: an estimator in the build tool's format; the generated module has its own.
+    Raises EstimatorError.
+    """
+
+    def __init__(self, data: Optional[Mapping[str, Any]] = None) -> None:
+        own = data is None
+        data = ESTIMATOR if data is None else data
+        if data is None:
+            raise EstimatorError("no estimator data: pass it, or use an exported module")
+        if data.get("format") != "irene-estimator":
+            raise EstimatorError('not an estimator: expected "format": "irene-estimator"')
+        if data.get("version") != 1:
+            raise EstimatorError("estimator version %.20r, known here is 1" % (data.get("version"),))
+        self.data = data
+        self._digest = ""
+        if own and DIGEST != self.digest:
+            raise EstimatorError("the constants of this module do not match its digest; export it again")
+        try:
+            self.hardware, self.boundary = str(data["hardware"]), str(data["boundary"])
+            self.provenance, self.cost_model = str(data["provenance"]), str(data["cost_model"])
+            self.attention, self.fingerprint = str(data["attention"]), dict(data.get("fingerprint") or {})
+            self.tiers = {name: Tier(name, data["tiers"][name]) for name in TIERS if name in data["tiers"]}
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise EstimatorError("estimator data: %s: %s" % (type(error).__name__, error)) from None
+        if not self.tiers:
+            raise EstimatorError("estimator data: no tier")
+
+    @property
+    def simulated(self) -> bool:
+        return self.provenance == "simulated"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the estimator; the same in the ONNX metadata, the module and the manifest."""
+        if not self._digest:
+            self._digest = estimator_digest(self.data)
+        return self._digest
+
+    load_tree = staticmethod(load_tree)
+
+    def predict(
+        self, tree: ModelTree, live: Union[None, Any, Mapping[str, float]] = None, tier: Optional[str] = None
+    ) -> Prediction:
+        """Predict one run of ``tree``.
+
+        ``live``: what ``monitor`` or ``attach`` saw, or a mapping of resource features of one whole run
+        (names and units of Table 1). ``tier``: the best that can be had unless named. Where features are
+        missing the next lower tier is taken, with the flag ``fell-back`` and a note.
+        Raises TreeError for trees that cannot be predicted, InputError for an unknown tier.
+        """
+        self._check(tree)
+        if tier is not None and tier not in TIERS:
+            raise InputError("tier %.20r: use profile, live or static" % (tier,))
+        features = self.features(tree, live)
+        flags, notes = SIMULATED if self.simulated else 0, []
+        wanted = tier or ("profile" if live is None or getattr(live, "nodes", None) else "live")
+        for name in TIERS[TIERS.index(wanted) :]:
+            reason = self._lacks(name, tree, features)
+            if not reason:
+                break
+            if tier is not None or live is not None:
+                flags |= FELL_BACK
+                notes.append("tier %s: %s" % (name, reason))
+        else:
+            raise TreeError(
+                "no tier can predict this tree: %s"
+                % "; ".join("%s: %s" % (n, self._lacks(n, tree, features)) for n in TIERS)
+            )
+        missing = getattr(live, "missing", None) or {}
+        if flags & FELL_BACK:
+            notes += ["%s is missing: %s" % item for item in sorted(missing.items())]
+        differs = getattr(live, "differs", None)
+        if differs:
+            flags |= OTHER_HARDWARE
+            notes.append("this is not the PC that was calibrated: " + differs)
+        nodes = self._evaluate(self.tiers[name], tree, features)
+        for node in nodes:
+            flags |= node[1]
+        return self._prediction(tree, name, nodes, flags, notes, features)
+
+    def features(self, tree: ModelTree, live: Any = None) -> List[Dict[str, float]]:
+        """Per node its features: its own, then those of the tree's header; the root's also from ``live``."""
+        head = tree.header
+        batch, length = head["batch_size"], head["seq_len"]
+        common = {}
+        if batch is not None and length is not None:
+            common = {"batch_size": float(batch), "seq_len": float(length)}
+            common["input_size"] = float(batch) * length
+        out = []
+        for node in tree.nodes:
+            merged = dict(common)
+            merged.update(node.features)
+            out.append(merged)
+        if live is not None:
+            for index, seen in (getattr(live, "nodes", None) or {}).items():
+                out[index].update(seen)
+            root = live if isinstance(live, Mapping) else live.features
+            for name, value in root.items():
+                if name not in RESOURCE_FEATURES:
+                    known = ", ".join(RESOURCE_FEATURES)
+                    raise InputError("%.40r is no resource feature; known are %s" % (name, known))
+                if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
+                    raise InputError("resource feature %s is %.40r, expected a number >= 0" % (name, value))
+                out[0][name] = float(value)
+        return out
+
+    def _check(self, tree: ModelTree) -> None:
+        head = tree.header
+        if head["cost_model"] != self.cost_model:
+            raise TreeError(
+                "the tree was traced under the cost model %.40s, this estimator was calibrated under %s; run"
+                " `irene-build trace %s -b %s -s %s --cost-model %s -o TREE`"
+                % (head["cost_model"], self.cost_model, head["model"] or "MODEL", head["batch_size"] or "B",
+                   head["seq_len"] or "S", self.cost_model)
+            )  # fmt: skip
+
+    def _lacks(self, name: str, tree: ModelTree, features: List[Dict[str, float]]) -> str:
+        """Why a tier cannot be had for these features; empty where it can."""
+        tier = self.tiers.get(name)
+        if tier is None:
+            return "this estimator has no such tier"
+        alpha_needs = frozenset() if tier.aggregation is None else tier.aggregation.needs
+        for node, own in zip(tree.nodes, features):
+            needs = alpha_needs if node.parent >= 0 else frozenset()
+            if node.level == "ml":
+                needs = needs | _leaf_of(tier, node.primitive)[0].needs
+            if not needs <= own.keys():
+                return "needs %s of node %s" % (", ".join(sorted(needs - own.keys())), node.name[:80])
+        if tier.direct and name == "live":
+            model = tier.direct.get("model")
+            absent = [n for n in model[0].needs if n not in features[0]] if model else []
+            if absent:
+                return "needs %s of the whole model" % ", ".join(sorted(absent))
+        if tier.direct and name == "profile":
+            for node, own in zip(tree.nodes, features):
+                if node.parent >= 0 or len(features) == 1:
+                    direct = tier.direct.get(node.level)
+                    if direct and direct[0].needs and direct[0].needs <= own.keys():
+                        return ""
+            needs = {n for direct, _ in tier.direct.values() for n in direct.needs}
+            return "needs %s of single nodes" % ", ".join(sorted(needs)) if needs else ""
+        return ""
+
+    def _local(self, tier: Tier, node: Any, is_leaf: bool, own: Dict[str, float]) -> _Local:
+        """Everything about a node that its relatives do not change."""
+        group = node.primitive or node.level
+        ranges = tier.ranges.get(group, {})
+        uses = set() if tier.aggregation is None else set(tier.aggregation.uses)
+        flags, leaf_j, leaf = 0, 0.0, None
+        if is_leaf:
+            leaf, calibrated = _leaf_of(tier, node.primitive)
+            uses |= leaf.uses
+            flags |= 0 if calibrated else UNCALIBRATED
+        for name in uses:
+            if name not in own and name in ranges and ranges[name][0] > 0.0:
+                raise TreeError(
+                    "node %s lacks the feature %s, which this estimator needs for %s; trace the model again"
+                    % (node.name[:80], name, group)
+                )
+        try:
+            if leaf is not None:
+                leaf_j = leaf(own)
+            alpha = 1.0 if tier.aggregation is None or node.parent < 0 else tier.aggregation(own)
+            reading, pool = None, 1.0
+            direct = tier.direct.get(node.level)
+            if direct is not None and direct[0].needs <= own.keys():
+                reading, pool = direct[0](own), direct[1]
+            away = distance(own, ranges)
+        except (OverflowError, ValueError):
+            raise _too_large(node) from None
+        interval = tier.interval
+        if direct is not None and reading is None and "static" in self.tiers:
+            interval = self.tiers["static"].interval
+        low, high = interval.factors(node.level, "fallback" if flags else node.primitive, away)
+        return _Local(leaf_j, alpha, reading, pool, low, high, flags | (EXTRAPOLATES if away > 0.0 else 0))
+
+    def _evaluate(
+        self, tier: Tier, tree: ModelTree, features: List[Dict[str, float]]
+    ) -> List[Tuple[Any, ...]]:
+        """Per node (energy_j, flags, low_j, high_j, alpha, tier name)."""
+        nodes, names = tree.nodes, tier.names
+        children = tree.children
+        known: Dict[Any, _Local] = {}
+        locals_: List[_Local] = []
+        for index, node in enumerate(nodes):
+            own = features[index]
+            at = (node.primitive, node.level, not children[index], node.parent < 0)
+            key = (at, tuple(map(own.get, names)))
+            local = known.get(key)
+            if local is None:
+                local = known[key] = self._local(tier, node, not children[index], own)
+            locals_.append(local)
+        energy = [0.0] * len(nodes)
+        measured = [tier.name != "profile" or not tier.direct] * len(nodes)
+        own_root = 0.0
+        for index in range(len(nodes) - 1, -1, -1):
+            local = locals_[index]
+            total = local.leaf_j
+            for child in children[index]:
+                total = total + locals_[child].alpha * energy[child]
+                measured[index] = measured[index] or measured[child]
+            own_root = total
+            if local.reading_j is not None:
+                total = pooled(total, local.reading_j, local.pool)
+                measured[index] = True
+            energy[index] = total
+        if tier.gamma and locals_[0].reading_j is not None and own_root > 0.0 and energy[0] > 0.0:
+            scale = energy[0] / own_root
+            factor = {level: scale**gamma for level, gamma in tier.gamma.items()}
+            for index in range(1, len(nodes)):
+                energy[index] = energy[index] * factor.get(nodes[index].level, 1.0)
+        out = []
+        for index, (value, local) in enumerate(zip(energy, locals_)):
+            low, high = value * local.low, value * local.high
+            if low > high:
+                low, high = high, low
+            if not low - high <= 0.0 or high - low == math.inf:
+                raise _too_large(nodes[index])
+            seen = tier.name if measured[index] else "static"
+            out.append((value, local.flags, low, high, local.alpha, seen))
+        return out
+
+    def _prediction(
+        self, tree: ModelTree, tier: str, values: List[Tuple[Any, ...]], flags: int, notes: List[str],
+        features: List[Dict[str, float]],
+    ) -> Prediction:  # fmt: skip
+        root = values[0][0]
+        nodes = []
+        names: Dict[int, List[str]] = {}
+        for index, (node, (energy, mask, low, high, alpha, seen)) in enumerate(zip(tree.nodes, values)):
+            if mask not in names:
+                names[mask] = flag_names(mask)
+            share = energy / root if root > 0.0 else None
+            nodes.append(NodePrediction(
+                index, node.scope, node.type, node.call, node.level, node.parent, node.primitive, energy,
+                (low, high), share, alpha if index else None, seen, names[mask],
+            ))  # fmt: skip
+        about = {
+            "hardware": self.hardware, "boundary": self.boundary, "provenance": self.provenance,
+            "digest": self.digest,
+        }  # fmt: skip
+        compiled = self.tiers[tier]
+        return Prediction(
+            tree, about, tier, nodes, flags, notes, lambda p, i: explanation(compiled, p, i, features)
+        )

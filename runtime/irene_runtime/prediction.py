@@ -1,0 +1,259 @@
+"""What an estimator says about one tree: per node, and as table, JSON, CSV and OpenMetrics text."""
+
+import math
+import os
+import sys
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+from .equations import FLAGS, SIMULATED, flag_names
+from .errors import TreeError
+from .tree import ModelTree
+
+COVERAGE = 0.9
+JOULES_PER_WH = 3600.0
+
+
+class UnknownScopeError(TreeError, KeyError):
+    """A scope that the tree does not have; the message names near ones."""
+
+    __str__ = Exception.__str__
+
+
+class NodePrediction(NamedTuple):
+    """One node. ``share`` is of the root's energy; ``alpha`` is None at the root; ``flags`` are names."""
+
+    index: int  # type: ignore[assignment]
+    scope: str
+    type: str
+    call: int
+    level: str
+    parent: int
+    primitive: Optional[str]
+    energy_j: float
+    interval_j: Tuple[float, float]
+    share: Optional[float]
+    alpha: Optional[float]
+    tier: str
+    flags: List[str]
+
+
+def _printable(text: Any) -> str:
+    """Names come from files: nothing in them may steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+def joules(value: float) -> str:
+    """Four significant digits with a unit: ``12.35 J``, ``812.0 mJ``."""
+    size = abs(value)
+    for unit, scale in (("kJ", 1e3), ("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6)):
+        if size >= scale or unit == "uJ":
+            break
+    value /= scale
+    digits = 3 - int(math.floor(math.log10(abs(value)))) if value else 3
+    return "%.*f %s" % (max(0, min(6, digits)), value, unit)
+
+
+class Prediction:
+    """Energies of one run of the tree, in joules, node by node in the tree's order.
+
+    ``p.energy_j`` and ``p.interval_j`` (90 %) are the root's; ``p["encoder.layer.0"]`` or
+    ``p["encoder.layer.0:BertLayer"]`` or ``p[17]`` one node's (the first of that name).
+    ``flags`` unites the flags of all nodes and of the whole; ``notes`` says in words what matters.
+    """
+
+    def __init__(
+        self,
+        tree: ModelTree,
+        about: Dict[str, Any],
+        tier: str,
+        nodes: List[NodePrediction],
+        flags: int,
+        notes: List[str],
+        explainer: Any = None,
+    ) -> None:
+        self.tree = tree
+        #: hardware, boundary, provenance and digest of the estimator.
+        self.about = about
+        self.tier = tier
+        self.nodes = nodes
+        self.flags = flag_names(flags)
+        self.notes = notes
+        self.simulated = bool(flags & SIMULATED)
+        self._explainer = explainer
+        self._lookup: Dict[str, int] = {}
+
+    @property
+    def energy_j(self) -> float:
+        return self.nodes[0].energy_j
+
+    @property
+    def interval_j(self) -> Tuple[float, float]:
+        return self.nodes[0].interval_j
+
+    @property
+    def energy_wh(self) -> float:
+        return self.energy_j / JOULES_PER_WH
+
+    def co2_g(self, g_per_kwh: float) -> float:
+        """Grams of CO2 for the caller's factor, in grams per kWh of the grid."""
+        return self.energy_j / JOULES_PER_WH / 1e3 * g_per_kwh
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __iter__(self) -> Iterator[NodePrediction]:
+        return iter(self.nodes)
+
+    def __getitem__(self, key: Union[int, str]) -> NodePrediction:
+        return self.nodes[self.index(key)]
+
+    def index(self, key: Union[int, str]) -> int:
+        """The index of a node given by index, ``scope``, ``scope:Type`` or ``scope:Type#call``.
+
+        The empty scope is the root. Raises UnknownScopeError.
+        """
+        if isinstance(key, int):
+            if not 0 <= key < len(self.nodes):
+                raise UnknownScopeError("no node %d: the tree has %d nodes" % (key, len(self.nodes)))
+            return key
+        if not self._lookup:
+            for index, node in enumerate(self.tree.nodes):
+                for name in (node.scope, node.name.partition("#")[0], node.name):
+                    self._lookup.setdefault(name, index)
+            self._lookup[""] = 0
+        if key not in self._lookup:
+            from difflib import get_close_matches
+
+            near = get_close_matches(str(key)[:200], list(self._lookup)[:5000], n=3, cutoff=0.4)
+            hint = "; near: %s" % ", ".join(_printable(n) for n in near) if near else ""
+            raise UnknownScopeError("no node %r in %s%s" % (key, _printable(self.tree.header["model"]), hint))
+        return self._lookup[key]
+
+    def explain(self, key: Union[int, str] = "") -> str:
+        """How a number came about: path and alphas, children or leaf terms, reading, interval."""
+        return str(self._explainer(self, self.index(key)))
+
+    def to_json(self) -> Dict[str, Any]:
+        """The format ``irene-prediction`` version 1, as a dict of plain values."""
+        head = self.tree.header
+        out: Dict[str, Any] = {"format": "irene-prediction", "version": 1}
+        for key in ("model", "batch_size", "seq_len", "phase", "past_len", "dtype", "attention"):
+            out[key] = head[key]
+        out.update(self.about)
+        out.update(
+            tier=self.tier, energy_j=self.energy_j, interval_j=list(self.interval_j), coverage=COVERAGE,
+            flags=self.flags, notes=self.notes,
+        )  # fmt: skip
+        out["nodes"] = [dict(n._asdict(), interval_j=list(n.interval_j)) for n in self.nodes]
+        return out
+
+    def to_csv(self) -> str:
+        """One line a node. Names that a spreadsheet would run as a formula get a leading apostrophe."""
+        import csv
+        import io
+
+        def safe(text: Optional[str]) -> Optional[str]:
+            return "'" + text if text and text[0] in "=+-@\t\r" else text
+
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            "index scope type call level parent primitive energy_j low_j high_j share alpha tier flags"
+            " hardware boundary provenance".split()
+        )
+        about = [self.about[k] for k in ("hardware", "boundary", "provenance")]
+        for n in self.nodes:
+            writer.writerow(
+                [n.index, safe(n.scope), safe(n.type), n.call, n.level, n.parent, n.primitive, n.energy_j]
+                + list(n.interval_j)
+                + [n.share, n.alpha, n.tier, " ".join(n.flags)]
+                + about
+            )  # fmt: skip
+        return file.getvalue()
+
+    def to_openmetrics(self) -> str:
+        """OpenMetrics text: three gauges a node (energy and the two ends of its interval)."""
+
+        def label(value: Any) -> str:
+            text = "" if value is None else str(value)
+            return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+        head = self.tree.header
+        common = dict(
+            self.about, model=head["model"], batch_size=head["batch_size"], seq_len=head["seq_len"],
+            tier=self.tier,
+        )  # fmt: skip
+        rows = []
+        for n in self.nodes:
+            labels = dict(
+                common, node=n.index, scope=n.scope, type=n.type, level=n.level, primitive=n.primitive,
+                flags=",".join(n.flags),
+            )  # fmt: skip
+            rows.append(",".join('%s="%s"' % (k, label(v)) for k, v in labels.items()))
+        kind = "SIMULATED energy" if self.simulated else "energy"
+        out = []
+        nodes = self.nodes
+        for name, what, values in (
+            ("irene_energy_joules", "Predicted %s of one run" % kind, [n.energy_j for n in nodes]),
+            ("irene_energy_low_joules", "Lower end, 90 % interval", [n.interval_j[0] for n in nodes]),
+            ("irene_energy_high_joules", "Upper end, 90 % interval", [n.interval_j[1] for n in nodes]),
+        ):
+            out += ["# TYPE %s gauge" % name, "# UNIT %s joules" % name, "# HELP %s %s." % (name, what)]
+            out += ["%s{%s} %r" % (name, text, value) for text, value in zip(rows, values)]
+        return "\n".join(out) + "\n# EOF\n"
+
+    def heading(self, g_per_kwh: Optional[float] = None) -> List[str]:
+        """The lines above every table."""
+        head, about = self.tree.header, self.about
+        low, high = self.interval_j
+        lines = [
+            "%s, batch %s, %s tokens, %s, %s, %s"
+            % tuple(
+                _printable(head[k]) for k in ("model", "batch_size", "seq_len", "phase", "dtype", "attention")
+            ),
+            "on %s (%s, %s), tier %s"
+            % (_printable(about["hardware"]), about["boundary"], about["provenance"], self.tier),
+            "%s a run, 90 %% interval %s to %s, %.4g Wh"
+            % (joules(self.energy_j), joules(low), joules(high), self.energy_wh),
+        ]
+        if g_per_kwh is not None:
+            lines[-1] += ", %.4g g CO2" % self.co2_g(g_per_kwh)
+        if self.simulated:
+            lines.insert(0, "SIMULATED: calibrated on simulated energy, not on a measurement.")
+        lines += ["note: " + _printable(note) for note in self.notes]
+        return lines
+
+    def table(
+        self, depth: int = 3, width: int = 80, color: Optional[bool] = None, g_per_kwh: Optional[float] = None
+    ) -> str:
+        """Energy, half-width, share and a bar for every node down to ``depth``, in ``width`` columns."""
+        stream = sys.stdout
+        if color is None:
+            color = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        block = "\u2588" if "utf" in (getattr(stream, "encoding", "") or "").lower() else "#"
+        lines = self.heading(g_per_kwh)
+        lines = [line if len(line) <= width else line[: width - 3] + "..." for line in lines]
+        lines += ["", "    energy     +/-   share             node"]
+        marks = 0
+        depths = self.tree.depths
+        for n in self.nodes:
+            if depths[n.index] > depth:
+                continue
+            share = n.share or 0.0
+            low, high = n.interval_j
+            half = "%5.1f %%" % min(999.9, 50.0 * (high - low) / abs(n.energy_j)) if n.energy_j else "      -"
+            bar = (block * int(round(10.0 * min(1.0, max(0.0, share))))).ljust(10)
+            mark = "!" if "extrapolates" in n.flags else " "
+            mark = "?" if "uncalibrated" in n.flags else mark
+            marks |= sum(bit for bit, name in FLAGS.items() if name in n.flags)
+            indent, name = min(20, 2 * depths[n.index]), _printable(self.tree.nodes[n.index].name)
+            room = max(12, width - 41 - indent)
+            name = " " * indent + (name if len(name) <= room else "..." + name[3 - room :])
+            bar = "\x1b[32m%s\x1b[0m" % bar if color else bar
+            left = "%10s %s %6.1f%%" % (joules(n.energy_j), half, 100.0 * share)
+            lines.append("%s  %s %s %s" % (left, bar, mark, name))
+        if marks & 1:
+            lines.append("! outside what was calibrated, interval widened")
+        if marks & 2:
+            lines.append("? primitive never calibrated, fallback used")
+        return "\n".join(lines) + "\n"
