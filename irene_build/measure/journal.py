@@ -1,0 +1,260 @@
+"""The journal of a campaign: one SQLite file that survives whatever happens to the process that writes it.
+
+Schema, version 1. Times ``*_ns`` are ``time.monotonic_ns`` of the session that wrote them (they mean
+nothing across sessions); JSON is text. What was observed:
+
+    campaign(key, value)      format, version, hardware, boundary, provenance, label_source, arguments,
+                              protocol, seed, notes, finished; values are JSON
+    tree(id, target, nodes, tree)            target: JSON; tree: zlib of a tree file
+    work(id, key, name, estimate_s, failed)  a distinct node, measured once; failed: why it could not run
+    node(tree, node, work)                   the nodes of trees that a measurement stands for
+    session(id, started_ns, wall_s, boot, meter, info)   one process at work; meter, info: JSON
+    power(session, host_ns, value, meter_s)  every reading: W, or cumulative J; meter_s: the meter's clock
+    resource(session, host_ns, ...)          every sample, columns as irene_runtime.sampler.Sample
+    event(session, host_ns, wall_s, kind, detail)        what happened, detail: JSON
+    pulse(session, busy)                     a load pulse; busy: JSON [[start_ns, end_ns], ...]
+    round(number, works)                     works of a round in their random order: JSON
+    trial(id, session, round, work, attempt, start_ns, end_ns, runs, idle_start_ns, idle_end_ns, accepted,
+          reasons)                           a measured window, the idle window before it; reasons: JSON
+
+What is derived from it, by irene_build.measure.relabel, at any time and to the bit:
+
+    clock(session, offset_s, drift, reference_s, residual_s, pulses)
+    label(trial, energy_j, above_idle_j, power_w, idle_w, latency_s, readings, clock_offset_s, clock_drift,
+          clock_residual_s, error_j, features)           J of one run; error_j: of quantisation and clock
+    result(work, energy_j, std_j, above_idle_j, half_width, trials, features)   half_width: 95 %, relative
+
+``irene_build.dataset.store`` keeps the dataset in the same file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from irene_build.errors import DatasetError, InputError, MeasurementError
+
+FORMAT = "irene-campaign"
+VERSION = 1
+SAMPLE_COLUMNS = (
+    "cpu_busy_ticks", "cpu_total_ticks", "cpu_util", "mem_usg", "gpu_util", "gm_usg", "g_clk", "gm_clk",
+    "gpu_energy_j", "gpu_power_w",
+)  # fmt: skip
+OBSERVED = {
+    "campaign": "key TEXT PRIMARY KEY, value TEXT NOT NULL",
+    "tree": "id INTEGER PRIMARY KEY, target TEXT NOT NULL, nodes INTEGER NOT NULL, tree BLOB NOT NULL",
+    "work": "id INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, name TEXT NOT NULL, estimate_s REAL NOT NULL,"
+    " failed TEXT",
+    "node": "tree INTEGER NOT NULL, node INTEGER NOT NULL, work INTEGER NOT NULL, PRIMARY KEY(tree, node)",
+    "session": "id INTEGER PRIMARY KEY, started_ns INTEGER NOT NULL, wall_s REAL NOT NULL,"
+    " boot TEXT NOT NULL, meter TEXT NOT NULL, info TEXT NOT NULL",
+    "power": "session INTEGER NOT NULL, host_ns INTEGER NOT NULL, value REAL NOT NULL, meter_s REAL",
+    "resource": "session INTEGER NOT NULL, host_ns INTEGER NOT NULL, "
+    + ", ".join(f"{name} REAL" for name in SAMPLE_COLUMNS),
+    "event": "session INTEGER NOT NULL, host_ns INTEGER NOT NULL, wall_s REAL NOT NULL, kind TEXT NOT NULL,"
+    " detail TEXT NOT NULL",
+    "pulse": "session INTEGER NOT NULL, busy TEXT NOT NULL",
+    "round": "number INTEGER PRIMARY KEY, works TEXT NOT NULL",
+    "trial": "id INTEGER PRIMARY KEY, session INTEGER NOT NULL, round INTEGER NOT NULL,"
+    " work INTEGER NOT NULL, attempt INTEGER NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, runs INTEGER NOT NULL,"
+    " idle_start_ns INTEGER NOT NULL, idle_end_ns INTEGER NOT NULL, accepted INTEGER NOT NULL,"
+    " reasons TEXT NOT NULL, UNIQUE(round, work, attempt)",
+}
+DERIVED = {
+    "clock": "session INTEGER PRIMARY KEY, offset_s REAL, drift REAL, reference_s REAL, residual_s REAL,"
+    " pulses INTEGER",
+    "label": "trial INTEGER PRIMARY KEY, energy_j REAL, above_idle_j REAL, power_w REAL, idle_w REAL,"
+    " latency_s REAL, readings INTEGER, clock_offset_s REAL, clock_drift REAL, clock_residual_s REAL,"
+    " error_j REAL, features TEXT",
+    "result": "work INTEGER PRIMARY KEY, energy_j REAL, std_j REAL, above_idle_j REAL, half_width REAL,"
+    " trials INTEGER, features TEXT",
+}
+BUSY_TIMEOUT_S = 10.0
+
+
+class Journal:
+    """Writes and reads one journal file. One writer at a time; threads of that process may share it."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open, or create where there is none. Raises InputError where it is in use or not a journal."""
+        self.path = path
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._guard: int | None = None
+        if read_only and not path.is_file():
+            raise InputError(f"no journal at {path}: run `irene-build calibrate` first")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._guard = self._claim()
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+
+    def _claim(self) -> int:
+        """An advisory lock that the system drops with the process, even after kill -9."""
+        path = self.path.with_name(self.path.name + ".lock")
+        guard = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(guard, 32, 0).decode(errors="replace").strip() or "?"
+            os.close(guard)
+            raise InputError(
+                f"{self.path} is being written by another irene-build (process {owner}): "
+                "wait for it, stop it with Ctrl-C, or use other --artifacts"
+            ) from None
+        os.ftruncate(guard, 0)
+        os.pwrite(guard, f"{os.getpid()}\n".encode(), 0)
+        return guard
+
+    def _release(self) -> None:
+        if self._guard is not None:
+            os.close(self._guard)
+            self._guard = None
+
+    def _open(self) -> None:
+        try:
+            self.database = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            self.database.execute("PRAGMA journal_mode = WAL")
+            # A finished trial must survive a power cut too, so every commit reaches the disk.
+            self.database.execute("PRAGMA synchronous = FULL")
+            names = self.database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in names}
+        except sqlite3.OperationalError as error:
+            raise self._failure(error) from None
+        except sqlite3.DatabaseError as error:
+            raise DatasetError(f"{self.path} is not a usable SQLite file: {error}") from None
+        self.has_campaign = "campaign" in tables
+        self.has_dataset = "dataset" in tables
+        if self.has_campaign:
+            self._check()
+
+    def _check(self) -> None:
+        if self.get("format") != FORMAT:
+            raise DatasetError(f"{self.path}: format is {self.get('format')!r}, expected {FORMAT!r}")
+        version = self.get("version")
+        if not isinstance(version, int) or version > VERSION:
+            raise DatasetError(
+                f"{self.path}: journal version {version!r} is newer than {VERSION}, the newest known here:"
+                " update irene-build"
+            )
+
+    def create(self, header: Mapping[str, Any]) -> None:
+        """Make the tables and write the campaign's header, within the caller's transaction if there is one."""
+        with self.transaction():
+            for name, columns in {**OBSERVED, **DERIVED}.items():
+                self.database.execute(f"CREATE TABLE {name}({columns})")
+            self.database.execute("CREATE INDEX power_time ON power(session, host_ns)")
+            self.database.execute("CREATE INDEX resource_time ON resource(session, host_ns)")
+            self.set("format", FORMAT)
+            self.set("version", VERSION)
+            for key, value in header.items():
+                self.set(key, value)
+        self.has_campaign = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; nests. Raises MeasurementError where the disk is full or the file is locked."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            try:
+                self.database.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                yield
+                self.database.execute("COMMIT")
+            except BaseException as error:
+                if self.database.in_transaction:
+                    self.database.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise self._failure(error) from None
+                raise
+            finally:
+                self._depth = 0
+
+    def _failure(self, error: sqlite3.Error) -> MeasurementError:
+        text = str(error)
+        advice = "close the program that holds it" if "locked" in text else "free space or check the disk"
+        return MeasurementError(
+            f"cannot write {self.path}: {text}; every finished trial is safe: {advice}"
+            " and run the same command again"
+        )
+
+    def set(self, key: str, value: Any) -> None:
+        text = json.dumps(value, sort_keys=True, allow_nan=False)
+        with self.transaction():
+            self.database.execute("INSERT OR REPLACE INTO campaign VALUES(?, ?)", (key, text))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        row = self.rows("SELECT value FROM campaign WHERE key = ?", (key,))
+        return json.loads(row[0][0]) if row else default
+
+    def rows(self, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self.database.execute(query, tuple(values)).fetchall()
+            except sqlite3.Error as error:
+                raise DatasetError(f"{self.path} is damaged or not a journal: {error}") from None
+
+    def insert(self, table: str, *rows: Iterable[Any]) -> int:
+        """Append rows; gives the id of the last one."""
+        with self.transaction():
+            last = 0
+            for row in rows:
+                values = tuple(row)
+                marks = ", ".join("?" * len(values))
+                last = self.database.execute(f"INSERT INTO {table} VALUES({marks})", values).lastrowid or 0
+            return last
+
+    def event(self, session: int, kind: str, detail: Mapping[str, Any] | None = None) -> None:
+        text = json.dumps(detail or {}, sort_keys=True)
+        self.insert("event", (session, time.monotonic_ns(), time.time(), kind, text))
+
+    def replace_derived(self, tables: Mapping[str, Iterable[Iterable[Any]]]) -> None:
+        """Swap the derived tables for new rows, in one transaction."""
+        with self.transaction():
+            for name, rows in tables.items():
+                self.database.execute(f"DROP TABLE IF EXISTS {name}")
+                self.database.execute(f"CREATE TABLE {name}({DERIVED[name]})")
+                self.insert(name, *rows)
+
+    def close(self) -> None:
+        """Fold the write-ahead log back, so that the one file is everything."""
+        with self._lock:
+            try:
+                self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self.database.execute("PRAGMA journal_mode = DELETE")
+            except sqlite3.Error:
+                # Full or locked: the log stays beside the file and the next opening folds it in.
+                pass
+            finally:
+                self.database.close()
+                self._release()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def pack(text: str) -> bytes:
+    """How tree files are kept."""
+    return zlib.compress(text.encode("utf-8"), 6)
+
+
+def unpack(blob: bytes) -> str:
+    return zlib.decompress(blob).decode("utf-8")
