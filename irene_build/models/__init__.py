@@ -1,1 +1,5 @@
-"""Named architectures, and how to build any nn.Module without weights."""
+"""Named architectures, and how to build any nn.Module without its weights."""
+
+from .build import architectures, build
+
+__all__ = ["architectures", "build"]

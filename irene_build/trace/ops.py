@@ -1,0 +1,262 @@
+"""What one aten operation costs: its kind, floating point operations, and bytes read and written.
+
+Used for what a module computes itself (between its children), and for primitives whose cost is the
+sum of their operations. Operations that only make a view of a storage, or reserve one, cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any, NamedTuple
+
+#: Floating point operations an element; every other pointwise operation counts one.
+POINTWISE_FLOPS = {
+    "tanh": 4, "tanh_": 4, "sigmoid": 4, "sigmoid_": 4, "exp": 4, "exp_": 4, "log": 4, "sin": 4, "cos": 4, "erf": 4,
+    "log_sigmoid_forward": 5, "softplus": 5, "mish": 6, "silu": 5, "silu_": 5, "gelu": 6, "elu": 5, "elu_": 5,
+    "relu": 1, "sqrt": 1, "rsqrt": 2, "pow": 2, "leaky_relu": 2, "addcmul": 2, "addcmul_": 2, "lerp": 3,
+}  # fmt: skip
+#: Of a row's element: what operations count that are neither pointwise nor a plain reduction.
+ROWWISE = {
+    "_softmax": ("Softmax", 5), "_log_softmax": ("Softmax", 5), "_safe_softmax": ("Softmax", 5),
+    "native_layer_norm": ("LayerNorm", 8), "native_group_norm": ("GroupNorm", 8), "_fused_rms_norm": ("RMSNorm", 5),
+    "native_batch_norm": ("BatchNorm", 4), "_native_batch_norm_legit_no_training": ("BatchNorm", 4),
+    "_native_batch_norm_legit": ("BatchNorm", 4), "cudnn_batch_norm": ("BatchNorm", 4),
+    "_batch_norm_with_update": ("BatchNorm", 4), "_batch_norm_no_update": ("BatchNorm", 4),
+    "cumsum": ("Reduction", 1), "cumsum_": ("Reduction", 1), "cumprod": ("Reduction", 1), "logcumsumexp": ("Reduction", 5),
+    "cummax": ("Reduction", 1), "_cdist_forward": ("Reduction", 3), "linalg_vector_norm": ("Reduction", 2),
+    "logsumexp": ("Reduction", 5), "var_mean": ("Reduction", 3), "var": ("Reduction", 3), "std": ("Reduction", 3),
+    "topk": ("TopK", 0), "sort": ("TopK", 0), "argsort": ("TopK", 0), "histc": ("Reduction", 0),
+    "bincount": ("Reduction", 0),
+}  # fmt: skip
+COPIES = frozenset((
+    "clone", "_to_copy", "copy", "copy_", "cat", "stack", "index", "index_put", "index_put_", "_index_put_impl_",
+    "_unsafe_index", "_unsafe_index_put", "gather", "scatter", "scatter_", "scatter_add", "scatter_add_",
+    "scatter_reduce", "index_add", "index_add_", "index_copy", "index_copy_", "index_select", "index_fill",
+    "index_fill_", "masked_fill", "masked_fill_", "masked_scatter", "masked_scatter_", "masked_select", "where",
+    "fill", "fill_", "zero", "zero_", "zeros", "ones", "full", "full_like", "zeros_like", "ones_like", "new_zeros",
+    "new_ones", "new_full", "scalar_tensor", "arange", "linspace", "logspace", "eye", "tril", "triu", "tril_",
+    "triu_", "tril_indices", "triu_indices", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d",
+    "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll", "flip", "repeat", "repeat_interleave",
+    "nonzero", "split_with_sizes_copy", "unfold_copy", "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "native_channel_shuffle", "rand", "randn", "rand_like", "randn_like", "randint", "randperm",
+    "normal_", "uniform_", "bernoulli", "bernoulli_", "multinomial", "resize_", "slice_scatter", "select_scatter",
+    "diagonal_scatter", "as_strided_scatter", "_conj_physical", "contiguous", "lift_fresh_copy", "take", "put_",
+    "_pack_padded_sequence", "_pad_packed_sequence", "nonzero_static", "unique_consecutive", "_unique2", "unique_dim",
+    "tensor_split", "bucketize", "searchsorted", "view_as_real_copy", "view_as_complex_copy", "_reshape_copy",
+    "affine_grid_generator", "diag_embed", "_local_scalar_dense", "is_same_size", "triu_mask", "set_",
+))  # fmt: skip
+#: Operations of other primitives, told by name alone.
+NAMED = {
+    "embedding": "Embedding", "_embedding_bag": "Embedding", "max_pool2d_with_indices": "Pool", "max_pool3d_with_indices": "Pool",
+    "avg_pool2d": "Pool", "avg_pool3d": "Pool", "_adaptive_avg_pool2d": "Pool", "_adaptive_avg_pool3d": "Pool",
+    "mean_pool": "Pool", "adaptive_max_pool2d": "Pool", "upsample_bilinear2d": "Interpolate", "upsample_nearest2d": "Interpolate",
+    "upsample_bicubic2d": "Interpolate", "upsample_linear1d": "Interpolate", "upsample_nearest1d": "Interpolate",
+    "upsample_trilinear3d": "Interpolate", "upsample_nearest3d": "Interpolate", "_upsample_bilinear2d_aa": "Interpolate",
+    "_upsample_bicubic2d_aa": "Interpolate", "grid_sampler_2d": "Interpolate", "grid_sampler_3d": "Interpolate",
+    "_fft_r2c": "FFT", "_fft_c2c": "FFT", "_fft_c2r": "FFT", "lstm": "RNN", "gru": "RNN",
+}  # fmt: skip
+#: Operations that reserve memory or read a shape: no kernel runs.
+FREE = frozenset((
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "detach", "detach_",
+    "alias", "lift", "lift_fresh", "sym_size", "sym_numel", "sym_stride", "_assert_async", "_assert_scalar",
+    "_assert_tensor_metadata", "_has_compatible_shallow_copy_type", "resolve_conj", "resolve_neg", "_nested_tensor_size",
+    "sym_storage_offset", "is_pinned", "unsqueeze_", "squeeze_", "t_", "transpose_", "as_strided_",
+))  # fmt: skip
+
+
+class Op(NamedTuple):
+    """One aten operation. FLOPs and bytes are absolute (not millions, not MiB)."""
+
+    name: str
+    primitive: str
+    matmul_flops: float
+    elementwise_flops: float
+    read_bytes: float
+    write_bytes: float
+    weight_bytes: float
+    elements: int
+    signature: str
+    gemm: tuple[int, int, int, int] | None = None
+    weights: tuple[int, ...] = ()
+
+
+def tensors_of(value: Any, into: list[Any] | None = None) -> list[Any]:
+    """All tensors in nested lists, tuples, dicts, dataclass-like outputs, in order."""
+    found: list[Any] = [] if into is None else into
+    if hasattr(value, "untyped_storage"):
+        found.append(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            tensors_of(item, found)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            tensors_of(item, found)
+    return found
+
+
+def touched(tensor: Any) -> int:
+    """Distinct elements that a tensor addresses: expanded dimensions (stride 0) count once."""
+    if tensor.layout.__repr__() != "torch.strided":
+        return int(tensor.numel())
+    return prod(n for n, s in zip(tensor.shape, tensor.stride(), strict=True) if s) if tensor.numel() else 0
+
+
+def storage_key(tensor: Any) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def text_of(tensor: Any) -> str:
+    """``8x32x768:float32``; a stride mark where the tensor is not contiguous."""
+    shape = "x".join(map(str, tensor.shape))
+    mark = "" if tensor.is_contiguous() else "/" + ",".join(map(str, tensor.stride()))
+    return f"{shape}:{str(tensor.dtype)[6:]}{mark}"
+
+
+def _gemm(
+    name: str, inputs: list[Any], args: tuple[Any, ...], outputs: list[Any]
+) -> tuple[int, int, int, int] | None:
+    """(batch, m, n, k) of a matrix product, None where ``name`` is none."""
+    if name in ("mm", "_int_mm"):
+        a, b = inputs[0], inputs[1]
+        return 1, a.shape[0], b.shape[1], a.shape[1]
+    if name in ("addmm", "_addmm_activation"):
+        a, b = args[1], args[2]
+        return 1, a.shape[0], b.shape[1], a.shape[1]
+    if name == "bmm":
+        a, b = inputs[0], inputs[1]
+        return a.shape[0], a.shape[1], b.shape[2], a.shape[2]
+    if name in ("baddbmm", "baddbmm_"):
+        a, b = args[1], args[2]
+        return a.shape[0], a.shape[1], b.shape[2], a.shape[2]
+    if name == "mv":
+        return 1, inputs[0].shape[0], 1, inputs[0].shape[1]
+    if name == "addmv":
+        return 1, args[1].shape[0], 1, args[1].shape[1]
+    if name in ("dot", "vdot"):
+        return 1, 1, 1, inputs[0].shape[0]
+    if name == "addr":
+        return 1, args[1].shape[0], args[2].shape[0], 1
+    return None
+
+
+def convolution_flops(x: Any, weight: Any, out: Any, transposed: bool) -> float:
+    """2 x (positions of the output, or of the input if transposed) x the kernel's own elements x batch."""
+    positions = x if transposed else out
+    return 2.0 * positions.shape[0] * prod(positions.shape[2:]) * prod(weight.shape)
+
+
+class Costs:
+    """Costs of operations, given which storages hold parameters (``parameters``: storage key -> id)."""
+
+    def __init__(self, parameters: dict[int, int]) -> None:
+        self.parameters = parameters
+
+    def traffic(self, inputs: Iterator[Any] | list[Any]) -> tuple[float, float, tuple[int, ...]]:
+        """(activation bytes, weight bytes, ids of parameters) read from ``inputs``."""
+        read = weight = 0.0
+        ids: list[int] = []
+        for tensor in inputs:
+            size = touched(tensor) * tensor.element_size()
+            key = self.parameters.get(storage_key(tensor))
+            if key is None:
+                read += size
+            else:
+                weight += size
+                ids.append(key)
+        return read, weight, tuple(ids)
+
+    def of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Op | None:
+        """The cost of a call of an aten overload; None where it costs nothing."""
+        space, _, name = func._schema.name.partition("::")
+        if space == "prim" or name in FREE or func.is_view:
+            return None
+        inputs = tensors_of(args)
+        if kwargs:
+            tensors_of(kwargs, inputs)
+        outputs = tensors_of(result)
+        mutable = func._schema.is_mutable
+        if not mutable and outputs and inputs:
+            held = {storage_key(t) for t in inputs}
+            if all(storage_key(t) in held for t in outputs):
+                return None
+        read, weight, ids = self.traffic(inputs)
+        write = float(sum(touched(t) * t.element_size() for t in outputs))
+        elements = sum(int(t.numel()) for t in outputs)
+        matmul = flops = 0.0
+        gemm = None
+        floating = any(t.is_floating_point() or t.is_complex() for t in outputs) or any(
+            t.is_floating_point() for t in inputs
+        )
+        if name in ROWWISE:
+            primitive, per_element = ROWWISE[name]
+            flops = float(per_element * inputs[0].numel()) if floating else 0.0
+        elif name in COPIES:
+            primitive = "Copy"
+            if name in ("index", "gather", "index_select", "take", "_unsafe_index") and inputs:
+                # A lookup reads what it picks, not the whole table.
+                picked = write + float(sum(t.numel() * t.element_size() for t in inputs[1:]))
+                read, weight = (0.0, write) if ids else (picked, 0.0)
+                if ids:
+                    read = picked - write
+            elif name in ("copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_") and inputs:
+                read, weight, ids = self.traffic(inputs[1:])
+            elif name in (
+                "index_put_",
+                "index_put",
+                "_index_put_impl_",
+                "index_copy_",
+                "index_add_",
+                "scatter_",
+            ):
+                read, weight, ids = self.traffic(inputs[1:])
+                write = read
+        elif name in NAMED:
+            primitive = NAMED[name]
+            if primitive == "Embedding":
+                read, weight = float(inputs[1].numel() * inputs[1].element_size()), write
+                if not ids:
+                    read, weight = read + write, 0.0
+            else:
+                flops = float(max([elements] + [t.numel() for t in inputs])) if floating else 0.0
+        elif name in ("convolution", "_convolution", "convolution_overrideable", "cudnn_convolution"):
+            transposed = bool(args[6]) if name in ("convolution", "_convolution") else False
+            matmul = convolution_flops(inputs[0], inputs[1], outputs[0], transposed)
+            flops = float(elements) if len(inputs) > 2 else 0.0
+            primitive = "ConvTranspose" if transposed else f"Conv{max(1, inputs[1].dim() - 2)}d"
+        elif (found := _gemm(name, inputs, args, outputs)) is not None:
+            gemm = found
+            matmul = 2.0 * prod(gemm)
+            flops = float(elements) if "add" in name else 0.0
+            primitive = "MatMul"
+        elif "grouped_mm" in name and len(inputs) > 1:
+            a, b = inputs[0], inputs[1]
+            rows = a.shape[0] if a.dim() == 2 else a.shape[0] * a.shape[1]
+            gemm = (1, int(rows), int(b.shape[-1]), int(a.shape[-1]))
+            matmul = 2.0 * prod(gemm)
+            primitive = "GroupedExperts"
+        elif "scaled_dot_product" in name or "flash_attention" in name or "efficient_attention" in name:
+            q, k, v = inputs[0], inputs[1], inputs[2]
+            matmul = attention_flops(q, k, v)
+            flops = 5.0 * prod(q.shape[:-1]) * k.shape[-2]
+            primitive = "Attention"
+        elif _tagged(func, "reduction"):
+            primitive = "Reduction"
+            flops = float(inputs[0].numel()) if floating and inputs else 0.0
+        elif _tagged(func, "pointwise") or (mutable and name.endswith("_")):
+            primitive = "Elementwise"
+            flops = float(POINTWISE_FLOPS.get(name, 1) * elements) if floating else 0.0
+        else:
+            primitive = "Custom"
+        signature = f"{name}({';'.join(map(text_of, inputs))})->{';'.join(map(text_of, outputs))}"
+        return Op(name, primitive, matmul, flops, read, write, weight, elements, signature, gemm, ids)
+
+
+def attention_flops(query: Any, key: Any, value: Any) -> float:
+    """Both products of softmax(q k') v for [..., tokens, width] tensors; grouped heads count as the query's."""
+    heads = prod(query.shape[:-2])
+    return 2.0 * heads * query.shape[-2] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+def _tagged(func: Any, name: str) -> bool:
+    return any(tag.name == name for tag in func.tags)

@@ -1,0 +1,249 @@
+"""Watches one forward pass: module hooks give the nodes, a function mode the functional primitives, a dispatch
+mode the aten operations. Each operation lands in the innermost open call.
+
+While a primitive with an analytic cost is open nobody listens to operations (they differ between
+back ends, and listening costs time), unless ``audit`` asks for the owner of every one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from . import primitives
+from .ops import Costs, Op, storage_key, tensors_of, text_of
+from .primitives import Cost, Primitive
+
+
+class Call:
+    """One call of a module or of a functional primitive, with what ran inside it."""
+
+    __slots__ = (
+        "children",
+        "cost",
+        "inputs",
+        "module",
+        "ops",
+        "outputs",
+        "primitive",
+        "scope",
+        "sequence",
+        "type",
+    )
+
+    def __init__(
+        self, scope: str, kind: str, module: Any, primitive: Primitive | None, sequence: int
+    ) -> None:
+        self.scope, self.type, self.module, self.primitive, self.sequence = (
+            scope,
+            kind,
+            module,
+            primitive,
+            sequence,
+        )
+        self.children: list[Call] = []
+        self.ops: list[Op] = []
+        self.cost: Cost | None = None
+        self.inputs: list[str] = []
+        self.outputs: list[str] = []
+
+
+#: keep(sequence, own operation's primitive or None, callable, args, kwargs): called before it runs.
+Keep = Callable[[int, "str | None", Callable[..., Any], tuple[Any, ...], dict[str, Any]], None]
+
+
+class _Dispatch(TorchDispatchMode):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._recorder.operation(func, args, kwargs or {}, result)
+        return result
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._table = primitives.function_table()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        entry = self._table.get(func)
+        if entry is None:
+            if func is _composite():
+                return self._expand(func, args, kwargs or {})
+            return func(*args, **(kwargs or {}))
+        return self._recorder.function(entry, func, args, kwargs or {})
+
+    def _expand(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a composite function's own body under this mode, so that the primitives in it are seen.
+
+        Its body begins with a check for overrides, which would come straight back here; that one
+        check is answered with no.
+        """
+        from torch.nn import functional
+
+        check = functional.has_torch_function
+
+        def once(tensors: Any) -> bool:
+            functional.has_torch_function = check
+            return False
+
+        functional.has_torch_function = once
+        try:
+            with self:
+                return func(*args, **kwargs)
+        finally:
+            functional.has_torch_function = check
+
+
+def _composite() -> Any:
+    from torch.nn import functional
+
+    return functional.multi_head_attention_forward
+
+
+class Recorder:
+    """Use as ``with Recorder(model) as recorder: model(...)``; then ``recorder.root`` is the tree of calls."""
+
+    def __init__(self, model: Any, keep: Keep | None = None, audit: bool = False) -> None:
+        self.root: Call | None = None
+        self.owners: list[tuple[str, int]] = []
+        self._model, self._keep, self._audit = model, keep, audit
+        self._names = {module: name for name, module in model.named_modules()}
+        self.parameters = {}
+        for parameter in model.parameters():
+            if not _unmaterialised(parameter):
+                self.parameters[storage_key(parameter)] = id(parameter)
+        self._costs = Costs(self.parameters)
+        self._stack: list[Call] = []
+        self._leaf = 0
+        self._sequence = 0
+        self._handles: list[Any] = []
+        self._dispatch = _Dispatch(self)
+        self._functions = _Functions(self)
+        self._listening = False
+
+    def __enter__(self) -> Recorder:
+        import torch
+
+        for module in self._names:
+            self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(self._exit, with_kwargs=True))
+        self._fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        self._functions.__enter__()
+        self._listen()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        import torch
+
+        self._deafen()
+        self._functions.__exit__(*exc)
+        torch.backends.mha.set_fastpath_enabled(self._fast_path)
+        for handle in self._handles:
+            handle.remove()
+
+    @property
+    def path(self) -> str:
+        """Where the pass is now; for messages when an operation fails."""
+        return " > ".join(f"{call.scope or '(root)'}:{call.type}" for call in self._stack[-3:])
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._dispatch.__enter__()
+            self._listening = True
+
+    def _deafen(self) -> None:
+        if self._listening:
+            self._dispatch.__exit__(None, None, None)
+            self._listening = False
+
+    def _open(self, scope: str, kind: str, module: Any, entry: Primitive | None) -> Call:
+        call = Call(scope, kind, module, entry, self._sequence)
+        self._sequence += 1
+        if self._stack:
+            self._stack[-1].children.append(call)
+        elif self.root is None:
+            self.root = call
+        self._stack.append(call)
+        return call
+
+    def _enter(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._leaf:
+            self._leaf += 1
+            return
+        entry = primitives.of_module(module)
+        scope = self._names.get(module, "")
+        if not self._stack and self.root is None and (entry is not None):
+            self._open(scope, type(module).__name__, module, None)
+        call = self._open(scope, type(module).__name__, module, entry)
+        call.inputs = [text_of(t) for t in tensors_of([args, kwargs])]
+        if self._keep is not None:
+            self._keep(call.sequence, None, module, args, kwargs)
+        if entry is not None:
+            self._leaf = 1
+            if entry.cost is not None and not self._audit:
+                self._deafen()
+
+    def _exit(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if self._leaf > 1:
+            self._leaf -= 1
+            return
+        self._listen()
+        self._leaf = 0
+        call = self._stack.pop()
+        outputs = tensors_of(output)
+        call.outputs = [text_of(t) for t in outputs]
+        entry = call.primitive
+        if entry is not None and entry.cost is not None and entry.operands is not None:
+            arguments = args or tuple(kwargs.values())
+            call.cost = entry.cost(self._costs, entry.operands(module, arguments), outputs)
+            call.ops = []
+        if len(self._stack) == 1 and self._stack[0].module is module:
+            self._stack.pop()
+
+    def function(self, entry: Primitive, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a functional primitive as a leaf of the open call."""
+        if self._leaf or not self._stack:
+            return func(*args, **kwargs)
+        parent = self._stack[-1]
+        call = self._open(parent.scope, entry.name, None, entry)
+        operands = primitives.operands_of_function(args, kwargs)
+        call.inputs = [text_of(t) for t in operands if t is not None]
+        if self._keep is not None:
+            self._keep(call.sequence, None, func, args, kwargs)
+        self._leaf = 1
+        if entry.cost is not None and not self._audit:
+            self._deafen()
+        result = func(*args, **kwargs)
+        self._listen()
+        self._leaf = 0
+        self._stack.pop()
+        outputs = tensors_of(result)
+        call.outputs = [text_of(t) for t in outputs]
+        if entry.cost is not None:
+            call.cost = entry.cost(self._costs, operands, outputs)
+            call.ops = []
+        return result
+
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        op = self._costs.of(func, args, kwargs, result)
+        if op is None or not self._stack:
+            return
+        call = self._stack[-1]
+        if self._audit:
+            self.owners.append((op.name, call.sequence))
+        call.ops.append(op)
+        if self._keep is not None and not self._leaf:
+            self._keep(call.sequence, op.primitive, func, args, kwargs)
+
+
+def _unmaterialised(parameter: Any) -> bool:
+    return type(parameter).__name__ in ("UninitializedParameter", "UninitializedBuffer")
