@@ -6,7 +6,7 @@ Sums are explicit and run left to right: the built-in ``sum`` of floats differs 
 
 import json
 import math
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import EstimatorError
 from .features import RESOURCE_FEATURES
@@ -48,29 +48,44 @@ def _ceil_div(x: float, by: float) -> float:
     return float(math.ceil(x / by))
 
 
+def _inverse(x: float, by: float) -> float:
+    return 1.0 / (x if x > TINY else TINY)
+
+
 _MAPS: Dict[str, Callable[[float, float], float]] = {
-    "identity": _identity, "log": _log, "log1p": _log1p, "ceil_div": _ceil_div,
+    "identity": _identity, "log": _log, "log1p": _log1p, "ceil_div": _ceil_div, "inverse": _inverse,
 }  # fmt: skip
 
 
 class Column:
-    """A scalar made of one raw feature: ``map(feature)``."""
+    """A scalar made of one raw feature, or of the product of earlier columns: ``map(x)``."""
 
-    __slots__ = ("feature", "by", "map", "needs")
+    __slots__ = ("feature", "factors", "by", "map", "uses")
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.feature: str = data["feature"]
+    def __init__(self, data: Mapping[str, Any], earlier: "List[Column]") -> None:
+        self.feature: str = data.get("feature", "")
+        self.factors = [earlier[i] for i in data.get("of", ())]
         self.by = float(data.get("by", 1.0))
         self.map = _MAPS[data["map"]]
-        self.needs = {self.feature} & set(RESOURCE_FEATURES)
+        #: Names of raw features.
+        self.uses = _uses(self.factors) if self.factors else frozenset([self.feature])
 
     def __call__(self, features: Features) -> float:
-        return self.map(features.get(self.feature, 0.0), self.by)
+        if not self.factors:
+            return self.map(features.get(self.feature, 0.0), self.by)
+        value = 1.0
+        for column in self.factors:
+            value = value * column(features)
+        return self.map(value, self.by)
 
 
-def _needs(columns: Sequence[Column]) -> "frozenset[str]":
-    """The resource features among the columns'."""
-    return frozenset(name for column in columns for name in column.needs)
+def _uses(columns: Sequence[Column]) -> FrozenSet[str]:
+    return frozenset(name for column in columns for name in column.uses)
+
+
+def resources(names: FrozenSet[str]) -> FrozenSet[str]:
+    """The resource features among ``names``: these must be known, model features may not apply."""
+    return names.intersection(RESOURCE_FEATURES)
 
 
 class Linear:
@@ -83,8 +98,8 @@ class Linear:
             self.terms.append((t["name"],) + numbers + ([columns[i] for i in t["columns"]],))
         floor = data.get("floor")
         self.floor = None if floor is None else float(floor)
-        self.needs = _needs([c for term in self.terms for c in term[4]])
-        self.uses = {c.feature for term in self.terms for c in term[4]}
+        self.uses = _uses([c for term in self.terms for c in term[4]])
+        self.needs = resources(self.uses)
 
     def parts(self, features: Features) -> List[Tuple[str, float]]:
         """What every term adds, in joules."""
@@ -117,8 +132,7 @@ class Polynomial:
         self.columns = [columns[i] for i in data["columns"]]
         self.norm = [(float(m), float(s)) for m, s in zip(data["mean"], data["scale"])]
         self.bias = bias
-        self.needs = _needs(self.columns)
-        self.uses = {c.feature for c in self.columns}
+        self.uses = _uses(self.columns)
         weights = [float(w) for w in data["weights"]]
         n, at = len(self.columns), 0
         self.degrees: List[List[Tuple[int, List[float]]]] = []
@@ -170,8 +184,7 @@ class Kernel:
             ([c / length for c, length in zip(center, self.lengths)], float(w))
             for center, w in zip(data["centers"], data["weights"])
         ]
-        self.needs = _needs(self.columns)
-        self.uses = {c.feature for c in self.columns}
+        self.uses = _uses(self.columns)
 
     def __call__(self, features: Features) -> float:
         z = [
@@ -191,36 +204,37 @@ class Kernel:
         return total
 
 
+class Correction:
+    """A bounded smooth factor, ``exp(limit * tanh(f / limit))``, within exp(-limit) and exp(limit)."""
+
+    def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
+        self.function: Union[Polynomial, Kernel]
+        if data["kernel"] == "poly":
+            self.function = Polynomial(data, columns, float(data["bias"]))
+        elif data["kernel"] in ("matern32", "rbf"):
+            self.function = Kernel(data, columns)
+        else:
+            raise EstimatorError("unknown kernel %r" % (data["kernel"],))
+        self.limit = float(data["limit"])
+        self.uses = self.function.uses
+
+    def __call__(self, features: Features) -> float:
+        return math.exp(self.limit * math.tanh(self.function(features) / self.limit))
+
+
 class Leaf:
-    """Equation 1: the joules of a leaf, a linear form times a bounded smooth correction."""
+    """Equation 1: the joules of a leaf, a linear form, times a correction where there is one."""
 
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
         self.linear = Linear(data, columns)
-        self.correction: Optional[Callable[[Features], float]] = None
-        self.limit = 1.0
-        self.needs, self.uses = self.linear.needs, self.linear.uses
         raw = data.get("correction")
-        if raw is not None:
-            made: Any
-            if raw["kernel"] == "poly":
-                made = Polynomial(raw, columns, float(raw["bias"]))
-            elif raw["kernel"] in ("matern32", "rbf"):
-                made = Kernel(raw, columns)
-            else:
-                raise EstimatorError("unknown kernel %r" % (raw["kernel"],))
-            self.correction, self.limit = made, float(raw["limit"])
-            self.needs, self.uses = self.needs | made.needs, self.uses | made.uses
-
-    def factor(self, features: Features) -> float:
-        """exp(limit * tanh(correction / limit)), within exp(-limit) and exp(limit)."""
-        if self.correction is None:
-            return 1.0
-        return math.exp(self.limit * math.tanh(self.correction(features) / self.limit))
+        self.correction = None if raw is None else Correction(raw, columns)
+        self.uses = self.linear.uses if self.correction is None else self.linear.uses | self.correction.uses
 
     def __call__(self, features: Features) -> float:
         if self.correction is None:
             return self.linear(features)
-        return self.linear(features) * self.factor(features)
+        return self.linear(features) * self.correction(features)
 
 
 class Aggregation:
@@ -229,7 +243,7 @@ class Aggregation:
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
         self.polynomial = Polynomial(data, columns, float(data["bias"]))
         self.tau = float(data["tau"])
-        self.needs, self.uses = self.polynomial.needs, self.polynomial.uses
+        self.uses = self.polynomial.uses
 
     def __call__(self, features: Features) -> float:
         return 1.0 + math.tanh(self.polynomial(features)) / self.tau
@@ -277,25 +291,50 @@ class Interval:
 
 
 class Tier:
-    """One tier of an estimator, compiled from the TIER object of its data."""
+    """One tier of an estimator, compiled from the TIER objects of its data."""
 
-    def __init__(self, name: str, data: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, tiers: Mapping[str, Any]) -> None:
+        data = dict(tiers[tiers[name]["base"]], **tiers[name]) if "base" in tiers[name] else tiers[name]
         self.name = name
-        columns = [Column(c) for c in data["columns"]]
+        columns: List[Column] = []
+        for column in data["columns"]:
+            columns.append(Column(column, columns))
         self.leaf = {k: Leaf(v, columns) for k, v in data["leaf"].items()}
         self.fallback = Leaf(data["fallback"], columns)
+        self.stand_in: Dict[str, str] = dict(data.get("stand_in") or {})
+        self.correction = {k: Correction(v, columns) for k, v in (data.get("correction") or {}).items()}
         raw = data.get("aggregation")
         self.aggregation = None if raw is None else Aggregation(raw, columns)
         self.direct = {
-            level: (Linear(d, columns), float(d["pool"])) for level, d in data.get("direct", {}).items()
+            level: (Linear(d, columns), float(d["pool"])) for level, d in (data.get("direct") or {}).items()
         }
-        self.gamma = {level: float(g) for level, g in data.get("rescale", {}).items()}
+        self.gamma = {level: float(g) for level, g in (data.get("rescale") or {}).items()}
         self.interval = Interval(data["interval"])
-        self.ranges: Dict[str, Dict[str, Sequence[float]]] = data.get("ranges", {})
-        linears = list(self.leaf.values()) + [self.fallback]
-        used = {name for leaf in linears for name in leaf.uses}
-        used.update(name for linear, _ in self.direct.values() for name in linear.uses)
-        used.update(name for named in self.ranges.values() for name in named)
-        if self.aggregation is not None:
-            used |= self.aggregation.uses
-        self.names = sorted(used)
+        self.ranges: Dict[str, Dict[str, Sequence[float]]] = dict(data.get("ranges") or {})
+        #: Raw features that anything here looks at.
+        self.names = sorted(_uses(columns).union(*self.ranges.values()))
+        #: Whether only DIRECT looks at resource features, so that nodes of one kind need no look each.
+        used = [leaf.uses for leaf in self.leaf.values()] + [c.uses for c in self.correction.values()]
+        used += [self.fallback.uses] + ([] if self.aggregation is None else [self.aggregation.uses])
+        self.resource_free = not resources(frozenset().union(*used))
+
+    def leaf_of(self, primitive: Optional[str]) -> Tuple[Leaf, str, bool]:
+        """Regressor of a primitive, whose it is, and whether that primitive was calibrated itself."""
+        name = primitive or ""
+        if name in self.leaf:
+            return self.leaf[name], name, True
+        name = self.stand_in.get(name, "")
+        if name in self.leaf:
+            return self.leaf[name], name, False
+        return self.fallback, "fallback", False
+
+    def uses(self, level: str, primitive: Optional[str], is_leaf: bool, is_root: bool) -> FrozenSet[str]:
+        """Raw features that the leaf, the correction and the alpha of such a node are made of."""
+        uses: FrozenSet[str] = frozenset()
+        if is_leaf:
+            uses = self.leaf_of(primitive)[0].uses
+        elif level in self.correction:
+            uses = self.correction[level].uses
+        if self.aggregation is not None and not is_root:
+            uses = uses | self.aggregation.uses
+        return uses

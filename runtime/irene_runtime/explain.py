@@ -26,12 +26,13 @@ def explanation(tier: Any, prediction: Prediction, index: int, features: List[Di
             c = prediction[child]
             total = total + (c.alpha or 0.0) * c.energy_j
             lines.append("  %8.5f x %12s  %s" % (c.alpha or 0.0, joules(c.energy_j), tree.nodes[child].name))
+        if node.level in tier.correction:
+            factor = tier.correction[node.level](own)
+            total = total * factor
+            lines.append("  x %.5f  correction of this level" % factor)
     else:
-        leaf = tier.leaf.get(node.primitive or "", tier.fallback)
-        lines.append(
-            "leaf (equation 1), %s:"
-            % ("terms of " + str(node.primitive) if node.primitive in tier.leaf else "terms of the fallback")
-        )
+        leaf, whose, _ = tier.leaf_of(node.primitive)
+        lines.append("leaf (equation 1), terms of %s:" % whose)
         for name, part in leaf.linear.parts(own):
             total = total + part
             lines.append("  %12s  %s" % (joules(part), name))
@@ -39,7 +40,7 @@ def explanation(tier: Any, prediction: Prediction, index: int, features: List[Di
             total = leaf.linear.floor
             lines.append("  raised to the floor, %s" % joules(total))
         if leaf.correction is not None:
-            factor = leaf.factor(own)
+            factor = leaf.correction(own)
             total = total * factor
             lines.append("  x %.5f  correction" % factor)
     lines.append("  = %s" % joules(total))

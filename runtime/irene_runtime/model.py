@@ -1,9 +1,8 @@
 """The estimator: constants in, predictions out, in one pass from the leaves to the root."""
 
 import math
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Union
 
-from .constants import DIGEST, ESTIMATOR
 from .equations import (
     EXTRAPOLATES,
     FELL_BACK,
@@ -15,6 +14,7 @@ from .equations import (
     estimator_digest,
     flag_names,
     pooled,
+    resources,
 )
 from .errors import EstimatorError, InputError, TreeError
 from .explain import explanation
@@ -30,6 +30,7 @@ class _Local(NamedTuple):
     """What follows from a node's own features alone; equal nodes share it."""
 
     leaf_j: float  # 0.0 above the leaves
+    factor: float  # the correction of an inner node
     alpha: float
     reading_j: Optional[float]  # what DIRECT makes of the node's own resource features
     pool: float
@@ -38,10 +39,13 @@ class _Local(NamedTuple):
     flags: int
 
 
-def _leaf_of(tier: Tier, primitive: Optional[str]) -> Tuple[Any, bool]:
-    """The regressor of a primitive, and whether it was calibrated."""
-    leaf = tier.leaf.get(primitive or "")
-    return (tier.fallback, False) if leaf is None else (leaf, True)
+class _Value(NamedTuple):
+    energy_j: float
+    low_j: float
+    high_j: float
+    alpha: float
+    tier: str
+    flags: int
 
 
 def _too_large(node: Any) -> TreeError:
@@ -62,7 +66,7 @@ class Estimator:
 
     def __init__(self, data: Optional[Mapping[str, Any]] = None) -> None:
         own = data is None
-        data = ESTIMATOR if data is None else data
+        data = globals().get("ESTIMATOR") if data is None else data
         if data is None:
             raise EstimatorError("no estimator data: pass it, or use an exported module")
         if data.get("format") != "irene-estimator":
@@ -71,13 +75,13 @@ class Estimator:
             raise EstimatorError("estimator version %.20r, known here is 1" % (data.get("version"),))
         self.data = data
         self._digest = ""
-        if own and DIGEST != self.digest:
+        if own and globals().get("DIGEST") != self.digest:
             raise EstimatorError("the constants of this module do not match its digest; export it again")
         try:
             self.hardware, self.boundary = str(data["hardware"]), str(data["boundary"])
             self.provenance, self.cost_model = str(data["provenance"]), str(data["cost_model"])
             self.attention, self.fingerprint = str(data["attention"]), dict(data.get("fingerprint") or {})
-            self.tiers = {name: Tier(name, data["tiers"][name]) for name in TIERS if name in data["tiers"]}
+            self.tiers = {name: Tier(name, data["tiers"]) for name in TIERS if name in data["tiers"]}
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise EstimatorError("estimator data: %s: %s" % (type(error).__name__, error)) from None
         if not self.tiers:
@@ -110,7 +114,7 @@ class Estimator:
         if tier is not None and tier not in TIERS:
             raise InputError("tier %.20r: use profile, live or static" % (tier,))
         features = self.features(tree, live)
-        flags, notes = SIMULATED if self.simulated else 0, []
+        flags, notes = 0, []
         wanted = tier or ("profile" if live is None or getattr(live, "nodes", None) else "live")
         for name in TIERS[TIERS.index(wanted) :]:
             reason = self._lacks(name, tree, features)
@@ -131,10 +135,8 @@ class Estimator:
         if differs:
             flags |= OTHER_HARDWARE
             notes.append("this is not the PC that was calibrated: " + differs)
-        nodes = self._evaluate(self.tiers[name], tree, features)
-        for node in nodes:
-            flags |= node[1]
-        return self._prediction(tree, name, nodes, flags, notes, features)
+        values = self._evaluate(self.tiers[name], tree, features)
+        return self._prediction(tree, name, values, flags, notes, features)
 
     def features(self, tree: ModelTree, live: Any = None) -> List[Dict[str, float]]:
         """Per node its features: its own, then those of the tree's header; the root's also from ``live``."""
@@ -177,121 +179,130 @@ class Estimator:
         tier = self.tiers.get(name)
         if tier is None:
             return "this estimator has no such tier"
-        alpha_needs = frozenset() if tier.aggregation is None else tier.aggregation.needs
-        for node, own in zip(tree.nodes, features):
-            needs = alpha_needs if node.parent >= 0 else frozenset()
-            if node.level == "ml":
-                needs = needs | _leaf_of(tier, node.primitive)[0].needs
-            if not needs <= own.keys():
-                return "needs %s of node %s" % (", ".join(sorted(needs - own.keys())), node.name[:80])
-        if tier.direct and name == "live":
-            model = tier.direct.get("model")
-            absent = [n for n in model[0].needs if n not in features[0]] if model else []
+        nodes = tree.nodes
+        parents = {node.parent for node in nodes}
+        known: Set[Any] = set()
+        for index, (node, own) in enumerate(zip(nodes, features)):
+            kind = (node.level, node.primitive, index not in parents, index == 0)
+            if tier.resource_free and kind in known:
+                continue
+            known.add(kind)
+            absent = resources(tier.uses(*kind)).difference(own)
             if absent:
-                return "needs %s of the whole model" % ", ".join(sorted(absent))
-        if tier.direct and name == "profile":
-            for node, own in zip(tree.nodes, features):
-                if node.parent >= 0 or len(features) == 1:
-                    direct = tier.direct.get(node.level)
-                    if direct and direct[0].needs and direct[0].needs <= own.keys():
-                        return ""
-            needs = {n for direct, _ in tier.direct.values() for n in direct.needs}
-            return "needs %s of single nodes" % ", ".join(sorted(needs)) if needs else ""
-        return ""
+                return "needs %s of node %s" % (", ".join(sorted(absent)), node.name[:80])
+        if not tier.direct or name == "static":
+            return ""
+        wanted: Set[str] = set()
+        whole = name == "live" or len(nodes) == 1
+        for node, own in zip(nodes[:1] if whole else nodes[1:], features[:1] if whole else features[1:]):
+            direct = tier.direct.get(node.level)
+            if direct is not None:
+                absent = direct[0].needs.difference(own)
+                if not absent:
+                    return ""
+                wanted |= absent
+        return "needs %s of %s" % (", ".join(sorted(wanted)), "the whole model" if whole else "single nodes")
 
     def _local(self, tier: Tier, node: Any, is_leaf: bool, own: Dict[str, float]) -> _Local:
         """Everything about a node that its relatives do not change."""
-        group = node.primitive or node.level
+        group = node.primitive or "" if is_leaf else node.level
         ranges = tier.ranges.get(group, {})
-        uses = set() if tier.aggregation is None else set(tier.aggregation.uses)
-        flags, leaf_j, leaf = 0, 0.0, None
-        if is_leaf:
-            leaf, calibrated = _leaf_of(tier, node.primitive)
-            uses |= leaf.uses
-            flags |= 0 if calibrated else UNCALIBRATED
-        for name in uses:
-            if name not in own and name in ranges and ranges[name][0] > 0.0:
+        for name in ranges:
+            if ranges[name][0] > 0.0 and name not in RESOURCE_FEATURES and not own.get(name, 0.0) > 0.0:
                 raise TreeError(
-                    "node %s lacks the feature %s, which this estimator needs for %s; trace the model again"
+                    "node %s lacks the feature %s, which this estimator needs for %s"
                     % (node.name[:80], name, group)
                 )
+        flags = SIMULATED if self.simulated else 0
+        leaf_j, factor = 0.0, 1.0
         try:
-            if leaf is not None:
+            if is_leaf:
+                leaf, whose, calibrated = tier.leaf_of(node.primitive)
                 leaf_j = leaf(own)
+                ranges = tier.ranges.get(whose, {})
+                flags |= 0 if calibrated else UNCALIBRATED
+            elif node.level in tier.correction:
+                factor = tier.correction[node.level](own)
             alpha = 1.0 if tier.aggregation is None or node.parent < 0 else tier.aggregation(own)
-            reading, pool = None, 1.0
-            direct = tier.direct.get(node.level)
-            if direct is not None and direct[0].needs <= own.keys():
-                reading, pool = direct[0](own), direct[1]
             away = distance(own, ranges)
+            reading, pool, interval = None, 1.0, tier.interval
+            if node.level in tier.direct:
+                direct, pool = tier.direct[node.level]
+                if direct.needs <= own.keys():
+                    reading = direct(own)
+                else:
+                    flags |= FELL_BACK
+                    interval = self.tiers.get("static", tier).interval
         except (OverflowError, ValueError):
             raise _too_large(node) from None
-        interval = tier.interval
-        if direct is not None and reading is None and "static" in self.tiers:
-            interval = self.tiers["static"].interval
-        low, high = interval.factors(node.level, "fallback" if flags else node.primitive, away)
-        return _Local(leaf_j, alpha, reading, pool, low, high, flags | (EXTRAPOLATES if away > 0.0 else 0))
+        name = "fallback" if flags & UNCALIBRATED else node.primitive
+        low, high = interval.factors(node.level, name, away)
+        flags |= EXTRAPOLATES if away > 0.0 else 0
+        return _Local(leaf_j, factor, alpha, reading, pool, low, high, flags)
 
-    def _evaluate(
-        self, tier: Tier, tree: ModelTree, features: List[Dict[str, float]]
-    ) -> List[Tuple[Any, ...]]:
-        """Per node (energy_j, flags, low_j, high_j, alpha, tier name)."""
+    def _evaluate(self, tier: Tier, tree: ModelTree, features: List[Dict[str, float]]) -> List[_Value]:
         nodes, names = tree.nodes, tier.names
         children = tree.children
         known: Dict[Any, _Local] = {}
         locals_: List[_Local] = []
         for index, node in enumerate(nodes):
             own = features[index]
-            at = (node.primitive, node.level, not children[index], node.parent < 0)
-            key = (at, tuple(map(own.get, names)))
+            kind = (node.primitive, node.level, not children[index], index == 0)
+            key = (kind, tuple(map(own.get, names)))
             local = known.get(key)
             if local is None:
                 local = known[key] = self._local(tier, node, not children[index], own)
             locals_.append(local)
-        energy = [0.0] * len(nodes)
-        measured = [tier.name != "profile" or not tier.direct] * len(nodes)
-        own_root = 0.0
-        for index in range(len(nodes) - 1, -1, -1):
+        count = len(nodes)
+        own_j, energy = [0.0] * count, [0.0] * count
+        seen = [tier.name if tier.name != "profile" or not tier.direct else "static"] * count
+        for index in range(count - 1, -1, -1):
             local = locals_[index]
             total = local.leaf_j
             for child in children[index]:
                 total = total + locals_[child].alpha * energy[child]
-                measured[index] = measured[index] or measured[child]
-            own_root = total
+                if seen[child] == tier.name:
+                    seen[index] = tier.name
+            own_j[index] = total = total * local.factor
             if local.reading_j is not None:
                 total = pooled(total, local.reading_j, local.pool)
-                measured[index] = True
+                seen[index] = tier.name
             energy[index] = total
-        if tier.gamma and locals_[0].reading_j is not None and own_root > 0.0 and energy[0] > 0.0:
-            scale = energy[0] / own_root
-            factor = {level: scale**gamma for level, gamma in tier.gamma.items()}
-            for index in range(1, len(nodes)):
-                energy[index] = energy[index] * factor.get(nodes[index].level, 1.0)
+        if tier.gamma and locals_[0].reading_j is not None and own_j[0] > 0.0 and energy[0] > 0.0:
+            scale = energy[0] / own_j[0]
+            factors = {level: scale**gamma for level, gamma in tier.gamma.items()}
+            for index in range(1, count):
+                if nodes[index].level in factors:
+                    energy[index] = own_j[index] * factors[nodes[index].level]
         out = []
-        for index, (value, local) in enumerate(zip(energy, locals_)):
+        for index, local in enumerate(locals_):
+            value = energy[index]
             low, high = value * local.low, value * local.high
             if low > high:
                 low, high = high, low
-            if not low - high <= 0.0 or high - low == math.inf:
+            if not high - low < math.inf:
                 raise _too_large(nodes[index])
-            seen = tier.name if measured[index] else "static"
-            out.append((value, local.flags, low, high, local.alpha, seen))
+            out.append(_Value(value, low, high, local.alpha, seen[index], local.flags))
         return out
 
     def _prediction(
-        self, tree: ModelTree, tier: str, values: List[Tuple[Any, ...]], flags: int, notes: List[str],
+        self, tree: ModelTree, tier: str, values: List[_Value], flags: int, notes: List[str],
         features: List[Dict[str, float]],
     ) -> Prediction:  # fmt: skip
-        root = values[0][0]
+        root = values[0].energy_j
         nodes = []
         names: Dict[int, List[str]] = {}
-        for index, (node, (energy, mask, low, high, alpha, seen)) in enumerate(zip(tree.nodes, values)):
+        common = flags & FELL_BACK
+        for index, (node, value) in enumerate(zip(tree.nodes, values)):
+            mask = value.flags | common
+            flags |= mask
             if mask not in names:
                 names[mask] = flag_names(mask)
-            share = energy / root if root > 0.0 else None
+            share = value.energy_j / root if root > 0.0 else None
             nodes.append(NodePrediction(
-                index, node.scope, node.type, node.call, node.level, node.parent, node.primitive, energy,
-                (low, high), share, alpha if index else None, seen, names[mask],
+                index, node.scope, node.type, node.call, node.level, node.parent, node.primitive,
+                value.energy_j, (value.low_j, value.high_j), share, value.alpha if index else None,
+                value.tier, names[mask],
             ))  # fmt: skip
         about = {
             "hardware": self.hardware, "boundary": self.boundary, "provenance": self.provenance,

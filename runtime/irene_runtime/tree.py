@@ -1,12 +1,14 @@
 """The model tree (IrEne, section 3.2) and its file, ``{"format": "irene-tree", "version": 1, ...}``.
 
 Nodes are a flat list in pre-order: a node stands after its parent and before its next sibling.
-``load`` and ``from_json`` check everything that later code relies on and name what is wrong.
+``load`` and ``from_json`` check everything that later code relies on and name what is wrong. Time and
+memory are bounded by the file's size, which is bounded itself. Unknown fields are ignored and not kept: a
+later version may add some. Two nodes may bear one name; a key that stands twice in one object is refused.
 """
 
 import json
 import math
-from typing import Any, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from .errors import TreeError
 from .features import FEATURES, PRIMITIVES
@@ -14,9 +16,13 @@ from .features import FEATURES, PRIMITIVES
 FORMAT = "irene-tree"
 VERSION = 1
 LEVELS = ("ml", "module", "model")
-MAX_FILE_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 16 * 2**20
+#: Objects and lists in a file: each takes some 64 bytes of memory, a node has up to ten.
+MAX_OPENERS = 1_000_000
 MAX_NODES = 1_000_000
 MAX_DEPTH = 1_000
+#: Digits of a whole number: float64 ends at 309, and longer ones take quadratic time.
+MAX_DIGITS = 400
 #: Keys of a tree file beside ``format``, ``version`` and ``nodes``, with their defaults.
 HEADER = {
     "model": None, "batch_size": None, "seq_len": None, "phase": "forward", "past_len": 0,
@@ -182,13 +188,16 @@ def _node(raw: Any, index: int, depths: List[int]) -> Node:
         clean[key] = _number(value, "%s: feature %.40s" % (where, key))
         if key in FEATURES and clean[key] < 0.0:
             raise TreeError("%s: feature %s is negative (%r)" % (where, key, value))
+    shapes = raw.get("shapes")
+    if shapes is not None and not isinstance(shapes, dict):
+        raise TreeError("%s: shapes must be an object" % where)
     energy = raw.get("energy_j")
     if energy is not None:
         energy = _number(energy, "%s: energy_j" % where)
     provenance = raw.get("provenance")
     if provenance is not None and not isinstance(provenance, str):
         raise TreeError("%s: provenance must be a string" % where)
-    return Node(scope, kind, level, parent, primitive, call, clean, raw.get("shapes"), energy, provenance)
+    return Node(scope, kind, level, parent, primitive, call, clean, shapes, energy, provenance)
 
 
 def from_json(data: Any) -> ModelTree:
@@ -229,16 +238,45 @@ def from_json(data: Any) -> ModelTree:
         if node.level == "model" and index:
             raise TreeError("node %d (%s): a model below the root" % (index, node.name[:80]))
     header = {key: data.get(key, default) for key, default in HEADER.items()}
-    for key in ("batch_size", "seq_len"):
-        if header[key] is not None:
-            header[key] = int(_number(header[key], key))
+    for key in ("batch_size", "seq_len", "past_len"):
+        value = header[key]
+        if value is None and key != "past_len":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+            if not (isinstance(value, float) and value.is_integer() and 0.0 <= value < 2**53):
+                raise TreeError("%s is %.40r, expected a count" % (key, value))
+        header[key] = int(value)
+    for key in ("model", "phase", "dtype", "attention", "cost_model"):
+        if not isinstance(header[key], str) and not (key == "model" and header[key] is None):
+            raise TreeError("%s is %.40r, expected a string" % (key, header[key]))
     return ModelTree(nodes, header)
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise TreeError("not a model tree: a number of %d digits" % len(text))
+    return int(text)
+
+
+def _constant(text: str) -> float:
+    raise TreeError("not a model tree: %s is not JSON" % text)
+
+
+def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen: Set[str] = set()
+        twice = [key for key, _ in pairs if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+        raise TreeError("not a model tree: the key %.40r stands twice in one object" % twice[0])
+    return out
 
 
 def loads(text: str) -> ModelTree:
     """Parse and check the text of a tree file."""
+    if len(text) > MAX_FILE_BYTES or text.count("{") + text.count("[") > MAX_OPENERS:
+        raise TreeError("too large for a model tree (%d characters)" % len(text))
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_int=_whole, parse_constant=_constant, object_pairs_hook=_object)
     except RecursionError:
         raise TreeError("not a model tree: JSON nested too deeply") from None
     except ValueError as error:
