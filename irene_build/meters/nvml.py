@@ -1,0 +1,193 @@
+"""The NVIDIA driver's own meter (NVML): board energy of one GPU.
+
+The energy counter (Volta and later) is cumulative and moves in steps; a GPU or a virtual GPU without it
+is read by instant power, which a campaign integrates.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from irene_build.errors import HardwareError, MeterError
+from irene_build.meters.base import MeterInfo, Reading
+from irene_build.meters.feed import PolledMeter
+
+_POLL_S = 0.010
+_POWER_POLL_S = 0.020
+_MAX_GPU_W = 20_000.0
+
+
+def nvml_session() -> Any:
+    """``pynvml``, initialised; HardwareError that says what is missing. Pair it with ``nvmlShutdown``."""
+    try:
+        import pynvml
+    except ImportError:
+        raise HardwareError("NVML: pynvml is not installed (pip install nvidia-ml-py)") from None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise HardwareError(f"NVML: no NVIDIA driver answers ({error})") from None
+    return pynvml
+
+
+def gpu_handle(nvml: Any, which: str) -> Any:
+    """Handle of a GPU by index or UUID; ``auto`` is the first of CUDA_VISIBLE_DEVICES, else 0."""
+    if which == "auto":
+        which = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    try:
+        if which.lstrip("-").isdigit():
+            return nvml.nvmlDeviceGetHandleByIndex(int(which))
+        return nvml.nvmlDeviceGetHandleByUUID(which)
+    except nvml.NVMLError as error:
+        raise HardwareError(f"NVML: GPU {which}: {error}") from None
+
+
+def instant_power_w(nvml: Any, handle: Any) -> float:
+    """Instant board power, W: the field value where the driver has it, else ``nvmlDeviceGetPowerUsage``.
+
+    On Ampere and later the latter is a mean over one second. Raises NVMLError.
+    """
+    field = getattr(nvml, "NVML_FI_DEV_POWER_INSTANT", None)
+    if field is not None:
+        try:
+            value = nvml.nvmlDeviceGetFieldValues(handle, [field])[0]
+            if value.nvmlReturn == nvml.NVML_SUCCESS:
+                return float(value.value.uiVal) / 1e3
+        except nvml.NVMLError:
+            pass
+    return float(nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3
+
+
+class NvmlMeter(PolledMeter):
+    """Settings: ``gpu`` (index or UUID, ``auto``), ``reading``: ``counter``, ``power``, or ``auto``.
+
+    Emits only when the counter moved: an unchanged reading is no news. A counter that goes backwards (the
+    driver was reloaded) or jumps further than any GPU can draw is counted, and bridged, never added.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(float(config.get("poll_s", _POLL_S)))
+        self._config = config
+        self._nvml: Any = None
+        self._handle: Any = None
+        self._kind = "energy"
+        self._details: dict[str, Any] = {}
+        self._raw: int | None = None
+        self._joules = 0.0
+        self._last_s = 0.0
+        self._emitted = False
+
+    @property
+    def info(self) -> MeterInfo:
+        counter = self._kind == "energy"
+        return MeterInfo(
+            name="nvml",
+            source=f"NVML {'energy counter' if counter else 'instant power'}"
+            + (f" of {self._details['gpu']}" if self._details else ""),
+            kind="energy" if counter else "power",
+            boundary=str(self._config.get("boundary", "gpu")),
+            provenance="measured" if counter else "integrated",
+            period_s=self._period_s,
+            quantum=0.001,
+            power_kind="board",
+            details=dict(self._details),
+        )
+
+    def _open(self) -> None:
+        nvml = self._nvml = nvml_session()
+        handle = self._handle = gpu_handle(nvml, str(self._config.get("gpu", "auto")))
+        self._details = describe_gpu(nvml, handle)
+        reading = str(self._config.get("reading", "auto"))
+        if reading not in ("auto", "counter", "power"):
+            raise HardwareError(f"meter.reading {reading!r}: use auto, counter or power")
+        try:
+            if reading == "power":
+                instant_power_w(nvml, handle)
+            else:
+                self._raw = int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+            self._kind = "power" if reading == "power" else "energy"
+        except nvml.NVMLError as error:
+            if reading != "auto":
+                raise HardwareError(
+                    f"NVML: {self._details['gpu']} has no {reading} reading: {error}"
+                ) from None
+            self._fall_back(error)
+        if self._kind == "power":
+            self._period_s = float(self._config.get("poll_s", _POWER_POLL_S))
+        self._details["reading"] = "counter" if self._kind == "energy" else "instant power"
+        self._joules, self._last_s, self._emitted = 0.0, time.monotonic(), False
+
+    def _fall_back(self, counter_error: Exception) -> None:
+        try:
+            instant_power_w(self._nvml, self._handle)
+        except self._nvml.NVMLError as error:
+            raise HardwareError(
+                f"NVML: {self._details['gpu']} has no energy counter ({counter_error}) and no power ({error})"
+            ) from None
+        self._kind = "power"
+        self._details["no_counter"] = str(counter_error)
+
+    def _close(self) -> None:
+        if self._nvml is not None:
+            try:
+                self._nvml.nvmlShutdown()
+            except self._nvml.NVMLError:
+                self._counts["shutdown_failed"] += 1
+            self._nvml = self._handle = None
+
+    def _poll(self) -> Reading | None:
+        nvml = self._nvml
+        try:
+            if self._kind == "power":
+                power = instant_power_w(nvml, self._handle)
+                now = time.monotonic_ns()
+                if not 0.0 <= power <= _MAX_GPU_W:
+                    self._counts["implausible"] += 1
+                    return None
+                return Reading(now, power)
+            raw = int(nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+            now = time.monotonic_ns()
+        except nvml.NVMLError as error:
+            if error.value == nvml.NVML_ERROR_GPU_IS_LOST:
+                raise MeterError(
+                    f"NVML: {self._details['gpu']} was lost ({error}); restart the machine"
+                ) from None
+            self._counts["read_failed"] += 1
+            return None
+        return self._count(raw, now)
+
+    def _count(self, raw: int, now_ns: int) -> Reading | None:
+        """A reading where the counter (mJ) moved; the first is 0 J, and joules only ever accumulate."""
+        now_s = now_ns / 1e9
+        step = 0 if self._raw is None else raw - self._raw
+        if self._emitted and step == 0:
+            return None
+        self._raw = raw
+        elapsed, self._last_s = max(now_s - self._last_s, self._period_s), now_s
+        if step < 0:
+            self._counts["restarts"] += 1
+        elif step / 1e3 > _MAX_GPU_W * elapsed:
+            self._counts["implausible"] += 1
+        else:
+            self._joules += step / 1e3
+        self._emitted = True
+        return Reading(now_ns, self._joules)
+
+
+def describe_gpu(nvml: Any, handle: Any) -> dict[str, Any]:
+    """Name, UUID, driver, power limit; what the driver does not say is absent."""
+    found: dict[str, Any] = {"gpu": "GPU"}
+    for key, read in (
+        ("gpu", lambda: str(nvml.nvmlDeviceGetName(handle))),
+        ("uuid", lambda: str(nvml.nvmlDeviceGetUUID(handle))),
+        ("driver", lambda: str(nvml.nvmlSystemGetDriverVersion())),
+        ("power_limit_w", lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3),
+    ):
+        try:
+            found[key] = read()
+        except nvml.NVMLError:
+            continue
+    return found

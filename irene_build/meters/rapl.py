@@ -1,0 +1,184 @@
+"""Intel and AMD running average power limit counters, through the kernel's powercap tree.
+
+Zones are told by their ``name`` file, never by their number. What would be counted twice is left out: core
+and uncore lie inside the package, psys holds package and memory, and some AMD parts show one counter twice.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irene_build.errors import HardwareError, MeterError
+from irene_build.meters.base import MeterInfo, Reading
+from irene_build.meters.feed import PolledMeter
+
+ROOT = "/sys/class/powercap"
+_PERMISSION = "sudo chmod -R a+r /sys/class/powercap/*/energy_uj"
+_MAX_ZONE_W = 5_000.0
+
+
+@dataclass
+class Zone:
+    """One counter. ``range_uj``: it wraps to 0 after this value."""
+
+    path: Path
+    name: str
+    range_uj: int
+    descriptor: int = -1
+    raw: int = 0
+    joules: float = 0.0
+    read_s: float = 0.0
+
+
+def zones(root: str = ROOT) -> list[Zone]:
+    """All zones with a name and an energy counter; the memory-mapped twins of the MSR zones are left out."""
+    found, places = [], set()
+    for path in sorted(Path(root).glob("*")):
+        if not (path / "energy_uj").exists():
+            continue
+        real = path.resolve()
+        if real in places or path.name.startswith("intel-rapl-mmio"):
+            continue
+        places.add(real)
+        try:
+            name = (path / "name").read_text(encoding="ascii", errors="replace").strip()
+            range_uj = int((path / "max_energy_range_uj").read_text(encoding="ascii", errors="replace"))
+        except (OSError, ValueError):
+            continue
+        if name and range_uj > 0:
+            found.append(Zone(path, name, range_uj))
+    return found
+
+
+class RaplMeter(PolledMeter):
+    """Settings: ``root`` of the powercap tree, ``psys`` (true: the platform counter instead of its parts)."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(float(config.get("poll_s", 0.010)))
+        self._config = config
+        self._zones: list[Zone] = []
+        self._mirrors: list[str] = []
+
+    @property
+    def info(self) -> MeterInfo:
+        names = [zone.name for zone in self._zones]
+        return MeterInfo(
+            name="rapl",
+            source=f"RAPL {' + '.join(names) if names else 'zones'}",
+            kind="energy",
+            boundary=str(self._config.get("boundary", boundary_of(names) if names else "cpu")),
+            provenance="measured",
+            period_s=self._period_s,
+            quantum=1e-6,
+            power_kind="board",
+            details={"zones": {z.path.name: z.name for z in self._zones}, "left_out": list(self._mirrors)},
+        )
+
+    def _open(self) -> None:
+        root = str(self._config.get("root", ROOT))
+        known = zones(root)
+        if not known:
+            raise HardwareError(
+                f"RAPL: no energy counters in {root} (a virtual machine, or another kind of CPU)"
+            )
+        chosen, self._mirrors = choose(known, bool(self._config.get("psys", False)))
+        if not chosen:
+            raise HardwareError(
+                f"RAPL: {root} has no package zone (it has {', '.join(sorted({z.name for z in known}))})"
+            )
+        for zone in chosen:
+            try:
+                zone.descriptor = os.open(zone.path / "energy_uj", os.O_RDONLY)
+            except PermissionError:
+                raise HardwareError(
+                    f"RAPL: {zone.path}/energy_uj may be read by root only; run `{_PERMISSION}`"
+                ) from None
+            except OSError as error:
+                raise HardwareError(f"RAPL: {zone.path}/energy_uj: {error.strerror}") from None
+            self._zones.append(zone)
+            zone.raw, zone.read_s = self._raw(zone), time.monotonic()
+        self._drop_mirrors()
+
+    def _drop_mirrors(self) -> None:
+        """Dies of one package that show the same counter move in step, to the microjoule."""
+        pairs = [z for z in self._zones if z.name.startswith(("package", "die"))]
+        if len(pairs) < 2:
+            return
+        looks = []
+        for _ in range(4):
+            time.sleep(0.02)
+            looks.append([self._raw(zone) for zone in pairs])
+        for place in range(1, len(pairs)):
+            for other in range(place):
+                same = all(row[place] == row[other] for row in looks)
+                moved = looks[0][place] != looks[-1][place]
+                if same and moved and pairs[other] in self._zones:
+                    zone = pairs[place]
+                    os.close(zone.descriptor)
+                    self._zones.remove(zone)
+                    self._mirrors.append(f"{zone.name} ({zone.path.name}) mirrors {pairs[other].name}")
+                    break
+
+    def _close(self) -> None:
+        for zone in self._zones:
+            os.close(zone.descriptor)
+        self._zones = []
+
+    def _raw(self, zone: Zone) -> int:
+        try:
+            return int(os.pread(zone.descriptor, 32, 0))
+        except (OSError, ValueError) as error:
+            raise MeterError(f"RAPL: {zone.path}/energy_uj: {error}") from None
+
+    def _poll(self) -> Reading | None:
+        moved = False
+        for zone in self._zones:
+            raw = self._raw(zone)
+            now = time.monotonic()
+            step = unwrapped_j(zone.raw, raw, zone.range_uj)
+            elapsed = max(now - zone.read_s, self._period_s)
+            moved = moved or raw != zone.raw
+            if step > _MAX_ZONE_W * elapsed:
+                # A counter that was reset looks like one that wrapped; no socket draws that much.
+                self._counts["implausible"] += 1
+            else:
+                self._counts["wraps"] += int(raw < zone.raw)
+                zone.joules += step
+            zone.raw, zone.read_s = raw, now
+        if not moved:
+            return None
+        return Reading(time.monotonic_ns(), sum(zone.joules for zone in self._zones))
+
+
+def unwrapped_j(before_uj: int, after_uj: int, range_uj: int) -> float:
+    """Joules between two looks at a counter that wraps at most once between them."""
+    step = after_uj - before_uj
+    return (step if step >= 0 else step + range_uj + 1) / 1e6
+
+
+def choose(known: list[Zone], psys: bool) -> tuple[list[Zone], list[str]]:
+    """The zones to add up, and what was left out and why."""
+    if psys:
+        platform = [z for z in known if z.name == "psys"]
+        return platform[:1], [f"{z.name}: inside psys" for z in known if z.name != "psys"]
+    chosen, left_out = [], []
+    for zone in known:
+        if zone.name.startswith("package") or zone.name == "dram":
+            chosen.append(zone)
+        elif zone.name == "psys":
+            left_out.append("psys: holds package and dram")
+        else:
+            left_out.append(f"{zone.name}: inside the package")
+    return (chosen if any(z.name.startswith("package") for z in chosen) else []), left_out
+
+
+def boundary_of(names: list[str]) -> str:
+    """``cpu``, ``cpu+dram`` or ``platform``, for zones of these names."""
+    if "psys" in names:
+        return "platform"
+    return "cpu+dram" if "dram" in names else "cpu"
