@@ -1,0 +1,379 @@
+"""The trainer's own arithmetic: FORMAT.md's formulas over a whole forest, level by level, in numpy.
+
+The runtime evaluates one tree at a time with the standard library, ONNX one graph; this is the third engine,
+the one that training and evaluation use, and the one that the other two are checked against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+
+from irene_build.dataset.table import LabelledTree
+from irene_build.errors import EstimatorError, TreeError
+from irene_build.train.forest import Forest, flatten
+from irene_runtime.features import RESOURCE_FEATURES
+from irene_runtime.tree import LEVELS, ModelTree
+
+TINY = 1e-9
+WIDEST = 16.0
+EXTRAPOLATES, UNCALIBRATED, FELL_BACK, SIMULATED = 1, 2, 4, 8
+LOWER = {"profile": ("profile", "live", "static"), "live": ("live", "static"), "static": ("static",)}
+
+
+@dataclass
+class Predicted:
+    """One tree's prediction, arrays aligned with its nodes.
+
+    ``energy_j``, ``low_j``, ``high_j``: float64[n], joules and the 90 % interval. ``leaf_j``: float64[n],
+    what the leaf's own regressor gives, NaN above the leaves. ``alpha``: float64[n], 1 at the root. ``flags``
+    int64[n], the bits of FORMAT.md. ``tier``: the tier that was used.
+    """
+
+    energy_j: np.ndarray
+    low_j: np.ndarray
+    high_j: np.ndarray
+    flags: np.ndarray
+    leaf_j: np.ndarray
+    alpha: np.ndarray
+    tier: str
+
+
+def labelled(tree: ModelTree) -> LabelledTree:
+    """A tree without labels: resource features are the nodes' own, NaN where they lack them."""
+    nodes = tree.nodes
+    resources = [[node.features.get(name, math.nan) for name in RESOURCE_FEATURES] for node in nodes]
+    return LabelledTree(
+        tree, np.full(len(nodes), np.nan), np.array(resources, dtype=np.float64).reshape(len(nodes), -1),
+        np.full(len(nodes), -1, dtype=np.int64), np.full(len(nodes), np.nan),
+    )  # fmt: skip
+
+
+def tier_of(estimator: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The tier with what it takes from its ``base``. Raises EstimatorError where there is no such tier."""
+    tiers = estimator["tiers"]
+    if name not in tiers:
+        raise EstimatorError(f"this estimator has no tier {name!r}, it has {', '.join(tiers)}")
+    tier = tiers[name]
+    return {**tiers[tier["base"]], **tier} if "base" in tier else dict(tier)
+
+
+def names_of(estimator: Mapping[str, Any]) -> tuple[str, ...]:
+    """The raw features that an estimator reads, in its order."""
+    return tuple(estimator["features"])
+
+
+def mapped(x: np.ndarray, kind: str, by: float) -> np.ndarray:
+    """A column's map (FORMAT.md, COLUMN)."""
+    if kind == "identity":
+        return x
+    if kind == "log":
+        return np.log(np.maximum(x, TINY))
+    if kind == "log1p":
+        return np.log1p(x)
+    if kind == "ceil_div":
+        return np.ceil(x / by)
+    if kind == "inverse":
+        return 1.0 / np.maximum(x, TINY)
+    raise EstimatorError(f"unknown map {kind!r} of a column")
+
+
+class Columns:
+    """The columns of a tier over the rows of a feature matrix, made when asked for."""
+
+    def __init__(
+        self, columns: Sequence[Mapping[str, Any]], names: Sequence[str], features: np.ndarray
+    ) -> None:
+        self._columns, self._features = columns, features
+        self._names = {name: index for index, name in enumerate(names)}
+        self._made: dict[int, np.ndarray] = {}
+
+    @property
+    def rows(self) -> int:
+        return len(self._features)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index not in self._made:
+            column = self._columns[index]
+            if "of" in column:
+                x = np.ones(self.rows)
+                for other in column["of"]:
+                    x = x * self[other]
+            else:
+                x = self._features[:, self._names[column["feature"]]]
+            self._made[index] = mapped(x, column["map"], float(column.get("by", 1.0)))
+        return self._made[index]
+
+    def z(self, data: Mapping[str, Any]) -> np.ndarray:
+        """float64[rows, columns]: (column - mean) / scale."""
+        columns = [
+            (self[c] - m) / s for c, m, s in zip(data["columns"], data["mean"], data["scale"], strict=True)
+        ]
+        return np.column_stack(columns) if columns else np.empty((self.rows, 0))
+
+
+def linear(terms: Sequence[Mapping[str, Any]], floor: float | None, columns: Columns) -> np.ndarray:
+    """Sum of weight * (product - mean) / scale, not below ``floor``; NaN where a feature is not known."""
+    total = np.zeros(columns.rows)
+    for term in terms:
+        product = np.ones(columns.rows)
+        for index in term["columns"]:
+            product = product * columns[index]
+        total = total + term["weight"] * ((product - term["mean"]) / term["scale"])
+    return total if floor is None else np.maximum(total, floor)
+
+
+def monomials(z: np.ndarray, degree: int) -> np.ndarray:
+    """float64[rows, monomials] in ``combinations_with_replacement`` order by degree, without the constant."""
+    columns = []
+    for d in range(1, degree + 1):
+        for chosen in combinations_with_replacement(range(z.shape[1]), d):
+            product = z[:, chosen[0]]
+            for index in chosen[1:]:
+                product = product * z[:, index]
+            columns.append(product)
+    return np.column_stack(columns) if columns else np.empty((len(z), 0))
+
+
+def kernel(kind: str, z: np.ndarray, centers: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """float64[rows, centers]: Matern 3/2 or Gaussian kernel of the scaled distance."""
+    difference = z[:, None, :] / length - centers[None, :, :] / length
+    square = np.einsum("ijk,ijk->ij", difference, difference)
+    if kind == "rbf":
+        return np.exp(-0.5 * square)
+    r = np.sqrt(3.0) * np.sqrt(square)
+    return np.asarray((1.0 + r) * np.exp(-r))
+
+
+def correction(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
+    """The factor exp(limit * tanh(correction / limit)); ones where there is none."""
+    if data is None:
+        return np.ones(columns.rows)
+    z = columns.z(data)
+    if data["kernel"] == "poly":
+        value = data["bias"] + monomials(z, data["degree"]) @ np.asarray(data["weights"], dtype=np.float64)
+    else:
+        centers = np.asarray(data["centers"], dtype=np.float64).reshape(-1, z.shape[1])
+        k = kernel(data["kernel"], z, centers, np.asarray(data["length"], dtype=np.float64))
+        value = data["bias"] + k @ np.asarray(data["weights"], dtype=np.float64)
+    return np.asarray(np.exp(data["limit"] * np.tanh(value / data["limit"])))
+
+
+def leaf(data: Mapping[str, Any], columns: Columns) -> np.ndarray:
+    """Equation 1 for one primitive: float64[rows], joules."""
+    return linear(data["terms"], data["floor"], columns) * correction(data.get("correction"), columns)
+
+
+def alphas(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
+    """Equation 3: alpha of every row."""
+    if data is None:
+        return np.ones(columns.rows)
+    z = monomials(columns.z(data), data["degree"])
+    return 1.0 + np.tanh(z @ np.asarray(data["weights"], dtype=np.float64) + data["bias"]) / data["tau"]
+
+
+def _leaves(tier: Mapping[str, Any], forest: Forest) -> tuple[np.ndarray, np.ndarray]:
+    """Joules of the leaves (NaN elsewhere), and which of them have a primitive that was never calibrated."""
+    out = np.full(len(forest.parent), np.nan)
+    unknown = np.zeros(len(forest.parent), dtype=bool)
+    for primitive in np.unique(forest.primitive[forest.leaf]):
+        rows = np.flatnonzero(forest.leaf & (forest.primitive == primitive))
+        data = tier["leaf"].get(str(primitive))
+        if data is None:
+            unknown[rows] = True
+            data = tier["leaf"].get(tier.get("stand_in", {}).get(str(primitive)), tier["fallback"])
+        out[rows] = leaf(data, Columns(tier["columns"], forest.names, forest.features[rows]))
+    return out, unknown
+
+
+def _reading(tier: Mapping[str, Any], forest: Forest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """D(n), NaN where it does not apply; its weight in the pool; which levels have one."""
+    size = len(forest.parent)
+    reading, pool, has = np.full(size, np.nan), np.zeros(size), np.zeros(size, dtype=bool)
+    for level, data in tier.get("direct", {}).items():
+        rows = np.flatnonzero(forest.level == LEVELS.index(level))
+        has[rows] = True
+        pool[rows] = data["pool"]
+        columns = Columns(tier["columns"], forest.names, forest.features[rows])
+        reading[rows] = linear(data["terms"], data.get("floor"), columns)
+    return reading, pool, has
+
+
+def _factors(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
+    """The correction of every inner node; 1 at leaves and at levels without one."""
+    factor = np.ones(len(forest.parent))
+    for level, data in tier.get("correction", {}).items():
+        rows = np.flatnonzero((forest.level == LEVELS.index(level)) & ~forest.leaf)
+        factor[rows] = correction(data, Columns(tier["columns"], forest.names, forest.features[rows]))
+    return factor
+
+
+def _add_up(
+    forest: Forest,
+    own: np.ndarray,
+    alpha: np.ndarray,
+    factor: np.ndarray,
+    reading: np.ndarray,
+    pool: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A(n) and P(n), from the deepest nodes to the roots; children are added in their order."""
+    a = np.where(forest.leaf, own, 0.0)
+    p = np.empty(len(a))
+    reads = ~np.isnan(reading)
+    for depth in range(int(forest.depth.max(initial=0)), -1, -1):
+        rows = np.flatnonzero(forest.depth == depth)
+        a[rows] = a[rows] * factor[rows]
+        p[rows] = a[rows]
+        read = rows[reads[rows]]
+        p[read] = reading[read]
+        both = read[(a[read] > 0.0) & (reading[read] > 0.0)]
+        p[both] = a[both] ** (1.0 - pool[both]) * reading[both] ** pool[both]
+        below = rows[forest.parent[rows] >= 0]
+        np.add.at(a, forest.parent[below], alpha[below] * p[below])
+    return a, p
+
+
+def _distance(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
+    """How far every node lies outside the calibrated ranges, in summed natural-log units."""
+    total = np.zeros(len(forest.parent))
+    where = {name: index for index, name in enumerate(forest.names)}
+    ranges = tier.get("ranges", {})
+    kinds = np.where(forest.leaf, forest.primitive, np.array(LEVELS)[forest.level])
+    for kind in np.unique(kinds):
+        chosen = ranges.get(str(kind))
+        if chosen is None:
+            chosen = ranges.get(tier.get("stand_in", {}).get(str(kind)), {})
+        rows = np.flatnonzero(kinds == kind)
+        for name, (low, high) in chosen.items():
+            x = np.maximum(forest.features[rows, where[name]], TINY)
+            with np.errstate(invalid="ignore"):
+                away = np.log(x / max(high, TINY)).clip(min=0.0) + np.log(max(low, TINY) / x).clip(min=0.0)
+            total[rows] += np.where(np.isnan(away), 0.0, away)
+    return total
+
+
+def _half_widths(
+    tier: Mapping[str, Any], forest: Forest, unknown: np.ndarray, away: np.ndarray
+) -> np.ndarray:
+    interval = tier["interval"]
+    out = np.empty(len(forest.parent))
+    kinds = np.where(forest.leaf, forest.primitive, "")
+    for level_index, level in enumerate(LEVELS):
+        at_level = forest.level == level_index
+        for kind in np.unique(kinds[at_level]):
+            for uncalibrated in (False, True):
+                rows = at_level & (kinds == kind) & (unknown == uncalibrated)
+                name = "fallback" if uncalibrated else str(kind)
+                entry = interval.get("primitives", {}).get(name, interval["levels"][level])
+                out[rows] = np.minimum(entry["q"] * (1.0 + entry.get("slope", 0.0) * away[rows]), WIDEST)
+    return out
+
+
+def _refuse(tier: Mapping[str, Any], forest: Forest, trees: Sequence[LabelledTree]) -> None:
+    """Raise TreeError where a model feature is 0 that never was where the primitive was calibrated."""
+    where = {name: index for index, name in enumerate(forest.names)}
+    kinds = np.where(forest.leaf, forest.primitive, np.array(LEVELS)[forest.level])
+    for kind, ranges in tier.get("ranges", {}).items():
+        rows = np.flatnonzero(kinds == kind)
+        for name, (low, _) in ranges.items():
+            if name in RESOURCE_FEATURES or low <= 0.0:
+                continue
+            wrong = rows[~(forest.features[rows, where[name]] > 0.0)]
+            if len(wrong):
+                tree = int(forest.tree[wrong[0]])
+                node = trees[tree].tree.nodes[int(wrong[0] - forest.starts[tree])]
+                raise TreeError(
+                    f"{node.name[:80]} lacks the feature {name}, which this estimator needs for {kind}"
+                )
+
+
+def _can(tier: Mapping[str, Any], name: str, forest: Forest, own: np.ndarray, alpha: np.ndarray,
+         reading: np.ndarray) -> np.ndarray:  # fmt: skip
+    """bool[trees]: which trees know enough for this tier."""
+    trees = len(forest.starts) - 1
+    lacks = (forest.leaf & np.isnan(own)) | ((forest.parent >= 0) & np.isnan(alpha))
+    able = np.bincount(forest.tree[lacks], minlength=trees) == 0
+    if tier.get("direct") and name != "static":
+        counted = ~np.isnan(reading) & ((forest.depth == 0) | (name == "profile"))
+        able &= np.bincount(forest.tree[counted], minlength=trees) > 0
+    return able
+
+
+def _evaluate(
+    estimator: Mapping[str, Any], trees: Sequence[LabelledTree], name: str
+) -> list[Predicted | None]:
+    """Predictions of one tier; None for trees that lack what it needs."""
+    tier = tier_of(estimator, name)
+    forest = flatten(trees, names_of(estimator))
+    _refuse(tier, forest, trees)
+    own, unknown = _leaves(tier, forest)
+    root = forest.parent < 0
+    alpha = alphas(tier.get("aggregation"), Columns(tier["columns"], forest.names, forest.features))
+    alpha[root] = 1.0
+    reading, pool, has = _reading(tier, forest)
+    able = _can(tier, name, forest, own, alpha, reading)
+    with np.errstate(invalid="ignore"):
+        a, p = _add_up(forest, own, alpha, _factors(tier, forest), reading, pool)
+        if tier.get("rescale"):
+            p = _rescaled(tier["rescale"], forest, a, p, ~np.isnan(reading))
+    away = _distance(tier, forest)
+    q = _half_widths(tier, forest, unknown, away)
+    silent = has & np.isnan(reading)
+    if silent.any() and "static" in estimator["tiers"]:
+        q = np.where(silent, _half_widths(tier_of(estimator, "static"), forest, unknown, away), q)
+    ends = np.sort([p * np.exp(-q), p * np.exp(q)], axis=0)
+    flags = EXTRAPOLATES * (away > 0.0) | UNCALIBRATED * unknown | FELL_BACK * silent
+    flags |= SIMULATED * (estimator["provenance"] == "simulated")
+    parts = [slice(start, end) for start, end in zip(forest.starts, forest.starts[1:], strict=False)]
+    return [
+        Predicted(p[s], ends[0][s], ends[1][s], flags[s].astype(np.int64), own[s], alpha[s], name)
+        if ok
+        else None
+        for s, ok in zip(parts, able, strict=True)
+    ]
+
+
+def _rescaled(
+    gammas: Mapping[str, float], forest: Forest, a: np.ndarray, p: np.ndarray, reads: np.ndarray
+) -> np.ndarray:
+    """Nodes below a root that was read, times s ** gamma of their level (FORMAT.md, RESCALE)."""
+    starts = forest.starts[:-1]
+    s = (p[starts] / a[starts])[forest.tree]
+    usable = reads[starts][forest.tree] & (s > 0.0) & (forest.parent >= 0)
+    out = p.copy()
+    for level, gamma in gammas.items():
+        rows = usable & (forest.level == LEVELS.index(level))
+        out[rows] = a[rows] * s[rows] ** gamma
+    return out
+
+
+def predict(
+    estimator: Mapping[str, Any], trees: Sequence[ModelTree | LabelledTree], tier: str
+) -> list[Predicted]:
+    """Evaluate a tier for many trees at once; where a tree lacks its features, the next lower tier (flag 4).
+
+    Raises EstimatorError where the estimator has no tier that a tree can have.
+    """
+    todo = [tree if isinstance(tree, LabelledTree) else labelled(tree) for tree in trees]
+    out: list[Predicted | None] = [None] * len(todo)
+    if tier not in estimator["tiers"]:
+        tier_of(estimator, tier)
+    for name in LOWER[tier]:
+        missing = [index for index, found in enumerate(out) if found is None]
+        if name not in estimator["tiers"] or not missing:
+            continue
+        for index, found in zip(missing, _evaluate(estimator, [todo[i] for i in missing], name), strict=True):
+            if found is not None and name != tier:
+                found.flags |= FELL_BACK
+            out[index] = found
+    for tree, found in zip(todo, out, strict=True):
+        if found is None:
+            raise EstimatorError(
+                f"{tree.model}: no tier of this estimator can be had from the tree's features"
+            )
+    return [found for found in out if found is not None]
