@@ -1,0 +1,78 @@
+"""Energy bottlenecks: the modules right above the ML primitives (section 5.6, Tables 10 and 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from irene_build.report.predictions import Prediction
+
+
+def units(prediction: Prediction) -> list[tuple[str, str, int]]:
+    """A partition of the tree: (name, kind, node index) of every unit, in the tree's order.
+
+    A unit is a module all of whose children are ML primitives (``BertSelfAttention``); a primitive whose
+    parent holds modules as well stands for itself (the ``LayerNorm`` of a GPT-2 block, Table 10b). So
+    every leaf is in exactly one unit.
+    """
+    nodes = prediction["nodes"]
+    children: list[list[int]] = [[] for _ in nodes]
+    for index, node in enumerate(nodes):
+        if node["parent"] >= 0:
+            children[node["parent"]].append(index)
+
+    def only_primitives(index: int) -> bool:
+        return bool(children[index]) and all(nodes[c]["level"] == "ml" for c in children[index])
+
+    out = []
+    for index, node in enumerate(nodes):
+        if only_primitives(index):
+            out.append((str(node["type"]), "module", index))
+        elif node["level"] == "ml" and (index == 0 or not only_primitives(node["parent"])):
+            out.append((str(node.get("primitive") or node["type"]), "ml", index))
+        elif not children[index] and node["level"] != "ml":
+            out.append((str(node["type"]), "module", index))
+    return out
+
+
+def bottlenecks(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """The table of one model: rows by falling energy, averaged over ``predictions`` (its input sizes).
+
+    As in the paper the energies are averaged first, and shares are of the root's average:
+    ``{"module", "kind": "module" | "ml", "calls" (of one pass), "energy_j", "interval_j", "share"}``.
+    Interval ends are summed over a unit's calls, which takes their errors as fully shared (the wide end).
+    The last row, "(not in a unit)", is what the root has beyond its units (negative if they exceed it).
+    """
+    count = len(predictions)
+    total: dict[tuple[str, str], list[float]] = {}
+    for prediction in predictions:
+        for name, kind, index in units(prediction):
+            node = prediction["nodes"][index]
+            row = total.setdefault((name, kind), [0.0, 0.0, 0.0, 0.0])
+            for column, value in enumerate((node["energy_j"], *node["interval_j"], 1.0)):
+                row[column] += value / count
+    root = sum(p["energy_j"] for p in predictions) / count
+    rows: list[dict[str, Any]] = [
+        {
+            "module": name,
+            "kind": kind,
+            "calls": round(calls, 3),
+            "energy_j": energy,
+            "interval_j": [low, high],
+            "share": energy / root if root else 0.0,
+        }
+        for (name, kind), (energy, low, high, calls) in total.items()
+    ]
+    rows.sort(key=lambda row: -row["energy_j"])
+    rest = root - sum(row["energy_j"] for row in rows)
+    rows.append(
+        {
+            "module": "(not in a unit)",
+            "kind": "rest",
+            "calls": None,
+            "energy_j": rest,
+            "interval_j": None,
+            "share": rest / root if root else 0.0,
+        }
+    )
+    return rows
