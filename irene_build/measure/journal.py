@@ -65,7 +65,8 @@ OBSERVED = {
     "pulse": "session INTEGER NOT NULL, busy TEXT NOT NULL",
     "round": "number INTEGER PRIMARY KEY, works TEXT NOT NULL",
     "trial": "id INTEGER PRIMARY KEY, session INTEGER NOT NULL, round INTEGER NOT NULL,"
-    " work INTEGER NOT NULL, attempt INTEGER NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, runs INTEGER NOT NULL,"
+    " work INTEGER NOT NULL, attempt INTEGER NOT NULL, start_ns INTEGER NOT NULL,"
+    " end_ns INTEGER NOT NULL, runs INTEGER NOT NULL,"
     " idle_start_ns INTEGER NOT NULL, idle_end_ns INTEGER NOT NULL, accepted INTEGER NOT NULL,"
     " reasons TEXT NOT NULL, UNIQUE(round, work, attempt)",
 }
@@ -152,7 +153,7 @@ class Journal:
             )
 
     def create(self, header: Mapping[str, Any]) -> None:
-        """Make the tables and write the campaign's header, within the caller's transaction if there is one."""
+        """Make the tables and write the campaign's header; part of the caller's transaction."""
         with self.transaction():
             for name, columns in {**OBSERVED, **DERIVED}.items():
                 self.database.execute(f"CREATE TABLE {name}({columns})")

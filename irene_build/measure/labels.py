@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from irene_build.meters.align import ClockMap
 
@@ -35,7 +36,7 @@ class Readings:
         if first < 0 or last >= len(self.times_s):
             return False
         span = self.times_s[first : last + 1]
-        return all(b - a <= GAP_PERIODS * self.period_s for a, b in zip(span, span[1:], strict=False))
+        return all(b - a <= GAP_PERIODS * self.period_s for a, b in pairwise(span))
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class WindowEnergy:
 
 def moving(readings: Readings) -> Readings:
     """A counter's readings at the moments at which it moved: an unchanged reading is no news."""
-    times, values = [], []
+    times: list[float] = []
+    values: list[float] = []
     for time_s, value in zip(readings.times_s, readings.values, strict=True):
         if not values or value != values[-1]:
             times.append(time_s)
@@ -91,12 +93,8 @@ def window_energy(readings: Readings, clock: ClockMap, start_s: float, end_s: fl
         after = (value_at(times, values, min(times[-1], end + step)) - last_value) / step
         noise = readings.quantum / math.sqrt(6.0)
     else:
-        path_t = [start, *(times[i] for i in inside), end]
-        path_v = [first_value, *(values[i] for i in inside), last_value]
-        areas = (
-            (t1 - t0) * (v0 + v1) / 2.0
-            for t0, t1, v0, v1 in zip(path_t, path_t[1:], path_v, path_v[1:], strict=False)
-        )
+        points = [(start, first_value), *((times[i], values[i]) for i in inside), (end, last_value)]
+        areas = ((t1 - t0) * (v0 + v1) / 2.0 for (t0, v0), (t1, v1) in pairwise(points))
         energy = math.fsum(areas) * scale
         before, after = first_value, last_value
         noise = readings.quantum / math.sqrt(12.0 * max(1, len(inside))) * (end_s - start_s)
