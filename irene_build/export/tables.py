@@ -1,0 +1,270 @@
+"""A tier's numbers as stacked arrays: one row a primitive (or level), so that the graph gathers instead of branching.
+
+Rows are padded: a missing factor points to a column of ones, a missing term or centre has weight 0. Padding
+therefore adds an exact 0 or multiplies by an exact 1, never changes a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+
+from irene_build.errors import EstimatorError
+from irene_build.export.functions import TINY
+from irene_runtime.tree import LEVELS
+
+MAPS = ("identity", "log", "log1p", "inverse", "ceil_div")
+
+
+def resolved(estimator: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A tier with what it takes from its ``base`` (FORMAT.md, Changes 4)."""
+    tier = estimator["tiers"][name]
+    return {**estimator["tiers"][tier["base"]], **tier} if "base" in tier else dict(tier)
+
+
+@dataclass
+class ColumnGroup:
+    """Columns that are made by one map in one step: ``map(product of sources)``.
+
+    ``factors``: int64[k, c], per factor the sources among the columns made so far. ``by``: float64[c].
+    """
+
+    kind: str
+    factors: np.ndarray
+    by: np.ndarray
+
+
+class Columns:
+    """The order in which the graph makes a tier's columns.
+
+    Position 0..F-1 are the raw features, F is the column of ones; every group appends its columns.
+    ``position[i]`` is where column ``i`` of the tier stands.
+    """
+
+    def __init__(self, columns: Sequence[Mapping[str, Any]], features: Sequence[str]) -> None:
+        self.ones = len(features)
+        self.groups: list[ColumnGroup] = []
+        self.position: dict[int, int] = {}
+        feature_at = {name: index for index, name in enumerate(features)}
+        size = self.ones + 1
+        waiting = list(range(len(columns)))
+        while waiting:
+            ready = [
+                i for i in waiting if "of" not in columns[i] or all(o in self.position for o in columns[i]["of"])
+            ]
+            if not ready:
+                raise EstimatorError(f"columns {waiting}: their products refer to each other")
+            placed: dict[int, int] = {}
+            for kind in MAPS:
+                chosen = [i for i in ready if columns[i]["map"] == kind]
+                sources: list[list[int]] = []
+                made: list[int] = []
+                for index in chosen:
+                    column = columns[index]
+                    if "of" in column:
+                        source = [self.position[o] for o in column["of"]]
+                    else:
+                        source = [feature_at[column["feature"]]]
+                    if kind == "identity" and len(source) == 1:
+                        placed[index] = source[0]
+                        continue
+                    sources.append(source)
+                    made.append(index)
+                if made:
+                    factors = padded_table(sources, self.ones)
+                    by = np.array([float(columns[i].get("by", 1.0)) for i in made])
+                    self.groups.append(ColumnGroup(kind, factors, by))
+                    for index in made:
+                        placed[index] = size
+                        size += 1
+            unknown = [columns[i]["map"] for i in ready if i not in placed]
+            if unknown:
+                raise EstimatorError(f"unknown map {unknown[0]!r} of a column; known are {', '.join(MAPS)}")
+            self.position.update(placed)
+            waiting = [i for i in waiting if i not in placed]
+
+    def picks(self, columns: Sequence[int]) -> list[int]:
+        return [self.position[index] for index in columns]
+
+
+def padded_table(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
+    """int64[k, n]: the k-th entry of every row, ``fill`` where a row is shorter; k is at least 1."""
+    width = max([len(row) for row in rows] + [1])
+    return np.array([[row[k] if k < len(row) else fill for row in rows] for k in range(width)], dtype=np.int64)
+
+
+@dataclass
+class LinearTable:
+    """Rows of ``sum weight * (product - mean) / scale``.
+
+    ``factors``: list of int64[rows, terms], one table per factor of a product. The rest: float64[rows, terms],
+    ``floor`` float64[rows], minus infinity where there is none.
+    """
+
+    factors: list[np.ndarray]
+    mean: np.ndarray
+    scale: np.ndarray
+    weight: np.ndarray
+    floor: np.ndarray
+
+
+def linear_table(rows: Sequence[Mapping[str, Any] | None], columns: Columns) -> LinearTable:
+    """Stack linear forms; None is a row that gives 0."""
+    width = max([len(row["terms"]) for row in rows if row is not None] + [1])
+    order = max([len(t["columns"]) for row in rows if row is not None for t in row["terms"]] + [1])
+    shape = (len(rows), width)
+    factors = [np.full(shape, columns.ones, dtype=np.int64) for _ in range(order)]
+    mean, scale, weight = np.zeros(shape), np.ones(shape), np.zeros(shape)
+    floor = np.full(len(rows), -np.inf)
+    for r, row in enumerate(rows):
+        if row is None:
+            continue
+        if row.get("floor") is not None:
+            floor[r] = row["floor"]
+        for t, term in enumerate(row["terms"]):
+            for k, position in enumerate(columns.picks(term["columns"])):
+                factors[k][r, t] = position
+            mean[r, t], scale[r, t], weight[r, t] = term["mean"], term["scale"], term["weight"]
+    return LinearTable(factors, mean, scale, weight, floor)
+
+
+@dataclass
+class KernelTable:
+    """Corrections of one kernel. ``rows``: which rows have it (bool). ``picks``: int64[rows, dims].
+
+    ``mean``, ``scale``: float64[rows, dims] (scale holds the kernel's length as well for matern32 and rbf).
+    ``centres``: per dimension float64[rows, centres]. ``factors``: for poly, per factor int64[rows, monomials] into the
+    dimensions (dims = the ones). ``weight``: float64[rows, m]; ``bias``, ``limit``: float64[rows].
+    """
+
+    kernel: str
+    rows: np.ndarray
+    picks: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    length: np.ndarray
+    centres: list[np.ndarray]
+    factors: list[np.ndarray]
+    weight: np.ndarray
+    bias: np.ndarray
+    limit: np.ndarray
+
+
+def kernel_tables(corrections: Sequence[Mapping[str, Any] | None], columns: Columns) -> list[KernelTable]:
+    """One table per kind of kernel that occurs."""
+    out = []
+    for kernel in ("poly", "matern32", "rbf"):
+        has = np.array([c is not None and c["kernel"] == kernel for c in corrections], dtype=bool)
+        if has.any():
+            out.append(_kernel_table(kernel, has, corrections, columns))
+    unknown = [c["kernel"] for c in corrections if c is not None and c["kernel"] not in ("poly", "matern32", "rbf")]
+    if unknown:
+        raise EstimatorError(f"unknown kernel {unknown[0]!r} of a correction; known are poly, matern32, rbf")
+    return out
+
+
+def _kernel_table(
+    kernel: str, has: np.ndarray, corrections: Sequence[Mapping[str, Any] | None], columns: Columns
+) -> KernelTable:
+    chosen = [(r, c) for r, c in enumerate(corrections) if c is not None and has[r]]
+    count = len(corrections)
+    dims = max([len(c["columns"]) for _, c in chosen] + [1])
+    width = max([len(c["weights"]) for _, c in chosen] + [1])
+    picks = np.full((count, dims), columns.ones, dtype=np.int64)
+    mean, scale, length = np.ones((count, dims)), np.ones((count, dims)), np.ones((count, dims))
+    weight, bias, limit = np.zeros((count, width)), np.zeros(count), np.ones(count)
+    centres = [np.zeros((count, width)) for _ in range(dims if kernel != "poly" else 0)]
+    order = max([int(c["degree"]) for _, c in chosen]) if kernel == "poly" else 0
+    factors = [np.full((count, width), dims, dtype=np.int64) for _ in range(order)]
+    for r, c in chosen:
+        n = len(c["columns"])
+        picks[r, :n] = columns.picks(c["columns"])
+        mean[r, :n], scale[r, :n] = c["mean"], c["scale"]
+        weight[r, : len(c["weights"])] = c["weights"]
+        bias[r], limit[r] = c["bias"], c["limit"]
+        if kernel == "poly":
+            monomials = exponents(n, int(c["degree"]))
+            if len(monomials) != len(c["weights"]):
+                raise EstimatorError(f"a polynomial of {n} columns needs {len(monomials)} weights, not {len(c['weights'])}")
+            for m, chosen_columns in enumerate(monomials):
+                for k, index in enumerate(chosen_columns):
+                    factors[k][r, m] = index
+        else:
+            length[r, :n] = c["length"]
+            for j, centre in enumerate(c["centers"]):
+                for d, value in enumerate(centre):
+                    centres[d][r, j] = value / c["length"][d]
+    return KernelTable(kernel, has, picks, mean, scale, length, centres, factors, weight, bias, limit)
+
+
+def exponents(columns: int, degree: int) -> list[tuple[int, ...]]:
+    """The monomials of FORMAT.md: by degree, in ``combinations_with_replacement`` order, without the constant."""
+    return [c for d in range(1, degree + 1) for c in combinations_with_replacement(range(columns), d)]
+
+
+def polynomial_tensors(weights: Sequence[float], columns: int, degree: int) -> list[np.ndarray]:
+    """Per degree d the weights as float64[columns] * d, non-zero where the indices ascend."""
+    monomials = exponents(columns, degree)
+    if len(monomials) != len(weights):
+        raise EstimatorError(f"a polynomial of {columns} columns needs {len(monomials)} weights, not {len(weights)}")
+    if columns**degree > 2_000_000:
+        raise EstimatorError(f"a polynomial of {columns} columns and degree {degree} is too large for the graph")
+    tensors = [np.zeros((columns,) * d) for d in range(1, degree + 1)]
+    for monomial, weight in zip(monomials, weights, strict=True):
+        tensors[len(monomial) - 1][monomial] = weight
+    return tensors
+
+
+@dataclass
+class KindTable:
+    """Per kind of node (primitives, unknown, module, model, childless module, childless model).
+
+    ``features``: the raw features that have a range anywhere, as positions. ``low``, ``high``:
+    float64[kinds, features], 0 and infinity where there is none. ``q``, ``slope``: float64[kinds].
+    """
+
+    features: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    q: np.ndarray
+    slope: np.ndarray
+
+
+def kind_table(
+    estimator: Mapping[str, Any], tier: Mapping[str, Any], interval: Mapping[str, Any] | None = None
+) -> KindTable:
+    """Ranges and interval widths of a (resolved) tier, by kind of node; ``interval`` of another tier if given."""
+    primitives, features = list(estimator["primitives"]), list(estimator["features"])
+    ranges, stand_in = tier.get("ranges", {}), tier.get("stand_in", {})
+    kinds: list[str | None] = [*primitives, None, "module", "model", "module", "model"]
+    named = sorted({f for r in ranges.values() for f in r}, key=features.index)
+    low, high = np.zeros((len(kinds), len(named))), np.full((len(kinds), len(named)), np.inf)
+    for row, kind in enumerate(kinds):
+        chosen = ranges.get(kind)
+        if chosen is None:
+            chosen = ranges.get(stand_in.get(kind), {})
+        for name, (bottom, top) in chosen.items():
+            low[row, named.index(name)], high[row, named.index(name)] = max(bottom, TINY), max(top, TINY)
+    interval = tier["interval"] if interval is None else interval
+    levels, own = interval["levels"], interval.get("primitives", {})
+    entries = []
+    for row, kind in enumerate(kinds):
+        level = LEVELS[0] if row <= len(primitives) else str(kind)
+        childless = row > len(primitives) + 2
+        key = "fallback" if childless or (row <= len(primitives) and kind not in tier["leaf"]) else kind
+        entries.append(own.get(key, levels[level]))
+    q = np.array([float(e["q"]) for e in entries])
+    slope = np.array([float(e.get("slope", 0.0)) for e in entries])
+    return KindTable(np.array([features.index(n) for n in named], dtype=np.int64), low, high, q, slope)
+
+
+def leaf_rows(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], np.ndarray]:
+    """Per primitive, then once for unknown ones: the leaf that it takes, and whether it is uncalibrated."""
+    leaves, stand_in, fallback = tier["leaf"], tier.get("stand_in", {}), tier["fallback"]
+    names: list[str | None] = [*estimator["primitives"], None]
+    rows = [leaves.get(n) or leaves.get(stand_in.get(n)) or fallback for n in names]
+    return rows, np.array([n not in leaves for n in names], dtype=bool)
