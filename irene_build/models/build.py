@@ -39,8 +39,10 @@ def architectures() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def build(spec: str, dtype: str = "float32", attention: str = "sdpa") -> Any:
-    """The module of ``spec`` (a named architecture) on the meta device, in evaluation mode.
+def build(spec: str, dtype: str = "float32", attention: str = "sdpa", device: str = "meta") -> Any:
+    """The module of ``spec`` (a named architecture), in evaluation mode.
+
+    On the meta device it has no weights; on a real one (``cpu``, ``cuda``) they are random.
 
     Raises ModelError where it is not known.
     """
@@ -49,7 +51,7 @@ def build(spec: str, dtype: str = "float32", attention: str = "sdpa") -> Any:
     if entry is None:
         raise ModelError(f"unknown model {spec!r}: `irene-build models` lists the named ones")
     kind = _class_of(entry["class"])
-    return instantiate(kind, kind.config_class(**entry.get("config", {})), dtype, attention)
+    return instantiate(kind, kind.config_class(**entry.get("config", {})), dtype, attention, device)
 
 
 def instantiate(kind: Any, config: Any, dtype: str, attention: str, device: str = "meta") -> Any:

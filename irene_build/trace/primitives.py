@@ -38,7 +38,8 @@ class Cost:
 class Primitive:
     """``modules``: ``package.module:Class`` whose own forward must run; ``pattern``: on the class name of a
     module without sub-modules; ``functions``: dotted names below ``torch``; ``operands``: the tensors of a
-    module call in the order that ``cost(costs, operands, outputs)`` takes them."""
+    module call in the order that ``cost(costs, operands, outputs)`` takes them; ``on_meta``: the result on the
+    meta device, where the operator itself would behave as no real back end does (None: call it)."""
 
     name: str
     modules: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Primitive:
     functions: tuple[str, ...] = ()
     cost: Callable[[Costs, list[Any], list[Any]], Cost] | None = None
     operands: Callable[[Any, tuple[Any, ...]], list[Any]] | None = None
+    on_meta: Callable[[list[Any]], Any] | None = None
 
 
 def _moved(costs: Costs, operands: list[Any], outputs: list[Any], **values: Any) -> Cost:
@@ -143,6 +145,15 @@ def _attention(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
     )
 
 
+def _attention_on_meta(operands: list[Any]) -> Any:
+    """The fused kernels return [batch, tokens, heads, width] memory seen as [batch, heads, tokens, width]."""
+    query, key, value = operands[:3]
+    if query.dim() != 4 or query.shape[-1] != value.shape[-1]:
+        return query.new_empty((*query.shape[:-1], value.shape[-1]))
+    batch, heads, tokens, width = query.shape
+    return query.new_empty((batch, tokens, heads, width)).transpose(1, 2)
+
+
 def _pool(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
     return _moved(costs, operands[:1], outputs, elementwise_flops=float(operands[0].numel()))
 
@@ -185,7 +196,8 @@ PRIMITIVES: tuple[Primitive, ...] = (
         _F + "softmax", "softmax", "Tensor.softmax", _F + "log_softmax", "log_softmax", "Tensor.log_softmax",
         "special.softmax",
     ), cost=_rowwise(5.0), operands=_input_only),
-    Primitive("Attention", functions=(_F + "scaled_dot_product_attention",), cost=_attention),
+    Primitive("Attention", functions=(_F + "scaled_dot_product_attention",), cost=_attention,
+              on_meta=_attention_on_meta),
     Primitive("LayerNorm", (_NN + "LayerNorm",), functions=(_F + "layer_norm", "layer_norm"), cost=_rowwise(8.0),
               operands=_weight_bias),
     Primitive("RMSNorm", (_NN + "RMSNorm",), pattern=r"RMSNorm|T5LayerNorm$|RMSLayerNorm|RmsNorm",

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import primitives
 from .ops import Costs, Op, storage_key, tensors_of, text_of
 from .primitives import Cost, Primitive
+from .shadow import Shadows
 
 
 class Call:
@@ -61,9 +63,15 @@ class _Dispatch(TorchDispatchMode):
         self._recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self._recorder.operation(func, args, kwargs or {}, result)
+        kwargs = kwargs or {}
+        shadows = self._recorder.shadows
+        result = func(*args, **kwargs) if shadows is None else shadows.run(func, args, kwargs)
+        self._recorder.operation(func, args, kwargs, result)
         return result
+
+
+#: Reading values in ways that reach no operator that a meta tensor has.
+_READS = frozenset((torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__))
 
 
 class _Functions(TorchFunctionMode):
@@ -71,11 +79,16 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self._recorder = recorder
         self._table = primitives.function_table()
+        self._composite = _composite()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         entry = self._table.get(func)
         if entry is None:
-            if func is _composite():
+            if self._recorder.shadows is not None and func in _READS:
+                values = self._recorder.shadows.get(args[0])
+                if values is not None:
+                    return func(values, *args[1:], **(kwargs or {}))
+            if func is self._composite:
                 return self._expand(func, args, kwargs or {})
             return func(*args, **(kwargs or {}))
         return self._recorder.function(entry, func, args, kwargs or {})
@@ -111,7 +124,10 @@ def _composite() -> Any:
 class Recorder:
     """Use as ``with Recorder(model) as recorder: model(...)``; then ``recorder.root`` is the tree of calls."""
 
-    def __init__(self, model: Any, keep: Keep | None = None, audit: bool = False) -> None:
+    def __init__(
+        self, model: Any, keep: Keep | None = None, shadows: Shadows | None = None, audit: bool = False
+    ) -> None:
+        self.shadows = shadows
         self.root: Call | None = None
         self.owners: list[tuple[str, int]] = []
         self._model, self._keep, self._audit = model, keep, audit
@@ -130,8 +146,6 @@ class Recorder:
         self._listening = False
 
     def __enter__(self) -> Recorder:
-        import torch
-
         for module in self._names:
             self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._exit, with_kwargs=True))
@@ -142,8 +156,6 @@ class Recorder:
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        import torch
-
         self._deafen()
         self._functions.__exit__(*exc)
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
@@ -222,7 +234,10 @@ class Recorder:
         self._leaf = 1
         if entry.cost is not None and not self._audit:
             self._deafen()
-        result = func(*args, **kwargs)
+        if entry.on_meta is not None and self.shadows is not None:
+            result = entry.on_meta(operands)
+        else:
+            result = func(*args, **kwargs)
         self._listen()
         self._leaf = 0
         self._stack.pop()

@@ -59,23 +59,29 @@ def evaluating(module: Any) -> Iterator[None]:
 
 def record(
     module: Any, name: str, batch_size: int, seq_len: int, dtype: str = "float32", attention: str = "sdpa",
-    phase: str = "forward", past_len: int = 0,
-) -> tuple[ModelTree, Any]:  # fmt: skip
-    """The tree, and the assembler that knows which call became which node."""
+    phase: str = "forward", past_len: int = 0, keep: Any = None,
+) -> tuple[ModelTree, dict[tuple[int, str | None], int]]:  # fmt: skip
+    """The tree of one pass on the device that holds ``module``, and which call became which node.
+
+    Keys of the second are (number of the call, primitive of its own operations or None).
+    """
     from .assemble import Assembler
-    from .inputs import example_inputs
+    from .inputs import example_inputs, on_device
     from .recorder import Recorder
+    from .shadow import Shadows
 
     device = next((p.device.type for p in module.parameters()), "meta")
-    inputs = example_inputs(module, batch_size, seq_len, device)
+    shadows = Shadows() if device == "meta" else None
+    inputs = on_device(example_inputs(module, batch_size, seq_len), device, shadows)
     with evaluating(module):
-        recorder = Recorder(module)
+        recorder = Recorder(module, keep, shadows)
         try:
             with recorder:
                 module(**inputs)
         except Exception as error:
+            first = (str(error).splitlines() or [""])[0][:200]
             raise ModelError(
-                f"{name} cannot be traced: {type(error).__name__} in {recorder.path}: {str(error).splitlines()[0][:200]}"
+                f"{name} cannot be traced: {type(error).__name__} in {recorder.path}: {first}"
             ) from error
     header = {
         "model": name, "batch_size": batch_size, "seq_len": seq_len, "phase": phase, "past_len": past_len,
@@ -84,7 +90,7 @@ def record(
     sizes = {id(p): int(p.numel()) for p in module.parameters()}
     assembler = Assembler(header, element_sizes())
     assert recorder.root is not None
-    return assembler.tree(recorder.root, sizes), assembler
+    return assembler.tree(recorder.root, sizes), assembler.positions
 
 
 def traced_by() -> dict[str, str]:

@@ -1,0 +1,136 @@
+"""Values of small tensors on the meta device, so that control flow on positions, masks and sizes can be followed.
+
+A meta tensor has a shape and no values; models ask for a few all the same (``if mask.all()``,
+``grid.tolist()``). Such values hang on token ids, positions and sizes, never on weights. So small
+tensors whose inputs are known are computed a second time on the CPU: their shadow. Views of a
+shadow are views of it, and writing into one writes into all, as torch does it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from math import prod
+from typing import Any
+
+#: Larger tensors are not followed; floating point ones (position grids, scales) only up to the second.
+MAX_INTEGERS = 2**20
+MAX_FLOATS = 2**16
+#: Operations without a tensor among their arguments whose result is known.
+_RANDOM = ("rand", "randn", "randint", "randperm", "normal", "empty", "empty_strided")
+
+
+class Shadows:
+    """Meta tensors -> CPU tensors of the same values."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[weakref.ref[Any], Any]] = {}
+
+    def put(self, tensor: Any, values: Any) -> None:
+        key = id(tensor)
+        self._of[key] = (weakref.ref(tensor, lambda _: self._of.pop(key, None)), values)
+
+    def get(self, tensor: Any) -> Any:
+        """The CPU tensor that holds the values of ``tensor``, None if they are not known."""
+        found = self._of.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call ``func`` on meta tensors, and on their shadows where all are known and small."""
+        tensors = _tensors(args)
+        if kwargs:
+            tensors += _tensors(tuple(kwargs.values()))
+        if tensors and not self._of:
+            return func(*args, **kwargs)
+        known = all(self.get(t) is not None for t in tensors)
+        name = func._schema.name[6:]
+        if not known or (not tensors and (name in _RANDOM or _size(args) > MAX_INTEGERS)):
+            if known or not func._schema.is_mutable:
+                return func(*args, **kwargs)
+            self._forget(tensors)
+            return func(*args, **kwargs)
+        values = func(*_swap(args, self), **_swap(_on_cpu(kwargs), self))
+        if not _has_tensor(values):
+            return values
+        result = self._meta(func, args, kwargs, values)
+        self._pair(result, values)
+        return result
+
+    def _meta(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], values: Any) -> Any:
+        """The result on the meta device; of the known shape where it depends on values, and never on the CPU."""
+        kwargs = {k: _meta_device() if k == "device" and v is not None else v for k, v in kwargs.items()}
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            return _like(values)
+
+    def _pair(self, result: Any, values: Any) -> None:
+        if isinstance(result, (list, tuple)):
+            for one, value in zip(result, values, strict=True):
+                self._pair(one, value)
+        elif hasattr(result, "untyped_storage") and result.is_meta and result.shape == values.shape:
+            limit = MAX_FLOATS if values.is_floating_point() or values.is_complex() else MAX_INTEGERS
+            if values.numel() <= limit and self.get(result) is None:
+                self.put(result, values)
+
+    def _forget(self, tensors: list[Any]) -> None:
+        """Something unknown was written into the first tensor: it and its views are unknown from now on."""
+        lost = self.get(tensors[0]) if tensors else None
+        if lost is None:
+            return
+        storage = lost.untyped_storage()._cdata
+        for key in [k for k, (_, v) in self._of.items() if v.untyped_storage()._cdata == storage]:
+            del self._of[key]
+
+
+def _meta_device() -> Any:
+    import torch
+
+    return torch.device("meta")
+
+
+def _tensors(values: Any) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if hasattr(value, "untyped_storage"):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
+
+
+def _size(args: tuple[Any, ...]) -> int:
+    """Elements of what a factory makes, from its size argument or its end."""
+    first = args[0] if args else 0
+    if isinstance(first, (list, tuple)):
+        return prod(int(n) for n in first)
+    return max((int(abs(a)) for a in args if isinstance(a, (int, float))), default=0)
+
+
+def _swap(values: Any, shadows: Shadows) -> Any:
+    if hasattr(values, "untyped_storage"):
+        return shadows.get(values)
+    if isinstance(values, dict):
+        return {key: _swap(value, shadows) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return type(values)(_swap(value, shadows) for value in values)
+    if hasattr(values, "type") and str(values) in ("meta", "meta:0"):
+        return "cpu"
+    return values
+
+
+def _on_cpu(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: "cpu" if key == "device" and value is not None else value for key, value in kwargs.items()}
+
+
+def _has_tensor(values: Any) -> bool:
+    if isinstance(values, (list, tuple)):
+        return any(_has_tensor(value) for value in values)
+    return hasattr(values, "untyped_storage")
+
+
+def _like(values: Any) -> Any:
+    if isinstance(values, (list, tuple)):
+        return type(values)(_like(value) for value in values)
+    if hasattr(values, "untyped_storage"):
+        return values.to("meta")
+    return values
