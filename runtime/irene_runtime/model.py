@@ -1,8 +1,10 @@
 """The estimator: constants in, predictions out, in one pass from the leaves to the root."""
 
 import math
+import os
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Union
 
+from .attach import Attached
 from .equations import (
     EXTRAPOLATES,
     FELL_BACK,
@@ -19,11 +21,25 @@ from .equations import (
 from .errors import EstimatorError, InputError, TreeError
 from .explain import explanation
 from .features import RESOURCE_FEATURES
+from .monitor import Monitor
+from .onnx_engine import Graph
 from .prediction import NodePrediction, Prediction
-from .tree import ModelTree, load
+from .tree import ModelTree, Node, load
 
 #: Best first; a prediction falls to the next one where features are missing.
 TIERS = ("profile", "live", "static")
+
+
+class _Kind(NamedTuple):
+    level: str
+    primitive: Optional[str]
+    is_leaf: bool
+    is_root: bool
+
+
+def _kinds(tree: ModelTree) -> List[_Kind]:
+    parents = {node.parent for node in tree.nodes}
+    return [_Kind(n.level, n.primitive, i not in parents, i == 0) for i, n in enumerate(tree.nodes)]
 
 
 class _Local(NamedTuple):
@@ -44,11 +60,10 @@ class _Value(NamedTuple):
     low_j: float
     high_j: float
     alpha: float
-    tier: str
     flags: int
 
 
-def _too_large(node: Any) -> TreeError:
+def _too_large(node: Node) -> TreeError:
     return TreeError("node %s: its features are too large to predict with" % node.name[:80])
 
 
@@ -60,11 +75,14 @@ def load_tree(path: str) -> ModelTree:
 class Estimator:
     """Predicts the joules of every node of a model tree on the PC that it was calibrated on.
 
-    ``data``: an estimator in the build tool's format; the generated module has its own.
+    ``data``: an estimator in the build tool's format; the generated module has its own. ``engine``:
+    ``python``, or ``onnx`` for the graph in the file ``graph`` (default: beside the module).
     Raises EstimatorError.
     """
 
-    def __init__(self, data: Optional[Mapping[str, Any]] = None) -> None:
+    def __init__(
+        self, data: Optional[Mapping[str, Any]] = None, engine: str = "python", graph: str = ""
+    ) -> None:
         own = data is None
         data = globals().get("ESTIMATOR") if data is None else data
         if data is None:
@@ -87,6 +105,13 @@ class Estimator:
         if not self.tiers:
             raise EstimatorError("estimator data: no tier")
 
+        if engine not in ("python", "onnx"):
+            raise InputError("engine %.20r: use python or onnx" % (engine,))
+        self._graph: Optional[Graph] = None
+        if engine == "onnx":
+            beside = os.path.splitext(os.path.abspath(__file__))[0] + ".onnx"
+            self._graph = Graph(graph or beside, data, self.digest)
+
     @property
     def simulated(self) -> bool:
         return self.provenance == "simulated"
@@ -99,6 +124,14 @@ class Estimator:
         return self._digest
 
     load_tree = staticmethod(load_tree)
+
+    def monitor(self, runs: int = 1, **options: Any) -> Monitor:
+        """``with est.monitor(runs=10) as live:`` samples this PC in the background; see ``Monitor``."""
+        return Monitor(self, runs, **options)
+
+    def attach(self, model: Any, **options: Any) -> Attached:
+        """``with est.attach(model) as live:`` also times every module; see ``Attached``."""
+        return Attached(self, model, **options)
 
     def predict(
         self, tree: ModelTree, live: Union[None, Any, Mapping[str, float]] = None, tier: Optional[str] = None
@@ -115,7 +148,7 @@ class Estimator:
             raise InputError("tier %.20r: use profile, live or static" % (tier,))
         features = self.features(tree, live)
         flags, notes = 0, []
-        wanted = tier or ("profile" if live is None or getattr(live, "nodes", None) else "live")
+        wanted = tier or ("profile" if live is None or hasattr(live, "nodes_of") else "live")
         for name in TIERS[TIERS.index(wanted) :]:
             reason = self._lacks(name, tree, features)
             if not reason:
@@ -131,11 +164,21 @@ class Estimator:
         missing = getattr(live, "missing", None) or {}
         if flags & FELL_BACK:
             notes += ["%s is missing: %s" % item for item in sorted(missing.items())]
-        differs = getattr(live, "differs", None)
+        differs = getattr(live, "differs", "")
         if differs:
             flags |= OTHER_HARDWARE
             notes.append("this is not the PC that was calibrated: " + differs)
-        values = self._evaluate(self.tiers[name], tree, features)
+        elif differs is None:
+            notes.append("whether this is the PC that was calibrated is not known: it left no fingerprint")
+        if self._graph is None:
+            values = self._evaluate(self.tiers[name], tree, features)
+        else:
+            for index, kind in enumerate(_kinds(tree)):
+                self._refuse(self.tiers[name], tree.nodes[index], kind, features[index])
+            values = [_Value(*row) for row in self._graph.run(name, tree, features)]
+        for node, value in zip(tree.nodes, values):
+            if not value.high_j - value.low_j < math.inf:
+                raise _too_large(node)
         return self._prediction(tree, name, values, flags, notes, features)
 
     def features(self, tree: ModelTree, live: Any = None) -> List[Dict[str, float]]:
@@ -152,8 +195,9 @@ class Estimator:
             merged.update(node.features)
             out.append(merged)
         if live is not None:
-            for index, seen in (getattr(live, "nodes", None) or {}).items():
-                out[index].update(seen)
+            if hasattr(live, "nodes_of"):
+                for index, seen in live.nodes_of(tree).items():
+                    out[index].update(seen)
             root = live if isinstance(live, Mapping) else live.features
             for name, value in root.items():
                 if name not in RESOURCE_FEATURES:
@@ -180,16 +224,13 @@ class Estimator:
         if tier is None:
             return "this estimator has no such tier"
         nodes = tree.nodes
-        parents = {node.parent for node in nodes}
         known: Set[Any] = set()
-        for index, (node, own) in enumerate(zip(nodes, features)):
-            kind = (node.level, node.primitive, index not in parents, index == 0)
-            if tier.resource_free and kind in known:
-                continue
-            known.add(kind)
-            absent = resources(tier.uses(*kind)).difference(own)
-            if absent:
-                return "needs %s of node %s" % (", ".join(sorted(absent)), node.name[:80])
+        for node, kind, own in zip(nodes, _kinds(tree), features):
+            if not (tier.resource_free and kind in known):
+                known.add(kind)
+                absent = resources(tier.uses(*kind)).difference(own)
+                if absent:
+                    return "needs %s of node %s" % (", ".join(sorted(absent)), node.name[:80])
         if not tier.direct or name == "static":
             return ""
         wanted: Set[str] = set()
@@ -203,20 +244,25 @@ class Estimator:
                 wanted |= absent
         return "needs %s of %s" % (", ".join(sorted(wanted)), "the whole model" if whole else "single nodes")
 
-    def _local(self, tier: Tier, node: Any, is_leaf: bool, own: Dict[str, float]) -> _Local:
-        """Everything about a node that its relatives do not change."""
-        group = node.primitive or "" if is_leaf else node.level
-        ranges = tier.ranges.get(group, {})
-        for name in ranges:
-            if ranges[name][0] > 0.0 and name not in RESOURCE_FEATURES and not own.get(name, 0.0) > 0.0:
+    @staticmethod
+    def _refuse(tier: Tier, node: Node, kind: _Kind, own: Dict[str, float]) -> None:
+        """Raises TreeError where a feature is not there, or 0, that never was 0 in the calibration."""
+        group = node.primitive or "" if kind.is_leaf else node.level
+        for name, ends in tier.ranges.get(group, {}).items():
+            if ends[0] > 0.0 and name not in RESOURCE_FEATURES and not own.get(name, 0.0) > 0.0:
                 raise TreeError(
                     "node %s lacks the feature %s, which this estimator needs for %s"
                     % (node.name[:80], name, group)
                 )
+
+    def _local(self, tier: Tier, node: Node, kind: _Kind, own: Dict[str, float]) -> _Local:
+        """Everything about a node that its relatives do not change."""
+        self._refuse(tier, node, kind, own)
+        ranges = tier.ranges.get(node.level, {})
         flags = SIMULATED if self.simulated else 0
         leaf_j, factor = 0.0, 1.0
         try:
-            if is_leaf:
+            if kind.is_leaf:
                 leaf, whose, calibrated = tier.leaf_of(node.primitive)
                 leaf_j = leaf(own)
                 ranges = tier.ranges.get(whose, {})
@@ -242,31 +288,24 @@ class Estimator:
 
     def _evaluate(self, tier: Tier, tree: ModelTree, features: List[Dict[str, float]]) -> List[_Value]:
         nodes, names = tree.nodes, tier.names
-        children = tree.children
         known: Dict[Any, _Local] = {}
         locals_: List[_Local] = []
-        for index, node in enumerate(nodes):
-            own = features[index]
-            kind = (node.primitive, node.level, not children[index], index == 0)
+        for node, kind, own in zip(nodes, _kinds(tree), features):
             key = (kind, tuple(map(own.get, names)))
             local = known.get(key)
             if local is None:
-                local = known[key] = self._local(tier, node, not children[index], own)
+                local = known[key] = self._local(tier, node, kind, own)
             locals_.append(local)
-        count = len(nodes)
+        count, children = len(nodes), tree.children
         own_j, energy = [0.0] * count, [0.0] * count
-        seen = [tier.name if tier.name != "profile" or not tier.direct else "static"] * count
         for index in range(count - 1, -1, -1):
             local = locals_[index]
             total = local.leaf_j
             for child in children[index]:
                 total = total + locals_[child].alpha * energy[child]
-                if seen[child] == tier.name:
-                    seen[index] = tier.name
             own_j[index] = total = total * local.factor
             if local.reading_j is not None:
                 total = pooled(total, local.reading_j, local.pool)
-                seen[index] = tier.name
             energy[index] = total
         if tier.gamma and locals_[0].reading_j is not None and own_j[0] > 0.0 and energy[0] > 0.0:
             scale = energy[0] / own_j[0]
@@ -275,14 +314,11 @@ class Estimator:
                 if nodes[index].level in factors:
                     energy[index] = own_j[index] * factors[nodes[index].level]
         out = []
-        for index, local in enumerate(locals_):
-            value = energy[index]
+        for value, local in zip(energy, locals_):
             low, high = value * local.low, value * local.high
             if low > high:
                 low, high = high, low
-            if not high - low < math.inf:
-                raise _too_large(nodes[index])
-            out.append(_Value(value, low, high, local.alpha, seen[index], local.flags))
+            out.append(_Value(value, low, high, local.alpha, local.flags))
         return out
 
     def _prediction(
@@ -299,10 +335,11 @@ class Estimator:
             if mask not in names:
                 names[mask] = flag_names(mask)
             share = value.energy_j / root if root > 0.0 else None
+            seen = "static" if value.flags & FELL_BACK else tier
             nodes.append(NodePrediction(
                 index, node.scope, node.type, node.call, node.level, node.parent, node.primitive,
                 value.energy_j, (value.low_j, value.high_j), share, value.alpha if index else None,
-                value.tier, names[mask],
+                seen, names[mask],
             ))  # fmt: skip
         about = {
             "hardware": self.hardware, "boundary": self.boundary, "provenance": self.provenance,
