@@ -17,7 +17,7 @@ from typing import Any
 
 from irene_build.measure.journal import DERIVED, SAMPLE_COLUMNS, Journal
 from irene_build.measure.labels import Readings, estimate, moving, pooled_variance, window_energy
-from irene_build.meters.align import ClockMap, arrival_clock, fit_clock, fit_pulse
+from irene_build.meters.align import PATTERN, ClockMap, arrival_clock, fit_clock, fit_pulse
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.sampler import Sample, summarise
 
@@ -82,7 +82,8 @@ def read_session(journal: Journal, session: int) -> Session:
     pulses = [
         json.loads(busy) for (busy,) in journal.rows("SELECT busy FROM pulse WHERE session = ?", (session,))
     ]
-    return Session(_clock(readings, host, times, pulses, own_clock), readings, samples)
+    idle_s = PATTERN[0][1] * journal.get("protocol")["pulse_unit_s"]
+    return Session(_clock(readings, host, times, pulses, own_clock, idle_s), readings, samples)
 
 
 def _clock(
@@ -91,6 +92,7 @@ def _clock(
     times: Sequence[float],
     pulses: Sequence[Sequence[tuple[int, int]]],
     own_clock: bool,
+    idle_s: float,
 ) -> ClockMap:
     arrival = arrival_clock(host, times, readings.period_s)
     seen_t, seen_w = list(readings.times_s), list(readings.values)
@@ -99,11 +101,14 @@ def _clock(
         steps = list(pairwise(zip(seen_t, seen_w, strict=True)))
         seen_t = [(t0 + t1) / 2.0 for (t0, _), (t1, _) in steps]
         seen_w = [(v1 - v0) / (t1 - t0) for (t0, v0), (t1, v1) in steps]
+    all_busy = [[(start / 1e9, end / 1e9) for start, end in pulse] for pulse in pulses]
+    # Two pulses look alike: none is looked for as far away as the next one.
+    apart = min((b[0][0] - a[0][0] for a, b in pairwise(all_busy)), default=math.inf)
+    search_s = min(SEARCH_S, apart / 2.0)
     fits = []
-    for pulse in pulses:
-        busy = [(start / 1e9, end / 1e9) for start, end in pulse]
+    for busy in all_busy:
         guess = arrival.offset_at(busy[0][0])
-        fits.append(fit_pulse(seen_t, seen_w, busy, readings.period_s, guess, SEARCH_S))
+        fits.append(fit_pulse(seen_t, seen_w, busy, idle_s, readings.period_s, guess, search_s))
     return fit_clock(fits, arrival, own_clock)
 
 

@@ -71,56 +71,69 @@ def fit_pulse(
     times_s: Sequence[float] | np.ndarray,
     watts: Sequence[float] | np.ndarray,
     busy: Sequence[tuple[float, float]],
+    idle_s: float,
     period_s: float,
     guess_s: float,
     search_s: float,
 ) -> PulseFit:
     """Find the ``busy`` intervals (host seconds) in readings ``watts`` at ``times_s`` (meter seconds).
 
+    ``idle_s``: idle time before the first and after the last of them; what lies outside is other work.
     ``period_s``: span of one frame. Offsets within ``guess_s`` +/- ``search_s`` are tried.
     A pulse that cannot be told from the readings comes back with correlation 0 and an infinite error.
     """
     times, power = np.asarray(times_s, dtype=float), np.asarray(watts, dtype=float)
-    begin, end = busy[0][0], busy[-1][1]
+    begin, end = busy[0][0] - idle_s, busy[-1][1] + idle_s
     middle, span = (begin + end) / 2.0, max(period_s, 1e-4)
     lost = PulseFit(middle, guess_s, math.inf, 0.0)
-    # Everything that any candidate puts near the pulse takes part for all of them: scores stay comparable.
-    keep = (times > begin + guess_s - search_s - (end - begin)) & (
-        times < end + guess_s + search_s + (end - begin)
-    )
+    keep = (times > begin + guess_s - search_s) & (times < end + guess_s + search_s)
     times, power = times[keep], power[keep]
-    if times.size < 6 or float(np.ptp(power)) == 0.0:
+    if times.size < 6:
         return lost
-    centred = power - power.mean()
+    least = max(6.0, 0.8 * (end - begin - span) / float(np.median(np.diff(times))))
 
-    def correlations(offsets: np.ndarray) -> np.ndarray:
-        share = _busy_share(times[None, :] - offsets[:, None], busy, span)
-        share = share - share.mean(axis=1, keepdims=True)
-        norm = np.sqrt((share**2).sum(axis=1) * (centred**2).sum())
-        return np.divide(share @ centred, norm, out=np.zeros(len(offsets)), where=norm > 0.0)
+    def scores(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Per offset: correlation over the readings that it puts near the pulse, and that times their size."""
+        host = times[None, :] - offsets[:, None]
+        near = (host > begin + span / 2.0) & (host < end - span / 2.0)
+        count = np.maximum(1, near.sum(axis=1, keepdims=True))
+        share = np.where(near, _busy_share(host, busy, span), 0.0)
+        share = np.where(near, share - share.sum(axis=1, keepdims=True) / count, 0.0)
+        level = np.where(near, power, 0.0).sum(axis=1, keepdims=True) / count
+        centred = np.where(near, power - level, 0.0)
+        size = np.sqrt((centred**2).sum(axis=1))
+        norm = np.sqrt((share**2).sum(axis=1)) * size
+        product = (share * centred).sum(axis=1)
+        usable = (norm > 0.0) & (count[:, 0] >= least)
+        found = np.divide(product, norm, out=np.zeros(len(offsets)), where=usable)
+        # A pulse is full load: of two stretches of the same shape the larger one is it.
+        return found, found * np.abs(found) * size
 
-    step = span / 8.0
-    for width in (search_s, 2.0 * step, step / 4.0):
-        count = 2 * max(8, math.ceil(width / step)) + 1
-        grid = np.linspace(guess_s - width, guess_s + width, count)
-        scores = correlations(grid)
+    step = min(b - a for a, b in busy) / 8.0
+    for width in (search_s, 2.0 * step, span / 8.0):
+        grid = np.linspace(guess_s - width, guess_s + width, 2 * max(16, math.ceil(width / step)) + 1)
+        value = scores(grid)[1]
         # A flat top (readings between the edges see nothing) is settled in its middle.
-        guess_s = float(grid[scores >= scores.max() - 1e-12].mean())
-        step = 2.0 * width / (count - 1) / 8.0
+        guess_s = float(grid[value >= value.max() - 1e-9 * abs(value.max())].mean())
+        step = min(step, span) / 8.0
+    correlation = float(scores(np.array([guess_s]))[0][0])
+    near = (times - guess_s > begin + span / 2.0) & (times - guess_s < end - span / 2.0)
+    times, power = times[near], power[near]
+    if times.size < 6 or correlation <= 0.0:
+        return lost
     share = _busy_share(times - guess_s, busy, span)
     slope, level = np.polyfit(share, power, 1)
     residual = power - (slope * share + level)
     nudge = span / 20.0
-    sensitivity = slope * (
-        _busy_share(times - guess_s + nudge, busy, span) - _busy_share(times - guess_s - nudge, busy, span)
-    ) / (2.0 * nudge)  # fmt: skip
-    information = float((sensitivity**2).sum())
-    if slope <= 0.0 or information == 0.0:
+    later = _busy_share(times - guess_s + nudge, busy, span)
+    earlier = _busy_share(times - guess_s - nudge, busy, span)
+    information = float(((slope * (later - earlier) / (2.0 * nudge)) ** 2).sum())
+    if information == 0.0:
         return lost
     variance = float((residual**2).sum()) / max(1, times.size - 3)
     # An edge is known no better than a twentieth of a frame: busy work does not start in an instant.
     std = math.sqrt(variance / information + (span / 20.0) ** 2)
-    return PulseFit(middle, guess_s, std, float(correlations(np.array([guess_s]))[0]))
+    return PulseFit(middle, guess_s, std, correlation)
 
 
 def arrival_clock(host_s: Sequence[float], meter_s: Sequence[float], period_s: float) -> ClockMap:

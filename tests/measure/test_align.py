@@ -44,7 +44,7 @@ def test_a_meter_three_seconds_off_that_drifts_200_ppm_is_mapped_within_a_tenth_
 
     times, watts = frames(busy, 900.0, period, to_meter, noise=1.5, seed=1)
     arrival = arrival_clock([t / (1 + 200e-6) - 3.0 for t in times], times, period)
-    fits = [fit_pulse(times, watts, one, period, arrival.offset_at(one[0][0]), 5.0) for one in busy]
+    fits = [fit_pulse(times, watts, one, 2 * unit, period, arrival.offset_at(one[0][0]), 5.0) for one in busy]
     assert all(fit.found for fit in fits)
     clock = fit_clock(fits, arrival, own_clock=True)
     # A frame's stamp is its end; its middle is half a frame earlier, which belongs to the offset.
@@ -61,17 +61,26 @@ def test_any_offset_in_the_search_range_is_found_to_a_fraction_of_a_frame(
 ) -> None:
     busy = pulse(20.0, 2.1 * period)
     times, watts = frames([busy], 40.0, period, lambda t: t + offset, noise=1.0, seed=seed)
-    fit = fit_pulse(times, watts, busy, period, 0.0, 5.0)
+    fit = fit_pulse(times, watts, busy, 4.2 * period, period, 0.0, 5.0)
     assert fit.found
     assert abs(fit.offset_s - offset - period / 2) < max(0.25 * period, 4 * fit.std_s)
+
+
+def test_other_work_close_to_the_pulse_does_not_hide_it() -> None:
+    period, unit, busy = 0.17, 0.35, pulse(10.0, 0.35)
+    times, watts = frames([busy], 20.0, period, lambda t: t - 1.5, noise=1.0, seed=4)
+    host = times + 1.5
+    watts = watts + 25.0 * (((host > 6.0) & (host < 8.9)) | ((host > 13.2) & (host < 15.0)))
+    fit = fit_pulse(times, watts, busy, 2 * unit, period, 0.0, 5.0)
+    assert fit.found and fit.offset_s == pytest.approx(-1.5 + period / 2, abs=0.04)
 
 
 def test_readings_without_the_pulse_are_not_believed() -> None:
     random = np.random.default_rng(0)
     times = np.arange(0.0, 30.0, 0.17)
-    flat = fit_pulse(times, np.full(times.size, 60.0), pulse(10.0, 0.35), 0.17, 0.0, 3.0)
-    falling = fit_pulse(times, 60.0 - (times > 15.0) * 20.0, pulse(10.0, 0.35), 0.17, 0.0, 0.1)
-    noise = fit_pulse(times, random.normal(60.0, 1.0, times.size), pulse(10.0, 0.35), 0.17, 0.0, 3.0)
+    flat = fit_pulse(times, np.full(times.size, 60.0), pulse(10.0, 0.35), 0.7, 0.17, 0.0, 3.0)
+    falling = fit_pulse(times, 60.0 - (times > 15.0) * 20.0, pulse(10.0, 0.35), 0.7, 0.17, 0.0, 0.1)
+    noise = fit_pulse(times, random.normal(60.0, 1.0, times.size), pulse(10.0, 0.35), 0.7, 0.17, 0.0, 3.0)
     assert not flat.found and not falling.found and not noise.found
 
 

@@ -1,0 +1,349 @@
+"""Runs a plan against a meter, journals it as it happens, and goes on where an earlier process stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Protocol
+
+from irene_build.errors import InputError, IreneError, MeasurementError
+from irene_build.measure.conditions import SOFT, Conditions
+from irene_build.measure.device import Device
+from irene_build.measure.journal import Journal, pack
+from irene_build.measure.plan import Plan, Target
+from irene_build.measure.plan import Protocol as Settings
+from irene_build.measure.recorder import Recorder, Samples
+from irene_build.measure.relabel import Derived, relabel
+from irene_build.measure.trial import Runner, run_window, standby_gate
+from irene_build.meters.align import PATTERN
+from irene_build.meters.base import Meter
+
+#: Rounds beyond the last for nodes whose trials gave no label at all.
+EXTRA_ROUNDS = 2
+
+
+class Workload(Protocol):
+    """Runs single nodes on the device."""
+
+    def runner(self, target: Target, node: int, wanted: list[int]) -> Runner:
+        """A callable that runs one node once; ``wanted`` are all the nodes of that target to come."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of ``run`` left: ``finished`` campaigns have their labels in the journal."""
+
+    finished: bool
+    works: int
+    labelled: int
+    trials: int
+    rejected: int
+    failed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+#: Called with done, total, what is being done, seconds left.
+Report = Callable[[float, float, str, float], None]
+
+
+def start_journal(journal: Journal, plan: Plan, header: Mapping[str, Any]) -> None:
+    """Write a new campaign's plan; all of it or nothing. ``header``: hardware, boundary, provenance, ..."""
+    with journal.transaction():
+        journal.create(
+            {
+                **header,
+                "arguments": dict(plan.arguments),
+                "protocol": asdict(plan.protocol),
+                "budget_s": plan.budget_s,
+                "notes": list(plan.notes),
+                "planned_s": plan.seconds(),
+                "finished": False,
+            }
+        )
+        for number, (target, tree) in enumerate(zip(plan.targets, plan.trees, strict=True)):
+            journal.insert("tree", (number, json.dumps(asdict(target)), len(tree.nodes), pack(tree.dumps())))
+        for number, work in enumerate(plan.works):
+            journal.insert("work", (number, work.key, work.name, work.estimate_s, None))
+            journal.insert("node", *((tree, node, number) for tree, node in work.places))
+
+
+def boot_id() -> str:
+    """Tells whether two sessions share a monotonic clock."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+class Campaign:
+    """One process' part of a campaign. The meter is open; the journal holds the plan."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        meter: Meter,
+        sampler: Samples,
+        device: Device,
+        workload: Workload,
+        report: Report,
+        info: Mapping[str, Any],
+        gpu: int | None = None,
+    ) -> None:
+        self.journal, self.meter, self.device, self.workload = journal, meter, device, workload
+        self.settings = Settings(**journal.get("protocol"))
+        self.report = report
+        about = (
+            json.dumps({**asdict(meter.info), "details": dict(meter.info.details)}),
+            json.dumps(dict(info)),
+        )
+        row = (None, time.monotonic_ns(), time.time(), boot_id(), *about)
+        self.session = journal.insert("session", row)
+        self.recorder = Recorder(meter, sampler, journal, self.session)
+        self.conditions = Conditions(sampler.sample, gpu)
+        self.targets = {n: Target(**json.loads(t)) for n, t in journal.rows("SELECT id, target FROM tree")}
+        # The last one wins, so the order is that the first place of a work is the one that is run.
+        places = journal.rows("SELECT work, tree, node FROM node ORDER BY tree DESC, node DESC")
+        self.place = {work: (tree, node) for work, tree, node in places}
+        self.names = dict(journal.rows("SELECT id, name FROM work"))
+        self.standby_w = 0.0
+        self._gate_waited_s = 0.0
+        self._pulsed_at = 0.0
+        self._began = time.monotonic()
+
+    def run(self, stop_after_s: float | None = None) -> Outcome:
+        """Measure until done, the budget is spent, or ``stop_after_s`` is over (then run again to go on)."""
+        before = self._elapsed_before()
+        budget = self.journal.get("budget_s")
+        stop_at = None if stop_after_s is None else self._began + stop_after_s
+        spent_at = None if budget is None else self._began + max(0.0, budget - before)
+        finished = False
+        self.journal.event(self.session, "start", {"pid": os.getpid()})
+        try:
+            with self.recorder:
+                self._standby()
+                self._pulse()
+                finished = self._rounds(stop_at, spent_at)
+                self._pulse()
+                counters = dict(self.meter.counters())
+                self.journal.event(self.session, "stop", {"finished": finished, "meter_counters": counters})
+        finally:
+            self.conditions.close()
+        relabel(self.journal)
+        if finished:
+            self.journal.set("finished", True)
+        return outcome(self.journal)
+
+    def _elapsed_before(self) -> float:
+        """Measuring time that earlier sessions spent, s."""
+        spans = self.journal.rows(
+            "SELECT (MAX(power.host_ns) - session.started_ns) / 1e9 FROM session JOIN power"
+            " ON power.session = session.id WHERE session.id != ? GROUP BY session.id",
+            (self.session,),
+        )
+        return sum(max(0.0, seconds) for (seconds,) in spans)
+
+    def _standby(self) -> None:
+        """Power with nothing running: what the gate before each trial compares with."""
+        self.recorder.require_readings(max(5.0, 6.0 * self.recorder.period_s))
+        start = time.monotonic_ns()
+        time.sleep(self.settings.standby_s)
+        self.recorder.check()
+        watts = sorted(self.recorder.watts(start, time.monotonic_ns()))
+        if not watts:
+            self.recorder.require_readings(4.0 * self.settings.standby_s)
+            watts = sorted(self.recorder.watts(start, time.monotonic_ns()))
+        if not watts:
+            raise MeasurementError(f"{self.meter.info.name}: too few readings to tell the standby power")
+        # Somebody else's work only ever adds: the lower half is nearer to standby.
+        self.standby_w = fmean(watts[: max(1, len(watts) // 2)])
+        self.journal.event(self.session, "standby", {"watts": self.standby_w, "readings": len(watts)})
+
+    def _pulse(self) -> None:
+        """Busy, idle, busy: what the meter's clock is found by."""
+        self.recorder.check()
+        busy = []
+        for on, units in PATTERN:
+            seconds = units * self.settings.pulse_unit_s
+            start = time.monotonic_ns()
+            if on:
+                self.device.burn(seconds)
+                busy.append([start, time.monotonic_ns()])
+            else:
+                time.sleep(seconds)
+        self.recorder.flush()
+        self.journal.insert("pulse", (self.session, json.dumps(busy)))
+        self._pulsed_at = time.monotonic()
+
+    def _rounds(self, stop_at: float | None, spent_at: float | None) -> bool:
+        """True when nothing is left to do."""
+        number = self.journal.rows("SELECT MAX(number) FROM round")[0][0] or 0
+        while True:
+            if not number or not self._pending(number):
+                works = self._next_round(number, spent_at)
+                if not works:
+                    return True
+                number += 1
+                random.Random(f"{self.settings.seed}:{number}").shuffle(works)
+                self.journal.insert("round", (number, json.dumps(works)))
+            pending = self._pending(number)
+            total = len(self._order(number))
+            began = time.monotonic()
+            for position, work in enumerate(pending):
+                now, done = time.monotonic(), total - len(pending) + position
+                if stop_at is not None and now >= stop_at:
+                    return False
+                if number > 1 and spent_at is not None and now >= spent_at:
+                    self._note(f"the budget ended in round {number}, after {done} of {total} nodes")
+                    return True
+                pace = (now - began) / position if position else self._guess(work, number)
+                what = f"round {number}: {self.names[work]}"
+                self.report(done, total, what, pace * (len(pending) - position))
+                self._measure(work, number, pending[position:])
+
+    def _order(self, number: int) -> list[int]:
+        order: list[int] = json.loads(
+            self.journal.rows("SELECT works FROM round WHERE number = ?", (number,))[0][0]
+        )
+        return order
+
+    def _guess(self, work: int, number: int) -> float:
+        estimate = self.journal.rows("SELECT estimate_s FROM work WHERE id = ?", (work,))[0][0]
+        return self.settings.trial_s(estimate, number)
+
+    def _note(self, text: str) -> None:
+        self.journal.set("notes", [*self.journal.get("notes", []), text])
+
+    def _pending(self, number: int) -> list[int]:
+        """Works of a round that have no settled trial yet, in the round's order."""
+        settled = {
+            work
+            for work, accepted, attempts in self.journal.rows(
+                "SELECT work, MAX(accepted), COUNT(*) FROM trial WHERE round = ? GROUP BY work", (number,)
+            )
+            if accepted or attempts >= self.settings.max_attempts
+        }
+        failed = {work for (work,) in self.journal.rows("SELECT id FROM work WHERE failed IS NOT NULL")}
+        return [work for work in self._order(number) if work not in settled and work not in failed]
+
+    def _next_round(self, done: int, spent_at: float | None) -> list[int]:
+        """Works that need another round: all until ``min_rounds``, then those that are not precise enough."""
+        usable = [w for (w,) in self.journal.rows("SELECT id FROM work WHERE failed IS NULL ORDER BY id")]
+        if not done:
+            return usable
+        widths = {row[0]: row[4] for row in relabel(self.journal).result}
+        missing = [work for work in usable if work not in widths]
+        spent = spent_at is not None and time.monotonic() >= spent_at
+        last = 1 if spent else self.settings.max_rounds
+        if done >= last:
+            return missing if done < last + EXTRA_ROUNDS else []
+        if done < self.settings.min_rounds:
+            return usable
+        return [w for w in usable if not (widths.get(w) or 1.0) <= self.settings.precision]
+
+    def _measure(self, work: int, number: int, wanted: list[int]) -> None:
+        """One node's trial of a round, repeated while it is spoilt and patience lasts."""
+        tree, node = self.place[work]
+        nodes = [self.place[other][1] for other in wanted if self.place[other][0] == tree]
+        try:
+            run = self.workload.runner(self.targets[tree], node, nodes)
+        except IreneError:
+            raise
+        except Exception as error:
+            self._failed(work, error)
+            return
+        tried = self.journal.rows("SELECT COUNT(*) FROM trial WHERE round = ? AND work = ?", (number, work))[
+            0
+        ][0]
+        settings = self.settings
+        usual_s = settings.settle_s + settings.idle_s
+        for attempt in range(tried + 1, settings.max_attempts + 1):
+            if time.monotonic() - self._pulsed_at >= settings.pulse_every_s:
+                self._pulse()
+            gate = standby_gate(
+                self.recorder, self.conditions, settings, self.standby_w, self._gate_patience()
+            )
+            self._gate_waited_s += max(0.0, gate.waited_s - usual_s)
+            try:
+                window = run_window(
+                    run, self.device, self.recorder, self.conditions, settings, settings.window_of(number)
+                )
+            except IreneError:
+                raise
+            except Exception as error:
+                self._failed(work, error)
+                return
+            if window.wall_jump_s is not None:
+                self.journal.event(self.session, "wall clock set", {"by_s": window.wall_jump_s})
+            reasons = [*window.reasons, *([] if gate.passed else ["standby gate"])]
+            retry = self._retry(reasons, attempt)
+            accepted = not retry and all(reason in SOFT for reason in reasons)
+            self.recorder.flush()
+            self.journal.insert(
+                "trial",
+                (None, self.session, number, work, attempt, window.start_ns, window.end_ns, window.runs,
+                 gate.start_ns, gate.end_ns, int(accepted), json.dumps(reasons)),
+            )  # fmt: skip
+            if accepted:
+                return
+
+    def _gate_patience(self) -> float:
+        """What the standby gate may still wait: no campaign starves at it."""
+        allowed = self.settings.gate_budget * (time.monotonic() - self._began) - self._gate_waited_s
+        return max(0.0, min(self.settings.gate_timeout_s, allowed))
+
+    def _retry(self, reasons: list[str], attempt: int) -> bool:
+        """Hard faults are always repeated; a busy neighbour only as often as the plan can bear."""
+        if any(reason not in SOFT for reason in reasons):
+            return True
+        if "foreign load" not in reasons or attempt >= self.settings.max_attempts:
+            return False
+        trials, rejected = self.journal.rows("SELECT COUNT(*), SUM(NOT accepted) FROM trial")[0]
+        return (rejected or 0) < self.settings.retry_share * max(8, trials)
+
+    def _failed(self, work: int, error: Exception) -> None:
+        text = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'}"
+        with self.journal.transaction():
+            self.journal.database.execute("UPDATE work SET failed = ? WHERE id = ?", (text, work))
+            self.journal.event(self.session, "failed", {"work": work, "error": text})
+
+
+def outcome(journal: Journal) -> Outcome:
+    """The state of a campaign, from its journal alone."""
+    works = journal.rows("SELECT COUNT(*) FROM work")[0][0]
+    labelled = journal.rows("SELECT COUNT(*) FROM result")[0][0]
+    trials, accepted = journal.rows("SELECT COUNT(*), COALESCE(SUM(accepted), 0) FROM trial")[0]
+    failed = journal.rows("SELECT name, failed FROM work WHERE failed IS NOT NULL ORDER BY id")
+    return Outcome(
+        bool(journal.get("finished")),
+        works,
+        labelled,
+        trials,
+        trials - accepted,
+        tuple(f"{name}: {why}" for name, why in failed),
+        tuple(journal.get("notes", [])),
+    )
+
+
+def require_same(journal: Journal, arguments: Mapping[str, Any]) -> None:
+    """Raises InputError where an unfinished campaign was planned with other arguments."""
+    planned = journal.get("arguments")
+    changed = [key for key in sorted({*planned, *arguments}) if planned.get(key) != arguments.get(key)]
+    if changed:
+        said = "; ".join(f"{key} was {planned.get(key)!r}, now {arguments.get(key)!r}" for key in changed)
+        raise InputError(
+            f"{journal.path} holds a campaign that was planned differently ({said}): "
+            "--resume goes on with it, --new keeps it aside and starts another"
+        )
+
+
+def median_half_width(derived: Derived) -> float | None:
+    """The typical 95 % half-width of the results, relative."""
+    known = [row[4] for row in derived.result if row[4] is not None]
+    return median(known) if known else None

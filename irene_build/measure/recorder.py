@@ -1,0 +1,144 @@
+"""Keeps every reading and every resource sample of a session, from the moment it starts to its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+from irene_build.errors import IreneError, MeterError
+from irene_build.measure.journal import Journal
+from irene_build.measure.labels import GAP_PERIODS
+from irene_build.meters.base import Meter
+
+FLUSH_S = 1.0
+
+
+class Samples(Protocol):
+    """What a campaign needs of ``irene_runtime.sampler.Sampler``."""
+
+    def start(self) -> Any: ...
+
+    def stop(self) -> None: ...
+
+    def sample(self) -> Any: ...
+
+    def samples(self, start_ns: int = 0, end_ns: int | None = None) -> Sequence[Any]: ...
+
+
+class Recorder:
+    """Reads the meter in a thread of its own and writes readings and samples to the journal once a second.
+
+    A fault of the meter or of the disk is kept and raised by ``check`` in the thread that measures.
+    """
+
+    def __init__(self, meter: Meter, sampler: Samples, journal: Journal, session: int) -> None:
+        self.meter, self.sampler, self.journal, self.session = meter, sampler, journal, session
+        self.period_s = meter.info.period_s
+        self._energy = meter.info.kind == "energy"
+        self._rows: list[tuple[int, float, float | None]] = []
+        self._flushed = 0
+        self._sampled_ns = -1
+        self._flushing = threading.Lock()
+        self._news = threading.Condition()
+        self._stop = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._listen, name="irene-recorder", daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self.sampler.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.sampler.stop()
+        try:
+            self.flush()
+        except IreneError:
+            if exc[0] is None:
+                raise
+
+    def _listen(self) -> None:
+        due = time.monotonic() + FLUSH_S
+        try:
+            while not self._stop.is_set():
+                readings = self.meter.read_new(min(0.25, self.period_s))
+                if readings:
+                    with self._news:
+                        self._rows.extend((r.host_time_ns, r.value, r.meter_time_s) for r in readings)
+                        self._news.notify_all()
+                if time.monotonic() >= due:
+                    self.flush()
+                    due = time.monotonic() + FLUSH_S
+        except Exception as error:
+            with self._news:
+                self._error = error
+                self._news.notify_all()
+
+    def check(self) -> None:
+        """Raise what went wrong in the background."""
+        if self._error is not None:
+            raise self._error
+
+    def flush(self) -> None:
+        """Write what has come in since; all of it or nothing, and nothing twice."""
+        with self._flushing:
+            end = len(self._rows)
+            samples = self.sampler.samples(self._sampled_ns + 1)
+            with self.journal.transaction():
+                self.journal.insert(
+                    "power", *((self.session, *row) for row in self._rows[self._flushed : end])
+                )
+                self.journal.insert("resource", *((self.session, *sample) for sample in samples))
+            self._flushed = end
+            if samples:
+                self._sampled_ns = samples[-1][0]
+
+    def wait_past(self, host_ns: int, timeout_s: float) -> bool:
+        """Until a reading has arrived after ``host_ns``; False where none came in time."""
+        deadline = time.monotonic() + timeout_s
+        with self._news:
+            while not self._rows or self._rows[-1][0] <= host_ns:
+                self.check()
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._news.wait(left):
+                    return False
+        return True
+
+    def between(self, start_ns: int, end_ns: int) -> list[tuple[int, float]]:
+        """(host_ns, value) of the readings that arrived in a stretch of time."""
+        rows = self._rows
+        low, high = len(rows), len(rows)
+        while low > 0 and rows[low - 1][0] >= start_ns:
+            low -= 1
+        while high > low and rows[high - 1][0] > end_ns:
+            high -= 1
+        return [(row[0], row[1]) for row in rows[low:high]]
+
+    def watts(self, start_ns: int, end_ns: int) -> list[float]:
+        """Power readings that arrived in a stretch of time; of a counter, its steps as power."""
+        rows = self.between(start_ns, end_ns)
+        if not self._energy:
+            return [value for _, value in rows]
+        return [(b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in pairwise(rows) if b[0] > a[0]]
+
+    def gap_s(self, start_ns: int, end_ns: int) -> float | None:
+        """The longest silence of the meter in a window, if it is longer than readings may be apart."""
+        reach = round(GAP_PERIODS * self.period_s * 1e9)
+        times = [t for t, _ in self.between(start_ns - reach, end_ns + reach)]
+        inner = [start_ns, *(t for t in times if start_ns < t < end_ns), end_ns]
+        longest = max(b - a for a, b in pairwise(inner)) / 1e9
+        return longest if longest > GAP_PERIODS * self.period_s else None
+
+    def require_readings(self, timeout_s: float) -> None:
+        """Raises MeterError where the meter says nothing at all."""
+        if not self.wait_past(time.monotonic_ns(), timeout_s):
+            self.check()
+            raise MeterError(
+                f"{self.meter.info.name}: no reading in {timeout_s:.1f} s;"
+                " check the cable, then see `irene-build doctor`"
+            )

@@ -1,0 +1,217 @@
+"""A PC whose true energy is known: runners, a device and a meter that share one power curve.
+
+Run as a program (``python -m tests.measure.doubles FILE``) it is a campaign to be killed: it makes or
+resumes FILE and prints ``finished`` at its end.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from irene_build.errors import MeterError
+from irene_build.measure.campaign import Campaign, Outcome, start_journal
+from irene_build.measure.journal import Journal
+from irene_build.measure.plan import Plan, Protocol, Target, make_plan
+from irene_build.meters.base import MeterInfo, Reading
+from irene_runtime.sampler import Sample
+from irene_runtime.tree import ModelTree, Node
+
+IDLE_W = 40.0
+
+
+class Power:
+    """Watts over time, integrated exactly."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watts, self._joules, self._at = IDLE_W, 0.0, time.monotonic()
+
+    def set(self, watts: float) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._joules += self._watts * (now - self._at)
+            self._watts, self._at = watts, now
+
+    def joules(self) -> float:
+        with self._lock:
+            return self._joules + self._watts * (time.monotonic() - self._at)
+
+
+class DoubleDevice:
+    """Burns at 100 W by sleeping. After work it stays warm for a moment, as a busy loop does."""
+
+    name = "double"
+
+    def __init__(self, power: Power) -> None:
+        self.power = power
+
+    def synchronize(self) -> None:
+        pass
+
+    def burn(self, seconds: float) -> None:
+        self.power.set(100.0)
+        time.sleep(seconds)
+        self.power.set(IDLE_W)
+
+    def speed(self) -> tuple[float, float]:
+        return 1e10, 1e9
+
+
+class DoubleWorkload:
+    """Node ``i`` of a tree takes its ``latency`` and draws IDLE_W + 5 i watts meanwhile."""
+
+    def __init__(self, power: Power, broken: frozenset[int] = frozenset()) -> None:
+        self.power, self.broken = power, broken
+        self.runs: dict[int, int] = {}
+
+    def watts(self, node: int) -> float:
+        return IDLE_W + 5.0 * (node + 1)
+
+    def runner(self, target: Target, node: int, wanted: list[int]) -> Callable[[], None]:
+        assert node in wanted
+
+        def run() -> None:
+            if node in self.broken:
+                raise RuntimeError("out of memory")
+            self.power.set(self.watts(node))
+            time.sleep(0.004)
+            self.power.set(IDLE_W)
+            self.runs[node] = self.runs.get(node, 0) + 1
+
+        return run
+
+
+class DoubleMeter:
+    """Averages the power curve over each frame. ``clock``: its own clock as a function of the host's."""
+
+    def __init__(
+        self,
+        power: Power,
+        period_s: float = 0.01,
+        clock: Callable[[float], float] | None = None,
+        energy: bool = False,
+        noise_w: float = 0.05,
+    ) -> None:
+        self.power, self.period_s, self.clock, self.energy = power, period_s, clock, energy
+        self._random, self._noise = random.Random(5), noise_w
+        self._at, self._joules = time.monotonic(), power.joules()
+        self.silent = False
+        self.broken = False
+
+    @property
+    def info(self) -> MeterInfo:
+        kind = "energy" if self.energy else "power"
+        return MeterInfo("double", "double", kind, "wall", "simulated", self.period_s, 0.01, "real", {})
+
+    def __enter__(self) -> DoubleMeter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def read_new(self, timeout_s: float) -> list[Reading]:
+        due = self._at + self.period_s
+        time.sleep(max(0.0, min(due - time.monotonic(), timeout_s)))
+        if self.broken:
+            raise MeterError("double: unplugged")
+        if time.monotonic() < due:
+            return []
+        # One clock reading for both: a late thread makes a longer frame, not a wrong one.
+        joules, now = self.power.joules(), time.monotonic()
+        watts = (joules - self._joules) / (now - self._at) + self._random.gauss(0.0, self._noise)
+        self._at, self._joules = now, joules
+        if self.silent:
+            return []
+        meter_s = None if self.clock is None else self.clock(now)
+        return [Reading(time.monotonic_ns(), joules if self.energy else watts, meter_s)]
+
+    def counters(self) -> Mapping[str, int]:
+        return {"torn": 0}
+
+
+class DoubleSampler:
+    """Samples without CPU ticks, so that the machine's real load spoils no test."""
+
+    def __init__(self) -> None:
+        self._kept: list[Sample] = []
+
+    def start(self) -> None:
+        self.sample()
+
+    def stop(self) -> None:
+        pass
+
+    def sample(self) -> Sample:
+        self._kept.append(Sample(time.monotonic_ns(), None, None, None, 25.0))
+        return self._kept[-1]
+
+    def samples(self, start_ns: int = 0, end_ns: int | None = None) -> list[Sample]:
+        return [s for s in self._kept if s.host_time_ns >= start_ns]
+
+
+def double_tree(target: Target, leaves: int = 3) -> tuple[ModelTree, list[str | None]]:
+    """A root with leaves; leaf ``i`` is the same work in each model, the root is not."""
+    size = {"batch_size": float(target.batch_size), "seq_len": float(target.seq_len)}
+    nodes = [Node("", "Toy", "model", -1, features=dict(size))]
+    nodes += [
+        Node(f"l{i}", "Linear", "ml", 0, "Linear", features={**size, "flops": 1.0 + i, "mem_bytes": 0.1})
+        for i in range(leaves)
+    ]
+    header = {"model": target.model, "batch_size": target.batch_size, "seq_len": target.seq_len}
+    shape = f"{target.batch_size}x{target.seq_len}"
+    keys: list[str | None] = [f"{target.model}:{shape}", *(f"leaf{i}:{shape}" for i in range(leaves))]
+    return ModelTree(nodes, header), keys
+
+
+FAST = Protocol(
+    precision=0.05, window_s=0.06, max_window_s=0.2, settle_s=0.02, idle_s=0.02, warm_s=0.02, guard_s=0.02,
+    gate_timeout_s=0.2, standby_s=0.1, pulse_unit_s=0.03, pulse_every_s=5.0, min_rounds=2, max_rounds=3,
+    seed=3,
+)  # fmt: skip
+HEADER = {"hardware": "double", "boundary": "wall", "provenance": "simulated", "label_source": "double"}
+
+
+def double_plan(
+    models: int = 2, leaves: int = 3, protocol: Protocol = FAST, budget_s: float | None = None
+) -> Plan:
+    targets = [Target(f"toy{m}", 1, 8) for m in range(models)]
+    return make_plan(targets, lambda t: double_tree(t, leaves), protocol, (1e10, 1e9), budget_s)
+
+
+def run_campaign(
+    path: Path,
+    plan: Plan | None = None,
+    power: Power | None = None,
+    meter: DoubleMeter | None = None,
+    workload: DoubleWorkload | None = None,
+    sampler: Any = None,
+    stop_after_s: float | None = None,
+    report: Callable[..., None] = lambda *_: None,
+) -> Outcome:
+    """Make the campaign where there is none, and run it."""
+    power = power or Power()
+    with Journal(path) as journal:
+        if not journal.has_campaign:
+            start_journal(journal, plan or double_plan(), HEADER)
+        with meter or DoubleMeter(power) as opened:
+            campaign = Campaign(
+                journal,
+                opened,
+                sampler or DoubleSampler(),
+                DoubleDevice(power),
+                workload or DoubleWorkload(power),
+                report,
+                {},
+            )
+            return campaign.run(stop_after_s)
+
+
+if __name__ == "__main__":
+    outcome = run_campaign(Path(sys.argv[1]), double_plan(models=2, leaves=4))
+    sys.stdout.write("finished\n" if outcome.finished else "unfinished\n")
