@@ -63,8 +63,8 @@ class _Value(NamedTuple):
     flags: int
 
 
-def _too_large(node: Node) -> TreeError:
-    return TreeError("node %s: its features are too large to predict with" % node.name[:80])
+def _not_finite(node: Node) -> TreeError:
+    return TreeError("node %s: its features give no finite energy" % node.name[:80])
 
 
 def load_tree(path: str) -> ModelTree:
@@ -178,11 +178,11 @@ class Estimator:
             values = [_Value(*row) for row in self._graph.run(name, tree, features)]
         for node, value in zip(tree.nodes, values):
             if not value.high_j - value.low_j < math.inf:
-                raise _too_large(node)
+                raise _not_finite(node)
         return self._prediction(tree, name, values, flags, notes, features)
 
     def features(self, tree: ModelTree, live: Any = None) -> List[Dict[str, float]]:
-        """Per node its features: its own, then those of the tree's header; the root's also from ``live``."""
+        """Per node its own features, the tree's batch_size and seq_len, and what ``live`` saw of it."""
         head = tree.header
         batch, length = head["batch_size"], head["seq_len"]
         common = {}
@@ -191,8 +191,8 @@ class Estimator:
             common["input_size"] = float(batch) * length
         out = []
         for node in tree.nodes:
-            merged = dict(common)
-            merged.update(node.features)
+            merged = dict(node.features)
+            merged.update(common)
             out.append(merged)
         if live is not None:
             if hasattr(live, "nodes_of"):
@@ -280,7 +280,7 @@ class Estimator:
                     flags |= FELL_BACK
                     interval = self.tiers.get("static", tier).interval
         except (OverflowError, ValueError):
-            raise _too_large(node) from None
+            raise _not_finite(node) from None
         name = "fallback" if flags & UNCALIBRATED else node.primitive
         low, high = interval.factors(node.level, name, away)
         flags |= EXTRAPOLATES if away > 0.0 else 0
