@@ -26,7 +26,8 @@ MAX_DIGITS = 400
 #: Keys of a tree file beside ``format``, ``version`` and ``nodes``, with their defaults.
 HEADER = {
     "model": None, "batch_size": None, "seq_len": None, "phase": "forward", "past_len": 0,
-    "dtype": "float32", "attention": "eager", "cost_model": "analytic", "traced_by": None,
+    "dtype": "float32", "attention": "eager", "cost_model": "analytic", "weights": None,
+    "traced_by": None,
 }  # fmt: skip
 
 
