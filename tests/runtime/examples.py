@@ -34,25 +34,46 @@ def reading(pool: float) -> dict[str, Any]:
 
 def estimator(**changes: Any) -> dict[str, Any]:
     """Linear: 1 J + 0.5 J per 1e6 FLOP + 0.25 J per MiB; Softmax: bytes only; the rest: the fallback."""
-    interval = {"levels": {level: {"q": 0.1, "slope": 1.0} for level in LEVELS},
-                "primitives": {"fallback": {"q": 0.7, "slope": 0.0}}}  # fmt: skip
+    interval = {
+        "levels": {level: {"q": 0.1, "slope": 1.0} for level in LEVELS},
+        "primitives": {"fallback": {"q": 0.7, "slope": 0.0}},
+    }
     static = {
-        "columns": _COLUMNS, "leaf": {"Linear": _leaf(1.0, 0.5, 0.25), "Softmax": _leaf(0.0, 0.0, 1.0)},
-        "fallback": _leaf(0.1, 0.1, 0.1), "aggregation": None, "direct": {}, "rescale": {}, "interval": interval,
+        "columns": _COLUMNS,
+        "leaf": {"Linear": _leaf(1.0, 0.5, 0.25), "Softmax": _leaf(0.0, 0.0, 1.0)},
+        "fallback": _leaf(0.1, 0.1, 0.1),
+        "aggregation": None,
+        "direct": {},
+        "rescale": {},
+        "interval": interval,
         "ranges": {"Linear": {"flops": [1.0, 10.0]}},
-    }  # fmt: skip
+    }
     data: dict[str, Any] = {
-        "format": "irene-estimator", "version": 1, "hardware": "pc", "method": "best", "boundary": "wall",
-        "provenance": "measured", "label_source": "emonpi", "cost_model": "analytic", "attention": "eager",
-        "created_by": {}, "fingerprint": {}, "features": ["flops", "mem_bytes", "latency", "gpu_energy"],
-        "primitives": ["Linear", "Softmax"], "trained_on": {"models": ["m"], "trees": 1, "nodes": 5, "distinct": 5},
+        "format": "irene-estimator",
+        "version": 1,
+        "hardware": "pc",
+        "method": "best",
+        "boundary": "wall",
+        "provenance": "measured",
+        "label_source": "emonpi",
+        "cost_model": "analytic",
+        "attention": "eager",
+        "created_by": {},
+        "fingerprint": {},
+        "features": ["flops", "mem_bytes", "latency", "gpu_energy"],
+        "primitives": ["Linear", "Softmax"],
+        "trained_on": {"models": ["m"], "trees": 1, "nodes": 5, "distinct": 5},
         "tiers": {
             "static": static,
-            "live": {"base": "static", "direct": {"model": reading(1.0)}, "rescale": {"ml": 0.5, "module": 1.0}},
+            "live": {
+                "base": "static",
+                "direct": {"model": reading(1.0)},
+                "rescale": {"ml": 0.5, "module": 1.0},
+            },
             "profile": {"base": "static", "direct": {level: reading(0.5) for level in LEVELS}},
         },
         "evaluation": {"static": {"model-out": {"model": {"mape": 1.5, "coverage90": 0.9, "n": 5}}}},
-    }  # fmt: skip
+    }
     data.update(changes)
     return copy.deepcopy(data)
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+
+from irene_build.train import arithmetic
 from irene_runtime.errors import EstimatorError, InputError, TreeError
 from irene_runtime.model import Estimator
 from irene_runtime.tree import ModelTree, Node
-
-from irene_build.train import arithmetic
 from tests import strategies
 from tests.runtime.examples import estimator, reading, term, tree
 
@@ -74,8 +74,16 @@ def test_a_column_can_be_a_product_of_earlier_columns() -> None:
 
 def test_the_floor_holds_before_the_correction() -> None:
     columns = [{"feature": "flops", "map": "identity"}]
-    correction = {"columns": [0], "mean": [0.0], "scale": [1.0], "kernel": "poly", "degree": 1, "weights": [0.5],
-                  "bias": 0.1, "limit": 0.7}  # fmt: skip
+    correction = {
+        "columns": [0],
+        "mean": [0.0],
+        "scale": [1.0],
+        "kernel": "poly",
+        "degree": 1,
+        "weights": [0.5],
+        "bias": 0.1,
+        "limit": 0.7,
+    }
     leaf = {"terms": [term("x", [0], -1.0)], "floor": 2.0, "correction": correction}
     assert one_leaf(leaf, columns, flops=1.0) == 2.0 * math.exp(0.7 * math.tanh(0.6 / 0.7))
     assert one_leaf({**leaf, "floor": None}, columns, flops=1.0) < 0.0
@@ -84,8 +92,17 @@ def test_the_floor_holds_before_the_correction() -> None:
 @pytest.mark.parametrize("kernel", ["matern32", "rbf"])
 def test_kernel_corrections(kernel: str) -> None:
     columns = [{"feature": "flops", "map": "identity"}, {"feature": "rows", "map": "identity"}]
-    correction = {"columns": [0, 1], "mean": [1.0, 0.0], "scale": [2.0, 1.0], "kernel": kernel, "length": [0.5, 3.0],
-                  "centers": [[0.0, 1.0], [1.0, -1.0]], "weights": [0.3, -0.2], "bias": 0.05, "limit": 10.0}  # fmt: skip
+    correction = {
+        "columns": [0, 1],
+        "mean": [1.0, 0.0],
+        "scale": [2.0, 1.0],
+        "kernel": kernel,
+        "length": [0.5, 3.0],
+        "centers": [[0.0, 1.0], [1.0, -1.0]],
+        "weights": [0.3, -0.2],
+        "bias": 0.05,
+        "limit": 10.0,
+    }
     value = 0.05
     for weight, (a, b) in zip([0.3, -0.2], [[0.0, 1.0], [1.0, -1.0]], strict=True):
         d = math.hypot(((4.0 - 1.0) / 2.0 - a) / 0.5, (2.0 - b) / 3.0)
@@ -104,9 +121,14 @@ def test_alpha_is_equation_3_with_all_monomials_in_order() -> None:
     data = estimator()
     weights = [0.1, 0.2, 0.3, 0.4, 0.5]  # a, b, aa, ab, bb
     data["tiers"]["static"]["aggregation"] = {
-        "columns": [0, 1], "mean": [1.0, 2.0], "scale": [10.0, 20.0], "degree": 2, "weights": weights, "bias": 0.05,
+        "columns": [0, 1],
+        "mean": [1.0, 2.0],
+        "scale": [10.0, 20.0],
+        "degree": 2,
+        "weights": weights,
+        "bias": 0.05,
         "tau": 2.0,
-    }  # fmt: skip
+    }
 
     def alpha(flops: float, mem_bytes: float) -> float:
         a, b = (flops - 1.0) / 10.0, (mem_bytes - 2.0) / 20.0
@@ -124,9 +146,17 @@ def test_alpha_is_equation_3_with_all_monomials_in_order() -> None:
 def test_a_level_can_have_a_correction() -> None:
     data = estimator()
     data["tiers"]["static"]["correction"] = {
-        "module": {"columns": [0], "mean": [0.0], "scale": [4.0], "kernel": "poly", "degree": 1, "weights": [0.2],
-                   "bias": 0.0, "limit": 1.0}
-    }  # fmt: skip
+        "module": {
+            "columns": [0],
+            "mean": [0.0],
+            "scale": [4.0],
+            "kernel": "poly",
+            "degree": 1,
+            "weights": [0.2],
+            "bias": 0.0,
+            "limit": 1.0,
+        }
+    }
     p = Estimator(data).predict(tree())
     assert p["block"].energy_j == pytest.approx(12.0 * math.exp(math.tanh(0.2)), rel=1e-15)
     assert p.energy_j == p["block"].energy_j + 3.0
@@ -330,8 +360,14 @@ def test_wrong_estimators(change: dict[str, Any], message: str) -> None:
 def test_polynomials_check_their_weights() -> None:
     data = estimator()
     data["tiers"]["static"]["aggregation"] = {
-        "columns": [0, 1], "mean": [0.0, 0.0], "scale": [1.0, 1.0], "degree": 2, "weights": [1.0], "bias": 0.0, "tau": 2.0
-    }  # fmt: skip
+        "columns": [0, 1],
+        "mean": [0.0, 0.0],
+        "scale": [1.0, 1.0],
+        "degree": 2,
+        "weights": [1.0],
+        "bias": 0.0,
+        "tau": 2.0,
+    }
     with pytest.raises(EstimatorError, match="2 columns wants 5 weights, not 1"):
         Estimator(data)
 
