@@ -11,9 +11,8 @@ from typing import Any
 DOMAIN = "irene"
 OPSET = 18
 
-#: Logarithms see nothing smaller, and an interval is never wider (as `irene_runtime.equations`).
+#: Logarithms see nothing smaller (as in `irene_runtime.equations`).
 TINY = 1e-9
-WIDEST = 16.0
 #: Depth is found by doubling, so this many rounds reach any depth that an int64 can count to.
 _ROUNDS = 40
 
@@ -92,18 +91,23 @@ _FUNCTIONS = {
             z = Div(centred, s)
         }""",
     ),
-    "Linear": (
-        "Equation 1: sum over terms of weight * (product - mean) / scale, at least the floor.",
+    "Weigh": (
+        "Sum over terms of weight * z, with the weights of the row's primitive (or level).",
         """
-        Linear (product, row, mean, scale, weight, floor) => (joules) {
-            z = irene.Standardise(product, row, mean, scale)
+        Weigh (z, row, weight) => (total) {
             w = Gather <axis = 0>(weight, row)
             terms = Mul(z, w)
             axis = Constant <value = int64[1] {1}>()
-            linear = ReduceSum <keepdims = 0>(terms, axis)
+            total = ReduceSum <keepdims = 0>(terms, axis)
+        }""",
+    ),
+    "AtLeast": (
+        "Not below the floor of the row's primitive; NaN stays NaN.",
+        """
+        AtLeast (joules, row, floor) => (raised) {
             least = Gather <axis = 0>(floor, row)
-            below = Less(linear, least)
-            joules = Where(below, least, linear)
+            below = Less(joules, least)
+            raised = Where(below, least, joules)
         }""",
     ),
     "SquareDistance": (
@@ -141,18 +145,6 @@ _FUNCTIONS = {
             k = Exp(exponent)
         }""",
     ),
-    "Weighted": (
-        "bias + sum over j of weight_j * value_j, with the weights and bias of the row's primitive.",
-        """
-        Weighted (value, row, weight, bias) => (total) {
-            w = Gather <axis = 0>(weight, row)
-            b = Gather <axis = 0>(bias, row)
-            parts = Mul(value, w)
-            axis = Constant <value = int64[1] {1}>()
-            inner = ReduceSum <keepdims = 0>(parts, axis)
-            total = Add(inner, b)
-        }""",
-    ),
     "Correct": (
         "energy * exp(limit * tanh(correction / limit)): a smooth factor that is bounded.",
         """
@@ -165,14 +157,23 @@ _FUNCTIONS = {
             corrected = Mul(energy, factor)
         }""",
     ),
-    "Raise": (
-        "One step of a polynomial as nested products: sum over the last axis of z_j * (higher_ij + lower_ij).",
+    "Products": (
+        "Products of two rows of a table that has one column a node: the next degree of a polynomial.",
         """
-        Raise (z, higher, lower) => (out) {
-            last = Constant <value = int64[1] {-1}>()
-            inner = Add(higher, lower)
+        Products (left, right, left_rows, right_rows) => (product) {
+            a = Gather <axis = 0>(left, left_rows)
+            b = Gather <axis = 0>(right, right_rows)
+            product = Mul(a, b)
+        }""",
+    ),
+    "Form": (
+        "sum_k z_k (sum_m weight_km monomial_m): a polynomial as a bilinear form, z with a last row of ones.",
+        """
+        Form (z, monomials, weight) => (value) {
+            inner = MatMul(weight, monomials)
             parts = Mul(inner, z)
-            out = ReduceSum <keepdims = 0>(parts, last)
+            first = Constant <value = int64[1] {0}>()
+            value = ReduceSum <keepdims = 0>(parts, first)
         }""",
     ),
     "Alpha": (
@@ -190,51 +191,39 @@ _FUNCTIONS = {
     ),
     "Family": (
         "Where every node stands: the node above it (itself at a root), whether it has children, and whether the "
-        "row makes sense: parents come before children, levels are 0 ml, 1 module, 2 model.",
+        "row makes sense: parents come before children, levels are 0 ml, 1 module, 2 model. `kind` is its row in "
+        "the tables: unknown primitive, the primitives, unknown primitive, module, model, and both without children.",
         """
-        Family (parent, level) => (up, step, leaf, sound) {
+        Family (primitive, parent, level, listed) => (up, step, leaf, sound, kind) {
             zero = Constant <value = int64 {0}>()
             one = Constant <value = int64 {1}>()
-            none = Constant <value = int64 {-1}>()
             two = Constant <value = int64 {2}>()
+            none = Constant <value = int64 {-1}>()
             first = Constant <value = int64[1] {0}>()
             shape = Shape(parent)
             count = Squeeze(shape, first)
             index = Range(zero, count, one)
             earlier = Less(parent, index)
-            at_least = GreaterOrEqual(parent, none)
-            parent_sound = And(earlier, at_least)
-            level_up = GreaterOrEqual(level, zero)
-            level_down = LessOrEqual(level, two)
-            level_sound = And(level_up, level_down)
-            sound = And(parent_sound, level_sound)
+            held_parent = Max(parent, none)
+            parent_sound = Equal(held_parent, parent)
+            held = Clip(level, zero, two)
+            level_sound = Equal(held, level)
+            one_sound = And(parent_sound, level_sound)
+            sound = And(one_sound, earlier)
             below = GreaterOrEqual(parent, zero)
             counts = And(below, earlier)
             up = Where(counts, parent, index)
-            step = Where(counts, one, zero)
+            step = Cast <to = 7>(counts)
             nothing = Sub(step, step)
             children = ScatterElements <axis = 0, reduction = "add">(nothing, up, step)
             leaf = Equal(children, zero)
-        }""",
-    ),
-    "Kind": (
-        "Which row of the tables a node takes. `row`: its primitive's number, or the last for an unknown one. "
-        "`kind`: that at level ml, else a row for its level, another one if it has no children.",
-        """
-        Kind (primitive, level, leaf, unknown) => (row, kind) {
-            zero = Constant <value = int64 {0}>()
-            two = Constant <value = int64 {2}>()
-            not_negative = GreaterOrEqual(primitive, zero)
-            listed = Less(primitive, unknown)
-            known = And(not_negative, listed)
-            is_ml = Equal(level, zero)
-            calibrated = And(known, is_ml)
-            row = Where(calibrated, primitive, unknown)
-            low = Max(level, zero)
-            held = Min(low, two)
-            base = Add(unknown, held)
-            childless = Where(leaf, two, zero)
-            inner = Add(base, childless)
+            beyond = Add(listed, one)
+            held_primitive = Clip(primitive, none, listed)
+            row = Add(held_primitive, one)
+            childless = Add(beyond, two)
+            base = Where(leaf, childless, beyond)
+            inner = Add(base, held)
+            is_ml = Equal(held, zero)
             kind = Where(is_ml, row, inner)
         }""",
     ),
@@ -257,25 +246,21 @@ _FUNCTIONS = {
         }}""",
     ),
     "Aggregate": (
-        "A(n) = sum over children c of alpha(c) A(c), deepest level first: one round of the loop is one depth "
-        "of the whole forest. `own` holds the leaves' joules and 0 above them.",
+        "A(n) = sum over children c of alpha(c) A(c), deepest level first: one round of the loop is one depth of the "
+        "whole forest. `own` holds the leaves' joules and 0 above them.",
         """
         Aggregate (own, alpha, depth, up) => (total) {
-            deepest = ReduceMax <keepdims = 0>(depth)
             yes = Constant <value = bool {1}>()
+            nothing = Constant <value = double {0.0}>()
+            deepest = ReduceMax <keepdims = 0>(depth)
+            turn = Sub(deepest, depth)
             total = Loop (deepest, yes, own) <body = one_depth
                 (int64 round, bool go, double[N] sums) => (bool more, double[N] sums_out) {
                 more = Identity(go)
-                here = Sub(deepest, round)
-                at_depth = Equal(depth, here)
-                found = NonZero(at_depth)
-                first = Constant <value = int64[1] {0}>()
-                nodes = Squeeze(found, first)
-                energy = Gather <axis = 0>(sums, nodes)
-                factor = Gather <axis = 0>(alpha, nodes)
-                parents = Gather <axis = 0>(up, nodes)
-                given = Mul(factor, energy)
-                sums_out = ScatterElements <axis = 0, reduction = "add">(sums, parents, given)
+                now = Equal(turn, round)
+                share = Mul(alpha, sums)
+                given = Where(now, share, nothing)
+                sums_out = ScatterElements <axis = 0, reduction = "add">(sums, up, given)
             }>
         }""",
     ),
@@ -303,27 +288,19 @@ _FUNCTIONS = {
         "parent the pooled value.",
         """
         AggregatePooled (own, alpha, correction, depth, up, reading, reads, omega) => (total) {
-            deepest = ReduceMax <keepdims = 0>(depth)
             yes = Constant <value = bool {1}>()
+            nothing = Constant <value = double {0.0}>()
+            deepest = ReduceMax <keepdims = 0>(depth)
+            turn = Sub(deepest, depth)
             total = Loop (deepest, yes, own) <body = one_depth
                 (int64 round, bool go, double[N] sums) => (bool more, double[N] sums_out) {
                 more = Identity(go)
-                here = Sub(deepest, round)
-                at_depth = Equal(depth, here)
-                found = NonZero(at_depth)
-                first = Constant <value = int64[1] {0}>()
-                nodes = Squeeze(found, first)
-                raw = Gather <axis = 0>(sums, nodes)
-                factor = Gather <axis = 0>(correction, nodes)
-                energy = Mul(raw, factor)
-                seen = Gather <axis = 0>(reading, nodes)
-                read = Gather <axis = 0>(reads, nodes)
-                share = Gather <axis = 0>(omega, nodes)
-                pooled = irene.Pool(energy, seen, read, share)
-                weight = Gather <axis = 0>(alpha, nodes)
-                parents = Gather <axis = 0>(up, nodes)
-                given = Mul(weight, pooled)
-                sums_out = ScatterElements <axis = 0, reduction = "add">(sums, parents, given)
+                now = Equal(turn, round)
+                energy = Mul(sums, correction)
+                pooled = irene.Pool(energy, reading, reads, omega)
+                share = Mul(alpha, pooled)
+                given = Where(now, share, nothing)
+                sums_out = ScatterElements <axis = 0, reduction = "add">(sums, up, given)
             }>
         }""",
     ),
@@ -354,11 +331,10 @@ _FUNCTIONS = {
         "How far a node lies outside the calibrated ranges: the sum of ln(ratio to the nearer end), 0 inside. "
         "Absent features are skipped.",
         """
-        Away (known, kind, features, low, high) => (away) {
+        Away (raw, kind, low, high) => (away) {
             tiny = Constant <value = double {1e-9}>()
             one = Constant <value = double {1.0}>()
             axis = Constant <value = int64[1] {1}>()
-            raw = Gather <axis = 1>(known, features)
             small = Less(raw, tiny)
             x = Where(small, tiny, raw)
             bottom = Gather <axis = 0>(low, kind)

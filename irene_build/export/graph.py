@@ -18,10 +18,9 @@ from irene_build.export.tables import (
     KernelTable,
     LinearTable,
     kernel_tables,
-    kind_table,
-    leaf_rows,
+    kinds,
     linear_table,
-    polynomial_tensors,
+    polynomial,
     resolved,
 )
 from irene_runtime.features import FEATURES, MODEL_FEATURES
@@ -106,15 +105,16 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     known = main.call(
         "Known", ["features", main.table("absent", np.array(absent), "what an absent feature stands for")], "known"
     )[0]
-    up, step, leaf, sound = main.call("Family", ["parent", "level"], "up", "step", "leaf", "sound")
-    unknown = main.table("unknown", np.array(len(primitives)), "the row of unknown primitives")
-    row, kind = main.call("Kind", ["primitive", "level", "leaf", unknown], "row", "kind")
+    listed = main.table("listed", np.array(len(primitives)), "how many primitives have a number")
+    up, step, leaf, sound, kind = main.call(
+        "Family", ["primitive", "parent", "level", listed], "up", "step", "leaf", "sound", "kind"
+    )
     depth, root = main.call("Depth", [up, step], "depth", "root")
     leaves = main.op("Squeeze", [main.op("NonZero", [leaf], "leaf_found"), main.table("axis_0", np.array([0]))], "leaves")
-    leaf_row = main.op("Gather", [row, leaves], "leaf_row", axis=0)
+    leaf_kind = main.op("Gather", [kind, leaves], "leaf_kind", axis=0)
     shared = {
-        "known": known, "up": up, "leaf": leaf, "sound": sound, "row": row, "kind": kind, "depth": depth,
-        "root": root, "leaves": leaves, "leaf_row": leaf_row, "parent": "parent", "level": "level",
+        "known": known, "up": up, "leaf": leaf, "sound": sound, "kind": kind, "depth": depth,
+        "root": root, "leaves": leaves, "leaf_kind": leaf_kind,
     }  # fmt: skip
     graph: Any = None
     branches = {}
@@ -202,6 +202,7 @@ class _Branch:
         self.tier = resolved(estimator, name)
         self.build = _Builder(f"{name}.")
         self.columns_plan = Columns(self.tier["columns"], estimator["features"])
+        self.kinds = kinds(estimator, self.tier)
         self._write()
 
     def graph(self) -> Any:
@@ -268,36 +269,54 @@ class _Branch:
             columns = build.op("Concat", [columns, x], "columns", axis=1)
         return columns
 
-    def _factors(self, stem: str, columns: str, rows: str, factors: Sequence[np.ndarray]) -> str:
+    def _pick(self, stem: str, columns: str, positions: np.ndarray) -> str:
+        """Columns that are the same in every row; a slice where they stand side by side."""
         build = self.build
-        values = [
-            build.call("Factor", [columns, rows, build.table(f"{stem}.factor", table, "columns per row")], f"{stem}.x")[0]
-            for table in factors
-        ]
+        first, count = int(positions[0]), len(positions)
+        if np.array_equal(positions, np.arange(first, first + count)):
+            ends = [build.table(f"{stem}.{k}", np.array([v])) for k, v in (("from", first), ("to", first + count), ("axis", 1))]
+            return build.op("Slice", [columns, *ends], f"{stem}.x")
+        return build.op("Gather", [columns, build.table(f"{stem}.columns", positions)], f"{stem}.x", axis=1)
+
+    def _factors(self, stem: str, columns: str, rows: str, factors: Sequence[np.ndarray]) -> str:
+        """The product of the columns that every table names for a row's kind."""
+        build = self.build
+        values = []
+        for table in factors:
+            if (table == table[0]).all():
+                values.append(self._pick(stem, columns, table[0]))
+            else:
+                picks = build.table(f"{stem}.factor", table, "columns, a row per kind")
+                values.append(build.call("Factor", [columns, rows, picks], f"{stem}.x")[0])
         product = values[0]
         for other in values[1:]:
             product = build.op("Mul", [product, other], f"{stem}.product")
         return product
 
     def _linear(self, stem: str, columns: str, rows: str, table: LinearTable, doc: str) -> str:
+        """Equation 1; steps that would change nothing (mean 0 and scale 1, no floor) are left out."""
         build = self.build
-        product = self._factors(stem, columns, rows, table.factors)
-        inputs = [
-            build.table(f"{stem}.{key}", getattr(table, key), f"{key} of every term, a row per primitive or level")
-            for key in ("mean", "scale", "weight", "floor")
-        ]
-        return build.call("Linear", [product, rows, *inputs], f"{stem}.linear", doc=doc)[0]
+        z = self._factors(stem, columns, rows, table.factors)
+        if table.mean.any() or (table.scale != 1.0).any():
+            mean, scale = build.table(f"{stem}.mean", table.mean), build.table(f"{stem}.scale", table.scale)
+            z = build.call("Standardise", [z, rows, mean, scale], f"{stem}.z")[0]
+        weight = build.table(f"{stem}.weight", table.weight, "joules per term, a row per kind")
+        joules = build.call("Weigh", [z, rows, weight], f"{stem}.linear", doc=doc)[0]
+        if np.isfinite(table.floor).any():
+            joules = build.call("AtLeast", [joules, rows, build.table(f"{stem}.floor", table.floor)], f"{stem}.raised")[0]
+        return joules
 
     def _leaves(self, columns: str) -> str:
         """Equation 1 for the leaves alone: float64 [leaves], joules."""
         build, shared = self.build, self.shared
-        rows, _ = leaf_rows(self.estimator, self.tier)
         at = build.op("Gather", [columns, shared["leaves"]], "leaf.columns", axis=0)
+        # Nodes with children never reach these rows; they repeat the first so that equal rows are seen as such.
+        rows = [row or self.kinds.leaves[0] for row in self.kinds.leaves]
         joules = self._linear(
-            "leaf", at, shared["leaf_row"], linear_table(rows, self.columns_plan), "equation 1: one row per leaf"
+            "leaf", at, shared["leaf_kind"], linear_table(rows, self.columns_plan), "equation 1, one row a leaf"
         )
-        tables = kernel_tables([row.get("correction") for row in rows], self.columns_plan)
-        return self._corrected("leaf", at, shared["leaf_row"], joules, tables)
+        tables = kernel_tables([(row or {}).get("correction") for row in self.kinds.leaves], self.columns_plan)
+        return self._corrected("leaf", at, shared["leaf_kind"], joules, tables)
 
     def _corrected(self, stem: str, columns: str, rows: str, joules: str, tables: Sequence[KernelTable]) -> str:
         """joules * exp(limit tanh(correction / limit)) in the rows that have a correction."""
@@ -342,7 +361,9 @@ class _Branch:
                 )[0]  # fmt: skip
             values = build.call("Matern32" if table.kernel == "matern32" else "Gaussian", [square], f"{stem}.k")[0]
         weight, bias = build.table(f"{stem}.weight", table.weight), build.table(f"{stem}.bias", table.bias)
-        total = build.call("Weighted", [values, rows, weight, bias], f"{stem}.correction")[0]
+        total = build.call("Weigh", [values, rows, weight], f"{stem}.weighted")[0]
+        base = build.op("Gather", [bias, rows], f"{stem}.base", axis=0)
+        total = build.op("Add", [total, base], f"{stem}.correction")
         limit = build.table(f"{stem}.limit", table.limit)
         return build.call("Correct", [joules, rows, total, limit], f"{stem}.corrected")[0]
 
@@ -352,39 +373,37 @@ class _Branch:
         if not corrections:
             return None
         build = self.build
-        tables = kernel_tables([corrections.get(level) for level in LEVELS] + [None], self.columns_plan)
+        inner = len(self.kinds.leaves) - 4
+        by_kind = {inner - 1 + LEVELS.index(level): data for level, data in corrections.items() if level != "ml"}
+        tables = kernel_tables([by_kind.get(k) for k in range(len(self.kinds.leaves))], self.columns_plan)
         ones = build.op("Expand", [one, shape], "level.ones")
-        leaf_level = build.table("level.leaf", np.array(len(LEVELS)), "leaves have no level correction")
-        rows = build.op("Where", [self.shared["leaf"], leaf_level, "level"], "level.rows")
-        return self._corrected("level", columns, rows, ones, tables)
+        return self._corrected("level", columns, self.shared["kind"], ones, tables)
 
     def _alpha(self, columns: str, one: str, shape: str) -> str:
         build, data = self.build, self.tier.get("aggregation")
         if data is None:
             return build.op("Expand", [one, shape], "alpha")
-        picks = np.array(self.columns_plan.picks(data["columns"]), dtype=np.int64)
-        x = build.op("Gather", [columns, build.table("alpha.columns", picks)], "alpha.x", axis=1)
-        centred = build.op("Sub", [x, build.table("alpha.mean", np.array(data["mean"], dtype=np.float64))], "alpha.centred")
-        z = build.op("Div", [centred, build.table("alpha.scale", np.array(data["scale"], dtype=np.float64))], "alpha.z")
-        value = self._polynomial(z, polynomial_tensors(data["weights"], len(picks), int(data["degree"])))
-        value = build.op("Add", [value, build.table("alpha.bias", np.array(float(data["bias"])))], "alpha.polynomial")
+        plan = self.columns_plan
+        picks = np.array([*plan.picks(data["columns"]), plan.ones], dtype=np.int64)
+        x = self._pick("alpha", columns, picks)
+        mean, scale = np.array([*data["mean"], 0.0]), np.array([*data["scale"], 1.0])
+        centred = build.op("Sub", [x, build.table("alpha.mean", mean)], "alpha.centred")
+        rows = build.op("Div", [centred, build.table("alpha.scale", scale)], "alpha.standardised")
+        z = build.op("Transpose", [rows], "alpha.z", perm=[1, 0])
+        form = polynomial(data["weights"], float(data["bias"]), len(picks) - 1, int(data["degree"]))
+        weight = build.table("alpha.weight", form.weight, "of the last factor and the monomial of the others")
+        if int(data["degree"]) == 1:
+            parts = build.op("Mul", [weight, z], "alpha.parts")
+            first = build.table("alpha.axis", np.array([0]))
+            value = build.op("ReduceSum", [parts, first], "alpha.polynomial", keepdims=0)
+        else:
+            monomials = z
+            for left, right in form.steps:
+                sides = [build.table("alpha.left", left), build.table("alpha.right", right)]
+                monomials = build.call("Products", [monomials, z, *sides], "alpha.monomials")[0]
+            value = build.call("Form", [z, monomials, weight], "alpha.polynomial")[0]
         tau = build.table("alpha.tau", np.array(float(data["tau"])))
         return build.call("Alpha", [value, tau, "parent"], "alpha")[0]
-
-    def _polynomial(self, z: str, tensors: Sequence[np.ndarray]) -> str:
-        """sum_i z_i (w_i + sum_j z_j (w_ij + ...)): one matrix product for the highest degree, then sums."""
-        build = self.build
-        n, degree = tensors[0].shape[0], len(tensors)
-        matrix = tensors[-1].reshape(-1, n).T if degree > 1 else tensors[0]
-        inner = build.op("MatMul", [z, build.table(f"alpha.weights.{degree}", matrix)], "alpha.inner")
-        for lower in range(degree - 1, 0, -1):
-            shape = build.table("alpha.shape", np.array([-1] + [n] * lower))
-            shaped = build.op("Reshape", [inner, shape], "alpha.shaped") if lower > 1 else inner
-            around = build.table("alpha.z_shape", np.array([-1] + [1] * (lower - 1) + [n]))
-            z_shaped = build.op("Reshape", [z, around], "alpha.z_shaped") if lower > 1 else z
-            weights = build.table(f"alpha.weights.{lower}", tensors[lower - 1])
-            inner = build.call("Raise", [z_shaped, shaped, weights], "alpha.raised")[0]
-        return inner
 
     def _reading(self, columns: str) -> tuple[str, str, str, str]:
         """DIRECT: the reading of every node, where there is one, its weight, and where it is missing."""
@@ -405,41 +424,35 @@ class _Branch:
     def _interval(self, energy: str, missing: str | None) -> str:
         """Writes low and high; gives how far every node is outside the ranges."""
         build, kind = self.build, self.shared["kind"]
-        own = kind_table(self.estimator, self.tier)
+        own = self.kinds
         if len(own.features):
-            away = build.call(
-                "Away",
-                [self.shared["known"], kind, build.table("ranges.features", own.features),
-                 build.table("ranges.low", own.low, "a row per kind of node"), build.table("ranges.high", own.high)],
-                "away",
-            )[0]  # fmt: skip
+            x = self._pick("ranges", self.shared["known"], own.features)
+            ends = [build.table("ranges.low", own.low, "a row per kind"), build.table("ranges.high", own.high)]
+            away = build.call("Away", [x, kind, *ends], "away")[0]
         else:
-            away = build.op("Expand", [build.table("nowhere", np.array(0.0)), build.op("Shape", ["parent"], "size")], "away")
-        half = self._half(own.q, own.slope, away, "interval")
+            size = build.op("Shape", ["parent"], "size")
+            away = build.op("Expand", [build.table("nowhere", np.array(0.0)), size], "away")
+        half = self._half(self.tier["interval"], away, "interval")
         if missing is not None and self.name != "static" and "static" in self.estimator["tiers"]:
-            other = kind_table(self.estimator, self.tier, resolved(self.estimator, "static")["interval"])
-            unread = self._half(other.q, other.slope, away, "interval.static")
+            unread = self._half(resolved(self.estimator, "static")["interval"], away, "interval.static")
             half = build.op("Where", [missing, unread, half], "interval.chosen")
         build.call("Ends", [energy, half], "low", "high")
         return away
 
-    def _half(self, q: np.ndarray, slope: np.ndarray, away: str, stem: str) -> str:
+    def _half(self, interval: Mapping[str, Any], away: str, stem: str) -> str:
         build = self.build
-        tables = [build.table(f"{stem}.q", q, "a row per kind of node"), build.table(f"{stem}.slope", slope)]
+        q, slope = self.kinds.widths(interval)
+        tables = [build.table(f"{stem}.q", q, "a row per kind"), build.table(f"{stem}.slope", slope)]
         return build.call("HalfWidth", [away, self.shared["kind"], *tables], f"{stem}.half")[0]
 
     def _flags(self, away: str, missing: str | None) -> None:
         build = self.build
-        _, uncalibrated = leaf_rows(self.estimator, self.tier)
-        outside = build.op("Greater", [away, build.table("inside", np.array(0.0))], "outside")
-        marks = build.table("leaf.flag", np.where(uncalibrated, 2, 0), "2 where a primitive was never calibrated")
-        mark = build.op("Gather", [marks, self.shared["row"]], "leaf.mark", axis=0)
-        none = build.table("none", np.array(8 if self.estimator["provenance"] == "simulated" else 0))
-        mark = build.op("Where", [self.shared["leaf"], mark, build.table("inner", np.array(0))], "uncalibrated")
-        flags = build.op("Add", [mark, none], "flags.base")
-        for condition, bit in ((outside, 1), (missing, 4)):
-            if condition is not None:
-                value = build.table(f"flag.{bit}", np.array(bit))
-                empty = build.table(f"flag.{bit}.not", np.array(0))
-                flags = build.op("Add", [flags, build.op("Where", [condition, value, empty], f"flag.{bit}.set")], "flags.sum")
-        build.op("Identity", [flags], "flags")
+        simulated = 8 if self.estimator["provenance"] == "simulated" else 0
+        marks = build.table("flag.kind", self.kinds.flag + simulated, "2 never calibrated, 8 simulated; a row per kind")
+        flags = build.op("Gather", [marks, self.shared["kind"]], "flag.base", axis=0)
+        if missing is not None:
+            silent = build.op("Cast", [missing], "flag.silent", to=7)
+            four = build.op("Mul", [silent, build.table("flag.4", np.array(4))], "flag.fell_back")
+            flags = build.op("Add", [flags, four], "flag.with_4")
+        outside = build.op("Greater", [away, build.table("flag.inside", np.array(0.0))], "flag.outside")
+        build.op("Add", [flags, build.op("Cast", [outside], "flag.1", to=7)], "flags")

@@ -206,65 +206,84 @@ def exponents(columns: int, degree: int) -> list[tuple[int, ...]]:
     return [c for d in range(1, degree + 1) for c in combinations_with_replacement(range(columns), d)]
 
 
-def polynomial_tensors(weights: Sequence[float], columns: int, degree: int) -> list[np.ndarray]:
-    """Per degree d the weights as float64[columns] * d, non-zero where the indices ascend."""
+@dataclass
+class Polynomial:
+    """A polynomial as ``sum_k z_k (sum_m weight[k, m] * monomial_m)``, z with a last entry of 1.
+
+    ``steps``: one pair of int64 arrays a degree from 2 to degree - 1: which monomials so far and which z make the next
+    ones. ``weight``: float64[columns + 1, monomials] (one monomial, the constant 1, at degree 1).
+    """
+
+    steps: list[tuple[np.ndarray, np.ndarray]]
+    weight: np.ndarray
+
+
+def polynomial(weights: Sequence[float], bias: float, columns: int, degree: int) -> Polynomial:
+    """Weights in the order of FORMAT.md, arranged so that degree - 1 factors are shared by one matrix product."""
     monomials = exponents(columns, degree)
     if len(monomials) != len(weights):
         raise EstimatorError(f"a polynomial of {columns} columns needs {len(monomials)} weights, not {len(weights)}")
-    if columns**degree > 2_000_000:
-        raise EstimatorError(f"a polynomial of {columns} columns and degree {degree} is too large for the graph")
-    tensors = [np.zeros((columns,) * d) for d in range(1, degree + 1)]
-    for monomial, weight in zip(monomials, weights, strict=True):
-        tensors[len(monomial) - 1][monomial] = weight
-    return tensors
+    ones = columns
+    longest: list[tuple[int, ...]] = [(k,) for k in range(columns + 1)] if degree > 1 else [()]
+    steps = []
+    for _ in range(degree - 2):
+        where = {monomial: index for index, monomial in enumerate(longest)}
+        longest = [(*m, k) for m in longest for k in range(m[-1], columns + 1)]
+        steps.append((np.array([where[m[:-1]] for m in longest]), np.array([m[-1] for m in longest])))
+    where = {monomial: index for index, monomial in enumerate(longest)}
+    weight = np.zeros((columns + 1, len(longest)))
+    for monomial, value in [*zip(monomials, weights, strict=True), ((), bias)]:
+        full = (*monomial, *[ones] * (degree - len(monomial)))
+        weight[full[-1], where[full[:-1]]] = value
+    return Polynomial(steps, weight)
 
 
 @dataclass
-class KindTable:
-    """Per kind of node (primitives, unknown, module, model, childless module, childless model).
+class Kinds:
+    """What a tier holds for every kind of node, one row each: unknown primitive, the primitives, unknown primitive,
+    module, model, module and model without children.
 
-    ``features``: the raw features that have a range anywhere, as positions. ``low``, ``high``:
-    float64[kinds, features], 0 and infinity where there is none. ``q``, ``slope``: float64[kinds].
+    ``leaves``: the leaf that the kind takes, None for nodes with children. ``flag``: int64[kinds], 2 where it was
+    never calibrated. ``features``: positions of the raw features that have a range anywhere. ``low``, ``high``:
+    float64[kinds, features], 0 and infinity where there is none.
     """
 
+    leaves: list[Mapping[str, Any] | None]
+    flag: np.ndarray
     features: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    q: np.ndarray
-    slope: np.ndarray
+    _levels: list[str]
+    _keys: list[str | None]
+
+    def widths(self, interval: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """q and slope of every kind, float64[kinds] each."""
+        own = interval.get("primitives", {})
+        entries = [own.get(k, interval["levels"][level]) for k, level in zip(self._keys, self._levels, strict=True)]
+        return np.array([float(e["q"]) for e in entries]), np.array([float(e.get("slope", 0.0)) for e in entries])
 
 
-def kind_table(
-    estimator: Mapping[str, Any], tier: Mapping[str, Any], interval: Mapping[str, Any] | None = None
-) -> KindTable:
-    """Ranges and interval widths of a (resolved) tier, by kind of node; ``interval`` of another tier if given."""
+def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
+    """Stack what a (resolved) tier says about primitives and levels."""
     primitives, features = list(estimator["primitives"]), list(estimator["features"])
-    ranges, stand_in = tier.get("ranges", {}), tier.get("stand_in", {})
-    kinds: list[str | None] = [*primitives, None, "module", "model", "module", "model"]
+    leaf, stand_in = tier["leaf"], tier.get("stand_in", {})
+    ranges = tier.get("ranges", {})
+    names: list[str | None] = [None, *primitives, None, "module", "model", "module", "model"]
+    levels = [LEVELS[0]] * (len(primitives) + 2) + ["module", "model"] * 2
+    leaves: list[Mapping[str, Any] | None] = []
+    keys: list[str | None] = []
     named = sorted({f for r in ranges.values() for f in r}, key=features.index)
-    low, high = np.zeros((len(kinds), len(named))), np.full((len(kinds), len(named)), np.inf)
-    for row, kind in enumerate(kinds):
-        chosen = ranges.get(kind)
+    low, high = np.zeros((len(names), len(named))), np.full((len(names), len(named)), np.inf)
+    for row, (name, level) in enumerate(zip(names, levels, strict=True)):
+        inner = len(primitives) + 2 <= row < len(primitives) + 4
+        calibrated = level == LEVELS[0] and name in leaf
+        leaves.append(None if inner else leaf.get(name) or leaf.get(stand_in.get(name)) or tier["fallback"])
+        keys.append(None if inner else name if calibrated else "fallback")
+        chosen = ranges.get(name)
         if chosen is None:
-            chosen = ranges.get(stand_in.get(kind), {})
-        for name, (bottom, top) in chosen.items():
-            low[row, named.index(name)], high[row, named.index(name)] = max(bottom, TINY), max(top, TINY)
-    interval = tier["interval"] if interval is None else interval
-    levels, own = interval["levels"], interval.get("primitives", {})
-    entries = []
-    for row, kind in enumerate(kinds):
-        level = LEVELS[0] if row <= len(primitives) else str(kind)
-        childless = row > len(primitives) + 2
-        key = "fallback" if childless or (row <= len(primitives) and kind not in tier["leaf"]) else kind
-        entries.append(own.get(key, levels[level]))
-    q = np.array([float(e["q"]) for e in entries])
-    slope = np.array([float(e.get("slope", 0.0)) for e in entries])
-    return KindTable(np.array([features.index(n) for n in named], dtype=np.int64), low, high, q, slope)
-
-
-def leaf_rows(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], np.ndarray]:
-    """Per primitive, then once for unknown ones: the leaf that it takes, and whether it is uncalibrated."""
-    leaves, stand_in, fallback = tier["leaf"], tier.get("stand_in", {}), tier["fallback"]
-    names: list[str | None] = [*estimator["primitives"], None]
-    rows = [leaves.get(n) or leaves.get(stand_in.get(n)) or fallback for n in names]
-    return rows, np.array([n not in leaves for n in names], dtype=bool)
+            chosen = ranges.get(stand_in.get(name), {})
+        for feature, (bottom, top) in chosen.items():
+            low[row, named.index(feature)], high[row, named.index(feature)] = max(bottom, TINY), max(top, TINY)
+    flag = np.array([2 if key == "fallback" else 0 for key in keys], dtype=np.int64)
+    where = np.array([features.index(n) for n in named], dtype=np.int64)
+    return Kinds(leaves, flag, where, low, high, levels, keys)
