@@ -1,1 +1,7 @@
 """What ships: tree format, samplers, feature resolution and evaluation. Standard library only."""
+
+#: The modules in the order in which the generated file holds them: each uses only those before it.
+MODULES = (
+    "errors", "features", "tree", "equations", "prediction", "explain", "sampler", "monitor", "attach",
+    "onnx_engine", "model", "main",
+)  # fmt: skip
