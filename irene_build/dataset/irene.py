@@ -1,7 +1,8 @@
 """Reads the published IrEne measurements into plain trees, from either form of the authors' repository.
 
-``original`` branch: a folder of four CSV files, a row a node. Cleaned-up branch: JSONL, a nested tree a line.
-Plain trees hold the published rows and nothing else (cost model ``irene2021``); ``join`` puts them onto traced trees.
+``original`` branch: a folder of four CSV files, a row a node. Cleaned-up branch: JSONL, a tree a line.
+Plain trees hold the published rows alone (cost model ``irene2021``); ``join`` puts them onto traced
+trees.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ RESOURCE_COLUMNS = {
     "gpu_mem_clk": "gm_clk", "times_mean": "latency", "gpu_energy_mean": "gpu_energy",
 }  # fmt: skip
 _COLUMNS = (
-    "batch_size", "seq_len", "flops", "mem_bytes", *RESOURCE_COLUMNS, "energy_mean", "level_name", "model_name",
+    "batch_size", "seq_len", "flops", "mem_bytes", *RESOURCE_COLUMNS, "energy_mean", "level_name",
+    "model_name",
 )  # fmt: skip
 _PRIMITIVE = {name.lower(): name for name in PRIMITIVES}
 _MAX_DEPTH = 100
@@ -218,7 +220,7 @@ def _json_record(raw: Any, where: str, depth: int) -> Record:
     if level not in ("ml", "module", "model") or (level == "model") is not (depth == 0):
         raise DatasetError(f"{here}: type is {raw['type']!r}, expected ml or module, and model at the root")
     if level == "ml":
-        # Functional leaves are written root.attention.self.matmul here, and attention.self:MatMul in the CSV form.
+        # Functional leaves: root.attention.self.matmul here, attention.self:MatMul in the CSV form.
         if scope.rpartition(".")[2] == kind.lower() and kind.lower() in ("matmul", "softmax"):
             scope = scope.rpartition(".")[0]
         kind = _PRIMITIVE.get(kind.lower(), kind)
@@ -318,5 +320,5 @@ def _plain_tree(key: Key, root: Record, numbers: dict[tuple[Any, ...], int]) -> 
 
 
 def plain_dataset(path: Path, hardware: str) -> Dataset:
-    """The published rows alone as a dataset (cost model ``irene2021``, no traced kernels, no num_parameters)."""
+    """The published rows alone as a dataset: cost model ``irene2021``, no num_parameters."""
     return Dataset(hardware, "wall", "measured", "emonpi", read(path).trees, {"source": "irene"})

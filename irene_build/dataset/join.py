@@ -19,7 +19,7 @@ _LIST_NAME = re.compile(r"(^|\.)[^.]+(?=\.\d+(\.|$))")
 
 @dataclass
 class Joined:
-    """One tree with its labels, and what did not find a partner: published names, labelled-less nodes by type."""
+    """One tree with its labels, and what did not find a partner: row names, nodes by primitive or type."""
 
     tree: LabelledTree
     rows_without_node: list[str] = field(default_factory=list)
@@ -32,20 +32,23 @@ def scope_key(scope: str) -> str:
 
 
 def _keys(nodes: Iterable[Node]) -> Iterator[tuple[Any, ...]]:
-    """Per node what it is found by: level, scope, type and its number among equal ones."""
+    """Per node what it is found by: level, scope, primitive and its number among equal ones.
+
+    Modules go by scope alone: their classes were renamed since (``Block`` is ``GPT2Block`` today).
+    """
     counts: dict[tuple[Any, ...], int] = {}
     for node in nodes:
         if node.level == "model":
             yield ("model",)
             continue
-        key = (node.level, scope_key(node.scope), (node.primitive or node.type).lower())
+        key = (node.level, scope_key(node.scope), node.primitive)
         number = counts.get(key, 0)
         counts[key] = number + 1
         yield (*key, number)
 
 
 def join(published: LabelledTree, traced: ModelTree) -> Joined:
-    """The traced tree with the published labels, resources and counts (``flops_2021``, ``mem_bytes_2021``)."""
+    """The traced tree with the published labels, resources and counts (flops_2021, mem_bytes_2021)."""
     size = len(traced.nodes)
     where = {key: index for index, key in enumerate(_keys(traced.nodes))}
     energy = np.full(size, np.nan)

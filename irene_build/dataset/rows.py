@@ -46,8 +46,8 @@ class Row:
         if not math.isfinite(value):
             raise DatasetError(f"{self.where}: {column} is {raw[:40]!r}, expected a finite number")
         if value < 0.0 or (positive and value == 0.0):
-            raise DatasetError(f"{self.where}: {column} is {raw[:40]}, expected a {'positive ' if positive else ''}number"
-                               + ("" if positive else " that is not negative"))  # fmt: skip
+            wanted = "a positive number" if positive else "a number that is not negative"
+            raise DatasetError(f"{self.where}: {column} is {raw[:40]}, expected {wanted}")
         return value
 
     def count(self, column: str) -> int:
@@ -59,7 +59,7 @@ class Row:
 
 
 def decode(path: Path) -> str:
-    """The file as UTF-8 text (a byte order mark is skipped); raises DatasetError with the line of the first bad byte."""
+    """The file as UTF-8 text, without a byte order mark; DatasetError names the line of a bad byte."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DatasetError(

@@ -6,6 +6,7 @@ paper's method works on what the authors published: those nodes alone, with thos
 
 from __future__ import annotations
 
+from irene_build.dataset.splits import with_trees
 from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
 from irene_runtime.tree import ModelTree, Node
@@ -21,48 +22,47 @@ def has_published_counts(dataset: Dataset) -> bool:
     )
 
 
-def view(dataset: Dataset, cost_model: str) -> Dataset:
-    """The dataset under ``cost_model``: ``analytic`` (as it is) or ``irene2021`` (published nodes only).
+def view(dataset: Dataset, counts: str) -> Dataset:
+    """The dataset with the authors' nodes and counts only.
 
+    ``counts``: ``irene2021``, modules count what their published leaves do (as ``trace`` does under that cost
+    model); ``published``, modules keep their own rows, which also count operations that have no row.
     Raises DatasetError where a tree has no published counts.
     """
-    if cost_model == "analytic":
-        return dataset
-    if cost_model != "irene2021":
-        raise DatasetError(f"unknown cost model {cost_model!r}, expected analytic or irene2021")
-    trees = [published_nodes(tree) for tree in dataset.trees]
-    return Dataset(
-        dataset.hardware,
-        dataset.boundary,
-        dataset.provenance,
-        dataset.label_source,
-        trees,
-        dict(dataset.info),
-    )
+    if counts not in ("irene2021", "published"):
+        raise DatasetError(f"unknown counts {counts!r}, expected irene2021 or published")
+    trees = [_published_nodes(tree, counts == "irene2021") for tree in dataset.trees]
+    return with_trees(dataset, trees)
 
 
-def published_nodes(labelled: LabelledTree) -> LabelledTree:
-    """The tree without the nodes that the authors did not count; children move to the nearest node that is left."""
-    if labelled.tree.header["cost_model"] == "irene2021":
-        return labelled
+def _published_nodes(labelled: LabelledTree, add_up: bool) -> LabelledTree:
+    """The tree without the nodes that have no row; children move to the nearest node that is left."""
+    plain = labelled.tree.header["cost_model"] == "irene2021"
     nodes: list[Node] = []
     keep: list[int] = []
     #: Per node of the traced tree its nearest kept node at or above it, as an index into the new list.
     above: list[int] = []
     for index, node in enumerate(labelled.tree.nodes):
         parent = above[node.parent] if node.parent >= 0 else -1
-        if "flops_2021" not in node.features:
+        if not plain and "flops_2021" not in node.features:
             if node.parent < 0:
                 raise DatasetError(
-                    f"{labelled.model}: no published counts; only a dataset from `irene-build import irene` has them"
+                    f"{labelled.model}: no published counts; only `irene-build import irene` gives them"
                 )
             above.append(parent)
             continue
         features = {name: value for name, value in node.features.items() if name == "num_parameters"}
-        features.update({ours: node.features[theirs] for theirs, ours in _COUNTS.items()})
+        for theirs, ours in _COUNTS.items():
+            features[ours] = node.features[ours if plain else theirs]
+            if add_up and node.level != "ml":
+                features[ours] = 0.0
         above.append(len(nodes))
         keep.append(index)
         nodes.append(Node(node.scope, node.type, node.level, parent, node.primitive, node.call, features))
+    if add_up:
+        for node in reversed(nodes[1:]):
+            for name in _COUNTS.values():
+                nodes[node.parent].features[name] += node.features[name]
     header = dict(labelled.tree.header, cost_model="irene2021")
     return LabelledTree(
         ModelTree(nodes, header),

@@ -43,7 +43,7 @@ def feature_matrix(labelled: LabelledTree, names: Sequence[str]) -> np.ndarray:
 class Forest:
     """``n`` nodes of ``t`` trees.
 
-    ``features``: float64[n, f], columns as ``names``. ``level``: int8[n], index into ``irene_runtime.tree.LEVELS``.
+    ``features``: float64[n, f], columns as ``names``. ``level``: int8[n], index into ``tree.LEVELS``.
     ``primitive``: str[n], empty above the leaves. ``parent``: int64[n], -1 at roots. ``depth``: int64[n].
     ``tree``: int64[n], the tree a node belongs to; ``starts``: int64[t + 1]. ``energy_j``: float64[n], NaN
     without label. ``measurement``: int64[n], -1 for none.
@@ -95,7 +95,7 @@ def flatten(trees: Sequence[LabelledTree], names: Sequence[str]) -> Forest:
 class Collapsed:
     """The distinct subtrees of a forest, children before parents.
 
-    ``node``: int64[m], one node of the forest that stands for each; ``count``: float64[m], how often each occurs;
+    ``node``: int64[m], a node of the forest that stands for each; ``count``: float64[m], how often it occurs;
     ``of``: int64[n], the distinct node of every node. Edges ``parent``, ``child``, ``times``: child occurs
     ``times`` times below parent. ``height``: int64[m], 0 at nodes without children, else one more than the
     highest child.

@@ -1,0 +1,205 @@
+"""From a dataset to an estimator file and back: the stage's front door.
+
+``fit`` dispatches to a method; ``save`` and ``load`` hold the file to FORMAT.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from irene_build.dataset.table import PROVENANCES, Dataset
+from irene_build.errors import EstimatorError, InputError
+from irene_runtime.features import FEATURES, PRIMITIVES
+
+FORMAT = "irene-estimator"
+VERSION = 1
+METHODS = ("best", "paper")
+TIERS = ("static", "live", "profile")
+MAX_BYTES = 32 << 20
+_STRINGS = ("hardware", "method", "boundary", "provenance", "label_source", "cost_model", "attention")
+
+
+def fit(
+    dataset: Dataset,
+    method: str = "best",
+    recipe: str | None = None,
+    tiers: Sequence[str] = TIERS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Fit ``method`` to all trees of ``dataset`` and return the estimator (FORMAT.md).
+
+    ``recipe`` belongs to method paper (``converged``, ``authors``). A tier that the dataset cannot give
+    is left out. Raises InputError for unknown names, DatasetError where there is nothing to learn from.
+    """
+    unknown = [tier for tier in tiers if tier not in TIERS]
+    if unknown or not tiers:
+        raise InputError(f"tier {', '.join(unknown) or '(none)'}: expected some of {', '.join(TIERS)}")
+    if method == "paper":
+        from irene_build.train import paper_estimator
+
+        return paper_estimator.fit(dataset, recipe=recipe or "converged", tiers=tiers, seed=seed)
+    if method != "best":
+        raise InputError(f"unknown method {method!r}: expected {' or '.join(METHODS)}")
+    if recipe is not None:
+        raise InputError(f"recipe {recipe!r} belongs to --method paper; method best has none")
+    from irene_build.train import best
+
+    return best.fit(dataset, tiers=tiers, seed=seed)
+
+
+def header(dataset: Dataset, method: str, cost_model: str) -> dict[str, Any]:
+    """The keys of an estimator that say where it comes from; the method adds features, primitives, tiers."""
+    import numpy as np
+
+    measurements = np.concatenate([tree.measurement for tree in dataset.trees])
+    labelled = sum(int((~np.isnan(tree.energy_j)).sum()) for tree in dataset.trees)
+    attentions = sorted({str(tree.tree.header["attention"]) for tree in dataset.trees})
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "hardware": dataset.hardware,
+        "method": method,
+        "boundary": dataset.boundary,
+        "provenance": dataset.provenance,
+        "label_source": dataset.label_source,
+        "cost_model": cost_model,
+        "attention": attentions[0] if len(attentions) == 1 else "mixed",
+        "created_by": _versions(),
+        "fingerprint": dict(dataset.info.get("fingerprint") or {}),
+        "trained_on": {
+            "models": dataset.models,
+            "trees": len(dataset.trees),
+            "nodes": labelled,
+            "distinct": len(np.unique(measurements[measurements >= 0])),
+        },
+        "evaluation": {},
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that shape the numbers."""
+    import numpy
+    import scipy
+    import sklearn
+
+    import irene_build
+
+    return {
+        "irene-build": irene_build.__version__, "numpy": numpy.__version__, "scipy": scipy.__version__,
+        "scikit-learn": sklearn.__version__,
+    }  # fmt: skip
+
+
+def dumps(estimator: dict[str, Any]) -> str:
+    """The file's text: sorted keys, one-space indent, floats by ``repr``: equal inputs give equal bytes."""
+    try:
+        return json.dumps(estimator, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    except ValueError:
+        raise EstimatorError("the estimator holds a number that is not finite: a fault of the fit") from None
+
+
+def save(estimator: dict[str, Any], path: str | Path) -> None:
+    """Check and write the estimator; a crash leaves the old file or the new one. Raises EstimatorError."""
+    validate(estimator, "estimator")
+    path = Path(path)
+    text = dumps(estimator)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read and check an estimator file. Raises EstimatorError that names the file and what is wrong in it."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise EstimatorError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(raw) > MAX_BYTES:
+        raise EstimatorError(f"{path} is larger than {MAX_BYTES >> 20} MiB, too large for an estimator")
+    try:
+        data = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise EstimatorError(f"{path} is not an estimator file: {error}; train it again") from None
+    validate(data, str(path))
+    return data
+
+
+def validate(data: Any, where: str) -> None:
+    """Check an estimator against FORMAT.md. Raises EstimatorError with the key that is wrong."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise EstimatorError(f'{where}: not an estimator: expected an object with "format": "{FORMAT}"')
+    number = data.get("version")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise EstimatorError(f"{where}: version is {number!r}, expected a whole number from 1 on")
+    if number > VERSION:
+        raise EstimatorError(
+            f"{where}: estimator version {number} is newer than {VERSION}, the newest known: update it"
+        )
+    for key in _STRINGS:
+        if not isinstance(data.get(key), str) or not data[key]:
+            raise EstimatorError(f"{where}: {key} is {data.get(key)!r}, expected text")
+    if data["provenance"] not in PROVENANCES:
+        raise EstimatorError(
+            f"{where}: provenance is {data['provenance']!r}, not one of {', '.join(PROVENANCES)}"
+        )
+    for key, known in (("features", FEATURES), ("primitives", PRIMITIVES)):
+        names = data.get(key)
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
+            raise EstimatorError(f"{where}: {key} must be a list of known names")
+        if len(set(names)) != len(names):
+            raise EstimatorError(f"{where}: {key} names one twice")
+    tiers = data.get("tiers")
+    if not isinstance(tiers, dict) or not tiers or not all(tier in TIERS for tier in tiers):
+        raise EstimatorError(f"{where}: tiers must be an object with some of {', '.join(TIERS)}")
+    _check_numbers(tiers, f"{where}: tiers")
+    for name in tiers:
+        _check_columns(data, name, where)
+    _check_by_runtime(data, where)
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_numbers(item, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise EstimatorError(f"{where} is {value!r}, expected a finite number")
+
+
+def _check_columns(data: dict[str, Any], name: str, where: str) -> None:
+    tier = data["tiers"][name]
+    columns = tier.get("columns", []) if isinstance(tier, dict) else None
+    if not isinstance(columns, list) or not all(isinstance(column, dict) for column in columns):
+        raise EstimatorError(f"{where}: tiers.{name}.columns must be a list of objects")
+    for index, column in enumerate(columns):
+        if "of" not in column and column.get("feature") not in data["features"]:
+            raise EstimatorError(
+                f"{where}: tiers.{name}.columns[{index}]: no feature {column.get('feature')!r}"
+            )
+
+
+def _check_by_runtime(data: dict[str, Any], where: str) -> None:
+    """The runtime compiles every formula when it starts; what it refuses is not an estimator."""
+    from irene_runtime.model import Estimator
+
+    try:
+        Estimator(data)
+    except EstimatorError as error:
+        raise EstimatorError(f"{where}: {error}") from None
