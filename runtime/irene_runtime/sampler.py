@@ -17,6 +17,7 @@ _GAUGES = ("mem_usg", "gpu_util", "gm_usg", "g_clk", "gm_clk")
 _GPU = ("gpu_util", "gm_usg", "g_clk", "gm_clk", "gpu_energy")
 # Memory moves slowly, and its file costs as much to read as all the rest.
 _MEMORY_PERIOD_NS = 100_000_000
+_NO_GPU = (None,) * 6
 
 
 class Sample(NamedTuple):
@@ -39,6 +40,11 @@ class Sample(NamedTuple):
     gpu_power_w: Optional[float] = None
 
 
+#: What the thread keeps: time, /proc/stat, /proc/meminfo, GPU. Text is parsed when it is asked for, which
+#: halves the cost of a sample taken with cold caches.
+_Raw = Tuple[int, Optional[bytes], Optional[bytes], Tuple[Optional[float], ...]]
+
+
 def cpu_ticks(stat: bytes) -> Tuple[int, int]:
     """``(busy, total)`` of the first line of /proc/stat, in ticks.
 
@@ -54,11 +60,11 @@ def cpu_ticks(stat: bytes) -> Tuple[int, int]:
 
 
 def memory_usage(meminfo: bytes) -> float:
-    """Share of memory that is not available, %, from the text of /proc/meminfo."""
+    """Share of memory that is not available, %, from the first lines of /proc/meminfo."""
     size = {}
     for line in meminfo.splitlines():
         name, _, rest = line.partition(b":")
-        if name in (b"MemTotal", b"MemAvailable", b"MemFree"):
+        if name in (b"MemTotal", b"MemAvailable", b"MemFree") and rest.endswith(b" kB"):
             size[name] = int(rest.split()[0])
     free = size.get(b"MemAvailable", size.get(b"MemFree"))
     if free is None or not size.get(b"MemTotal"):
@@ -156,14 +162,13 @@ class Sampler:
         self.gpu_energy_source: Optional[str] = None
         self.gpu_name: Optional[str] = None
         self._gpu, self._proc, self._capacity = gpu, proc, max(8, capacity)
-        self._ring: List[Sample] = []
+        self._ring: List[_Raw] = []
         self._lock = threading.Lock()
         self._files: Dict[str, int] = {}
         self._nvml: Any = None
         self._handle: Any = None
-        self._memory: Tuple[int, Optional[float]] = (-_MEMORY_PERIOD_NS, None)
-        self._last: Optional[Sample] = None
-        self._stop = threading.Event()
+        self._memory: Tuple[int, Optional[bytes]] = (-_MEMORY_PERIOD_NS, None)
+        self._stopping = False
         self._thread: Optional[threading.Thread] = None
 
     def __enter__(self) -> "Sampler":
@@ -201,7 +206,7 @@ class Sampler:
         """Takes the first sample at once. A sampler can be started again; it goes on where it was."""
         if self._thread is None:
             self.open()
-            self._stop.clear()
+            self._stopping = False
             self.sample()
             self._thread = threading.Thread(target=self._run, name="irene-sampler", daemon=True)
             self._thread.start()
@@ -210,58 +215,82 @@ class Sampler:
     def stop(self) -> None:
         """Takes a last sample and lets go of the sources; the samples stay."""
         if self._thread is not None:
-            self._stop.set()
+            self._stopping = True
             self._thread.join()
             self._thread = None
-            self.sample()
+            self.take()
             self.close()
 
     def _run(self) -> None:
         due = time.monotonic()
         while True:
-            due += self.period_s
-            wait = due - time.monotonic()
-            if wait <= 0:  # suspended, or too slow for this period: no burst to catch up
-                due, wait = time.monotonic(), 0.0
-            if self._stop.wait(wait):
+            due = max(due + self.period_s, time.monotonic())  # after a suspension, no burst to catch up
+            while not self._stopping:
+                left = due - time.monotonic()
+                if left <= 0:
+                    break
+                time.sleep(min(left, 0.2))  # half the cost of waiting for an Event
+            if self._stopping:
                 return
-            self.sample()
+            self.take()
 
     def sample(self) -> Sample:
         """Reads everything now, keeps it, and returns it."""
-        busy = total = util = None
-        now = time.monotonic_ns()
-        if "cpu_util" in self._files:
-            try:
-                busy, total = cpu_ticks(os.pread(self._files["cpu_util"], 512, 0))
-                last = self._last
-                if last is not None and last.cpu_total_ticks is not None and total > last.cpu_total_ticks:
-                    util = 100.0 * max(0, busy - (last.cpu_busy_ticks or 0)) / (total - last.cpu_total_ticks)
-            except (OSError, ValueError) as error:
-                self.missing["cpu_util"] = "%s/stat: %s" % (self._proc, error)
-        if "mem_usg" in self._files and now - self._memory[0] >= _MEMORY_PERIOD_NS:
-            try:
-                self._memory = now, memory_usage(os.pread(self._files["mem_usg"], 512, 0))
-            except (OSError, ValueError) as error:
-                self._memory = now, None
-                self.missing["mem_usg"] = "%s/meminfo: %s" % (self._proc, error)
-        gpu = self._sample_gpu() if self._handle is not None else (None,) * 6
-        row = Sample(now, busy, total, util, self._memory[1], *gpu)
+        self.take()
         with self._lock:
-            self._last = row
+            rows = self._ring[-2:]
+        return self.decode(rows)[-1]
+
+    def take(self) -> _Raw:
+        """``sample`` without parsing: cheap enough for any period."""
+        now = time.monotonic_ns()
+        stat = self._pread("cpu_util", 256)
+        memory = self._memory
+        if now - memory[0] >= _MEMORY_PERIOD_NS:
+            memory = self._memory = now, self._pread("mem_usg", 128)
+        gpu = self._sample_gpu() if self._handle is not None else _NO_GPU
+        row = now, stat, memory[1], gpu
+        with self._lock:
             self._ring.append(row)
             if len(self._ring) >= self._capacity:
-                half = self._capacity // 2
-                del self._ring[1:half:2]
+                del self._ring[1 : self._capacity // 2 : 2]
         return row
+
+    def _pread(self, name: str, size: int) -> Optional[bytes]:
+        try:
+            return os.pread(self._files[name], size, 0) if name in self._files else None
+        except OSError as error:
+            self.missing[name] = "%s: %s" % (self._proc, error.strerror)
+            return None
+
+    def decode(self, rows: List[_Raw]) -> List[Sample]:
+        """Samples out of what ``take`` returned."""
+        result: List[Sample] = []
+        last_busy = last_total = 0
+        for now, stat, meminfo, gpu in rows:
+            busy = total = util = memory = None
+            try:
+                if stat is not None:
+                    busy, total = cpu_ticks(stat)
+                    if 0 < last_total < total:
+                        util = 100.0 * max(0, busy - last_busy) / (total - last_total)
+                    last_busy, last_total = busy, total
+            except ValueError as error:
+                self.missing["cpu_util"] = "%s/stat: %s" % (self._proc, error)
+            try:
+                memory = memory_usage(meminfo) if meminfo is not None else None
+            except ValueError as error:
+                self.missing["mem_usg"] = "%s/meminfo: %s" % (self._proc, error)
+            result.append(Sample(now, busy, total, util, memory, *gpu))
+        return result
 
     def samples(self, start_ns: int = 0, end_ns: Optional[int] = None) -> List[Sample]:
         """Kept samples from ``start_ns`` to ``end_ns``, both included, oldest first."""
         with self._lock:
-            rows = list(self._ring)
-        return [
-            r for r in rows if start_ns <= r.host_time_ns and (end_ns is None or r.host_time_ns <= end_ns)
-        ]
+            rows = [row for row in self._ring if end_ns is None or row[0] <= end_ns]
+        first = next((i for i, row in enumerate(rows) if row[0] >= start_ns), len(rows))
+        # One more, since the utilisation of a sample needs the one before it.
+        return [row for row in self.decode(rows[max(0, first - 1) :]) if row.host_time_ns >= start_ns]
 
     def summary(self, start_ns: Optional[int] = None, end_ns: Optional[int] = None) -> Dict[str, float]:
         """``summarise`` of what is kept; without bounds, of all of it."""
