@@ -59,17 +59,16 @@ def _product(sizes: list[int]) -> int:
 class Assembler:
     """Builds nodes; ``positions`` maps (call's sequence, own primitive or None) to the node's index."""
 
-    def __init__(self, header: dict[str, Any], element_size: dict[str, int]) -> None:
+    def __init__(self, header: dict[str, Any], sizes: dict[int, int], weights: str | None = None) -> None:
+        """``sizes``: id of a parameter -> its number of elements; ``weights``: int8, int4 or None."""
         self.header = header
+        self._sizes, self._weights = sizes, weights
         self.nodes: list[Node] = []
         self.positions: dict[tuple[int, str | None], int] = {}
-        self._element_size = element_size
-        self._sizes: dict[int, int] = {}
+        self._element_size = element_sizes()
         self._calls: dict[tuple[str, str], int] = {}
 
-    def tree(self, root: Call, sizes: dict[int, int]) -> ModelTree:
-        """``sizes``: id of a parameter -> its number of elements."""
-        self._sizes = sizes
+    def tree(self, root: Call) -> ModelTree:
         self._add(root, -1)
         return ModelTree(self.nodes, self.header)
 
@@ -120,7 +119,10 @@ class Assembler:
         elements = (
             sum(op.elements for op in ops) if own else sum(_product(_dimensions(text)) for text in outputs)
         )
-        texts = outputs or [op.signature.rpartition("->")[2].partition(";")[0] for op in ops]
+        if self._weights is not None and primitive in QUANTISED:
+            cost.weight_bytes = quantised_bytes(call, cost, self._weights)
+        largest = max(ops, key=lambda op: op.write_bytes, default=None) if not outputs else None
+        texts = outputs or ([largest.signature.rpartition("->")[2].partition(";")[0]] if largest else [])
         dtype = texts[0].partition(":")[2].partition("/")[0] if texts else ""
         features = {
             "flops": (cost.matmul_flops + cost.elementwise_flops) / MILLION,
@@ -150,6 +152,40 @@ class Assembler:
 
 #: Leaves that work row by row, whose row count and length regressors want.
 ROWS = ("Softmax", "LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "BatchNorm1d", "TopK", "Embedding")
+
+
+#: Leaves whose matrices are stored in 8 or 4 bits where the model's weights are.
+QUANTISED = ("Linear", "Conv1D", "GroupedExperts")
+
+
+def quantised_bytes(call: Call, cost: Cost, weights: str) -> float:
+    """Bytes of weights stored in ``int8`` (a 2-byte scale an output row) or ``int4`` (one every 128 values).
+
+    Vectors (biases) stay as they are. The share of the matrices that is read is that of the full-size weights.
+    """
+    module = call.module
+    parameters = [p for p in module.parameters() if not p.is_nested] if module is not None else []
+    full = float(sum(p.numel() * p.element_size() for p in parameters))
+    if not full:
+        return cost.weight_bytes
+    small = 0.0
+    for parameter in parameters:
+        count = parameter.numel()
+        if parameter.dim() < 2:
+            small += count * parameter.element_size()
+        elif weights == "int8":
+            small += count + 2.0 * (count / parameter.shape[-1])
+        else:
+            small += count / 2 + 2.0 * count / 128
+    return cost.weight_bytes * small / full
+
+
+def element_sizes() -> dict[str, int]:
+    """Bytes of one element by the name of its dtype."""
+    import torch
+
+    kinds = (getattr(torch, name) for name in dir(torch))
+    return {str(kind)[6:]: int(kind.itemsize) for kind in kinds if isinstance(kind, torch.dtype)}
 
 
 def is_empty(call: Call) -> bool:

@@ -1,30 +1,78 @@
-"""Example inputs of a model: what its ``forward`` is called with, at a batch size and a sequence length."""
+"""What ``forward`` is called with: example inputs by the names of its parameters, and the phases of generation.
+
+Only shapes matter, and the few values that steer a model (positions, grid sizes, placeholders of
+images among tokens). Families that want more than the general rules are in ``families``.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from irene_build.errors import ModelError
+
+if TYPE_CHECKING:
+    from .tracer import Pass
 
 
-def example_inputs(model: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    """Token ids of shape [batch_size, seq_len], on the CPU."""
+def prepare(module: Any, run: Pass, device: str, shadows: Any) -> dict[str, Any]:
+    """Keyword arguments for ``module``'s forward in this pass, on ``device``. Raises ModelError."""
+    wanted = run.past_len if run.phase == "decode" else run.seq_len
+    example = run.inputs or example_inputs
+    inputs = dict(on_device(example(module, run.batch_size, wanted), device, shadows))
+    inputs = _as_dtype(inputs, module)
+    if run.phase == "forward":
+        if accepts(module, "use_cache"):
+            inputs.setdefault("use_cache", False)
+        return inputs
+    if not accepts(module, "use_cache"):
+        raise ModelError(f"{type(module).__name__} keeps no cache: only phase forward can be traced")
+    inputs["use_cache"] = True
+    if run.phase == "prefill":
+        return inputs
+    return _next_token(module, inputs, module(**inputs), device, shadows)
+
+
+def _next_token(
+    module: Any, inputs: dict[str, Any], output: Any, device: str, shadows: Any
+) -> dict[str, Any]:
+    """Arguments of the step behind ``output``: one token a sequence, and the cache."""
     import torch
 
-    inputs: dict[str, Any] = {"input_ids": torch.ones((batch_size, seq_len), dtype=torch.long)}
-    if accepts(model, "use_cache"):
-        inputs["use_cache"] = False
-    return inputs
+    step: dict[str, Any] = {"use_cache": True}
+    cache = cache_of(output)
+    if cache is None:
+        raise ModelError(f"{type(module).__name__} returned no cache: only phase forward can be traced")
+    step[cache[0]] = cache[1]
+    name = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
+    if name not in inputs:
+        raise ModelError(f"{type(module).__name__} takes no token ids: phase decode cannot be traced")
+    batch = inputs[name].shape[0]
+    step[name] = on_device(torch.full((batch, 1), 5), device, shadows)
+    hidden = getattr(output, "encoder_last_hidden_state", None)
+    if hidden is not None and accepts(module, "encoder_outputs"):
+        step["encoder_outputs"] = (hidden,)
+    return step
 
 
-def accepts(model: Any, name: str) -> bool:
+def cache_of(output: Any) -> tuple[str, Any] | None:
+    """The (name, value) of the cache that a model returned, None if there is none."""
+    for name in ("past_key_values", "cache_params", "state", "past_buckets_states", "mems"):
+        value = getattr(output, name, None)
+        if value is not None:
+            return name, value
+    return None
+
+
+def accepts(module: Any, name: str) -> bool:
     """Whether ``forward`` names this parameter."""
-    import inspect
-
-    return name in inspect.signature(model.forward).parameters
+    return name in inspect.signature(module.forward).parameters
 
 
 def on_device(inputs: Any, device: str, shadows: Any) -> Any:
     """Inputs moved to ``device``; on meta, the values of the small ones stay known to ``shadows``."""
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return {name: on_device(value, device, shadows) for name, value in inputs.items()}
     if isinstance(inputs, (list, tuple)):
         return type(inputs)(on_device(value, device, shadows) for value in inputs)
@@ -34,3 +82,35 @@ def on_device(inputs: Any, device: str, shadows: Any) -> Any:
     if shadows is not None and inputs.numel() <= 2**20 and not inputs.is_floating_point():
         shadows.put(moved, inputs)
     return moved
+
+
+def _as_dtype(value: Any, module: Any) -> Any:
+    """Floating point inputs in the dtype of the model."""
+    if isinstance(value, dict):
+        return {name: _as_dtype(item, module) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_as_dtype(item, module) for item in value)
+    if hasattr(value, "untyped_storage") and value.is_floating_point():
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), value.dtype)
+        return value.to(dtype)
+    return value
+
+
+def example_inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Inputs of a transformers model, or of a module with a method ``example_inputs(batch_size, seq_len)``."""
+    from . import families
+
+    own = getattr(module, "example_inputs", None)
+    if callable(own):
+        found: dict[str, Any] = own(batch_size, seq_len)
+        return found
+    config = getattr(module, "config", None)
+    names = list(inspect.signature(module.forward).parameters)
+    if config is None or not hasattr(config, "model_type"):
+        if "input_ids" in names:
+            return {"input_ids": families.token_ids(None, batch_size, seq_len)}
+        raise ModelError(
+            f"{type(module).__name__}: inputs are known for transformers models only; give the module a method "
+            "example_inputs(batch_size, seq_len), or pass --inputs module:function"
+        )
+    return families.inputs_of(module, config, names, batch_size, seq_len)

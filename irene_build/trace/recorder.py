@@ -125,12 +125,12 @@ class Recorder:
     """Use as ``with Recorder(model) as recorder: model(...)``; then ``recorder.root`` is the tree of calls."""
 
     def __init__(
-        self, model: Any, keep: Keep | None = None, shadows: Shadows | None = None, audit: bool = False
+        self, model: Any, keep: Keep | None = None, shadows: Shadows | None = None, audit: bool | None = None
     ) -> None:
         self.shadows = shadows
         self.root: Call | None = None
         self.owners: list[tuple[str, int]] = []
-        self._model, self._keep, self._audit = model, keep, audit
+        self._model, self._keep, self._audit = model, keep, bool(audit)
         self._names = {module: name for name, module in model.named_modules()}
         self.parameters = {}
         for parameter in model.parameters():
@@ -161,6 +161,24 @@ class Recorder:
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         for handle in self._handles:
             handle.remove()
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Id of a parameter -> its number of elements."""
+        return {id(p): int(p.numel()) for p in self._model.parameters() if not _unmaterialised(p)}
+
+    def touched(self) -> set[int]:
+        """Ids of the parameters that any leaf or operation read."""
+        found: set[int] = set()
+        stack = [self.root] if self.root is not None else []
+        while stack:
+            call = stack.pop()
+            stack.extend(call.children)
+            if call.cost is not None:
+                found.update(call.cost.weights)
+            for op in call.ops:
+                found.update(op.weights)
+        return found
 
     @property
     def path(self) -> str:

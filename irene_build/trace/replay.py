@@ -50,10 +50,8 @@ def capture(
         name, module = model, models.build(model, dtype=dtype, attention=attention, device=device)
     else:
         name, module = type(model).__name__, model
-    settings = {
-        "dtype": dtype, "attention": attention, "phase": phase, "past_len": past_len,
-    }  # fmt: skip
-    tree, positions = tracer.record(module, name, batch_size, seq_len, **settings)
+    run = tracer.Pass(batch_size, seq_len, phase, past_len, dtype, attention, rung="real").checked()
+    tree, positions = tracer.record(module, name, run)
     calls: dict[int, list[_Kept]] = {}
 
     def keep(
@@ -65,7 +63,7 @@ def capture(
             return
         calls.setdefault(index, []).append(_Kept(function, args, kwargs, _cache_states(args, kwargs)))
 
-    tracer.record(module, name, batch_size, seq_len, keep=keep, **settings)
+    tracer.record(module, name, run, keep)
     return Captured(tree, {index: _runner(kept) for index, kept in sorted(calls.items())})
 
 
@@ -95,7 +93,6 @@ def _runner(kept: list[_Kept]) -> Callable[[], None]:
         with torch.no_grad():
             for call in kept:
                 for holder, state in call.states:
-                    vars(holder).clear() if "layers" not in state else None
                     vars(holder).update({k: list(v) if k == "layers" else v for k, v in state.items()})
                 call.function(*call.args, **call.kwargs)
 

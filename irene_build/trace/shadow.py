@@ -31,37 +31,51 @@ class Shadows:
 
     def get(self, tensor: Any) -> Any:
         """The CPU tensor that holds the values of ``tensor``, None if they are not known."""
+        if not tensor.is_meta:
+            return tensor
         found = self._of.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
+
+    def following(self) -> Any:
+        """A context that keeps the values of what is computed in it, and records nothing."""
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        shadows = self
+
+        class Following(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                return shadows.run(func, args, kwargs or {})
+
+        return Following()
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call ``func`` on meta tensors, and on their shadows where all are known and small."""
         tensors = _tensors(args)
+        device = kwargs.get("device") if kwargs else None
         if kwargs:
             tensors += _tensors(tuple(kwargs.values()))
-        if tensors and not self._of:
+        to_meta = device is not None and device.type == "meta"
+        if not to_meta and not any(t.is_meta for t in tensors):
             return func(*args, **kwargs)
         known = all(self.get(t) is not None for t in tensors)
-        name = func._schema.name[6:]
-        if not known or (not tensors and (name in _RANDOM or _size(args) > MAX_INTEGERS)):
-            if known or not func._schema.is_mutable:
-                return func(*args, **kwargs)
-            self._forget(tensors)
+        if not tensors:
+            known = func._schema.name[6:] not in _RANDOM and _size(args) <= MAX_INTEGERS
+        if not known:
+            if func._schema.is_mutable:
+                self._forget(tensors)
+            if device is not None and not to_meta:
+                kwargs = {**kwargs, "device": _meta_device()}
             return func(*args, **kwargs)
         values = func(*_swap(args, self), **_swap(_on_cpu(kwargs), self))
-        if not _has_tensor(values):
+        if (device is not None and not to_meta) or not _has_tensor(values):
             return values
-        result = self._meta(func, args, kwargs, values)
+        try:
+            result = func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            # Its shape hangs on values (nonzero, unique): the shadow's is the one.
+            result = _like(values)
         self._pair(result, values)
         return result
-
-    def _meta(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], values: Any) -> Any:
-        """The result on the meta device; of the known shape where it depends on values, and never on the CPU."""
-        kwargs = {k: _meta_device() if k == "device" and v is not None else v for k, v in kwargs.items()}
-        try:
-            return func(*args, **kwargs)
-        except (RuntimeError, NotImplementedError):
-            return _like(values)
 
     def _pair(self, result: Any, values: Any) -> None:
         if isinstance(result, (list, tuple)):
@@ -113,8 +127,6 @@ def _swap(values: Any, shadows: Shadows) -> Any:
         return {key: _swap(value, shadows) for key, value in values.items()}
     if isinstance(values, (list, tuple)):
         return type(values)(_swap(value, shadows) for value in values)
-    if hasattr(values, "type") and str(values) in ("meta", "meta:0"):
-        return "cpu"
     return values
 
 

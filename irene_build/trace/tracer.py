@@ -1,9 +1,15 @@
-"""``trace``: one forward pass of a module without its weights, as a ``ModelTree``."""
+"""``trace``: one forward pass of a model without its weights, as a ``ModelTree``.
+
+Back ends are tried in turn (the rungs of a ladder): ``meta`` in the dtype asked for; ``meta`` in
+bfloat16, which some kernels insist on; ``fake`` tensors that claim to be on the CPU; and a real pass
+on the ``cpu`` where the model is small. The tree's header records the rung.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 from irene_build.errors import ModelError
@@ -11,6 +17,44 @@ from irene_runtime.tree import ModelTree
 
 COST_MODELS = ("analytic", "irene2021")
 PHASES = ("forward", "prefill", "decode")
+WEIGHTS = ("int8", "int4")
+#: The ``cpu`` rung is for models up to this many bytes of parameters.
+MAX_REAL_BYTES = 2**31
+
+#: inputs(module, batch_size, seq_len) -> keyword arguments of ``forward``, tensors on the CPU.
+Inputs = Callable[[Any, int, int], Mapping[str, Any]]
+Positions = dict[tuple[int, "str | None"], int]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is run. In phase ``decode`` one token is run behind ``past_len`` cached ones."""
+
+    batch_size: int = 8
+    seq_len: int = 128
+    phase: str = "forward"
+    past_len: int = 0
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    weights: str | None = None
+    inputs: Inputs | None = None
+    rung: str = "meta"
+
+    def checked(self) -> Pass:
+        """Raises ModelError on wrong values; completes ``decode`` (one token, ``seq_len`` becomes the past)."""
+        for name, low in (("batch_size", 1), ("seq_len", 1), ("past_len", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ModelError(f"{name} is {value!r}, expected a whole number from {low} on")
+        if self.phase not in PHASES:
+            raise ModelError(f"phase {self.phase!r}: expected one of {', '.join(PHASES)}")
+        if self.weights not in (None, *WEIGHTS):
+            raise ModelError(f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}")
+        if self.phase == "decode":
+            return replace(self, seq_len=1, past_len=self.past_len or self.seq_len)
+        if self.past_len:
+            raise ModelError(f"past_len {self.past_len} is for phase decode, not {self.phase}")
+        return self
 
 
 def trace(
@@ -22,24 +66,80 @@ def trace(
     dtype: str = "float32",
     attention: str = "sdpa",
     cost_model: str = "analytic",
+    weights: str | None = None,
+    inputs: Inputs | None = None,
 ) -> ModelTree:
-    """The model tree of one forward pass of ``model`` (an ``nn.Module``, or what ``models.build`` takes).
+    """The model tree of one pass of ``model``: an ``nn.Module``, or what ``models.build`` takes.
 
-    Nothing is computed: modules run on the meta device. Features are in the units of
-    ``irene_runtime.features``. Raises ModelError where the model cannot be built or traced.
+    ``phase``: ``forward`` (no cache), ``prefill`` (fills a key-value cache), ``decode`` (one token behind
+    ``past_len`` cached ones; without ``past_len``, behind ``seq_len``). ``weights``: ``int8`` or ``int4``
+    counts matrices of Linear layers at that size. ``cost_model`` ``irene2021`` implies eager attention.
+    A module that was given keeps its weights, its device and its mode. Features are in the units of
+    ``irene_runtime.features``. Raises ModelError that names the operation and the module path.
     """
-    from irene_build import models
-
-    name = model if isinstance(model, str) else type(model).__name__
+    if cost_model not in COST_MODELS:
+        raise ModelError(f"cost model {cost_model!r}: expected one of {', '.join(COST_MODELS)}")
     if cost_model == "irene2021":
         attention = "eager"
-    module = models.build(model, dtype=dtype, attention=attention) if isinstance(model, str) else model
-    tree, _ = record(module, name, batch_size, seq_len, dtype=dtype, attention=attention)
+    from irene_build.models.specs import resolve
+
+    run = Pass(batch_size, seq_len, phase, past_len, dtype, attention, weights, inputs).checked()
+    tree = climb(resolve(model), model, run) if isinstance(model, str) else _given(model, run)
     if cost_model == "irene2021":
         from .irene2021 import published_tree
 
         return published_tree(tree)
     return tree
+
+
+def climb(spec: Any, name: str, run: Pass) -> ModelTree:
+    """The tree of the first rung that works; the error is that of the first one."""
+    from irene_build.models.build import instantiate
+
+    module = instantiate(spec, run.dtype, run.attention, "meta")
+    try:
+        return record(module, name, run)[0]
+    except ModelError as error:
+        first = error
+    if run.dtype == "float32":
+        half = replace(run, dtype="bfloat16")
+        try:
+            return record(instantiate(spec, half.dtype, run.attention, "meta"), name, half)[0]
+        except ModelError:
+            pass
+    try:
+        with _fake_mode():
+            module = instantiate(spec, run.dtype, run.attention, "cpu")
+            return record(module, name, replace(run, rung="fake"))[0]
+    except ModelError:
+        pass
+    if sum(p.numel() * p.element_size() for p in module.parameters()) <= MAX_REAL_BYTES:
+        try:
+            module = instantiate(spec, run.dtype, run.attention, "cpu")
+            return record(module, name, replace(run, rung="cpu"))[0]
+        except ModelError:
+            pass
+    raise first
+
+
+def _fake_mode() -> AbstractContextManager[Any]:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def _given(module: Any, run: Pass) -> ModelTree:
+    """A module of the user's: on meta as it is, else a copy of it without its weights."""
+    from .unwrap import plain_module, without_weights
+
+    module = plain_module(module)
+    parameter = next(module.parameters(), None)
+    if parameter is not None:
+        run = replace(run, dtype=str(parameter.dtype)[6:])
+    attention = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    if attention is not None:
+        run = replace(run, attention=attention)
+    return record(without_weights(module), type(module).__name__, run)[0]
 
 
 @contextmanager
@@ -58,56 +158,106 @@ def evaluating(module: Any) -> Iterator[None]:
 
 
 def record(
-    module: Any, name: str, batch_size: int, seq_len: int, dtype: str = "float32", attention: str = "sdpa",
-    phase: str = "forward", past_len: int = 0, keep: Any = None,
-) -> tuple[ModelTree, dict[tuple[int, str | None], int]]:  # fmt: skip
+    module: Any, name: str, run: Pass, keep: Any = None, audit: Any = None
+) -> tuple[ModelTree, Positions]:
     """The tree of one pass on the device that holds ``module``, and which call became which node.
 
     Keys of the second are (number of the call, primitive of its own operations or None).
     """
     from .assemble import Assembler
-    from .inputs import example_inputs, on_device
+    from .inputs import prepare
     from .recorder import Recorder
     from .shadow import Shadows
 
     device = next((p.device.type for p in module.parameters()), "meta")
-    shadows = Shadows() if device == "meta" else None
-    inputs = on_device(example_inputs(module, batch_size, seq_len), device, shadows)
+    shadows = Shadows() if device == "meta" and run.rung == "meta" else None
+    recorder = Recorder(module, keep, shadows, audit)
     with evaluating(module):
-        recorder = Recorder(module, keep, shadows)
         try:
+            with shadows.following() if shadows is not None else nullcontext():
+                inputs = prepare(module, run, device, shadows)
             with recorder:
-                module(**inputs)
+                output = module(**inputs)
+        except ModelError:
+            raise
         except Exception as error:
-            first = (str(error).splitlines() or [""])[0][:200]
+            first = (str(error).strip().splitlines() or [""])[0][:200]
             raise ModelError(
-                f"{name} cannot be traced: {type(error).__name__} in {recorder.path}: {first}"
+                f"{name} cannot be traced: {type(error).__name__} in {recorder.path}: {first}. Inputs given: "
+                f"{', '.join(described(inputs)) if 'inputs' in locals() else 'none yet'}; others can be passed "
+                "with --inputs module:function"
             ) from error
     header = {
-        "model": name, "batch_size": batch_size, "seq_len": seq_len, "phase": phase, "past_len": past_len,
-        "dtype": dtype, "attention": attention, "cost_model": "analytic", "traced_by": traced_by(),
+        "model": name, "batch_size": run.batch_size, "seq_len": _tokens(run, inputs, output), "phase": run.phase,
+        "past_len": run.past_len, "dtype": run.dtype, "attention": run.attention, "cost_model": "analytic",
+        "weights": run.weights,
     }  # fmt: skip
-    sizes = {id(p): int(p.numel()) for p in module.parameters()}
-    assembler = Assembler(header, element_sizes())
+    assembler = Assembler(header, recorder.sizes, run.weights)
     assert recorder.root is not None
-    return assembler.tree(recorder.root, sizes), assembler.positions
+    tree = assembler.tree(recorder.root)
+    tree.header["traced_by"] = {
+        **versions(), "rung": run.rung, "inputs": described(inputs), **_reach(module, recorder.touched(), inputs),
+    }  # fmt: skip
+    return tree, assembler.positions
 
 
-def traced_by() -> dict[str, str]:
+def _tokens(run: Pass, inputs: Mapping[str, Any], output: Any) -> int:
+    """``seq_len`` as asked for; of models without token ids, the tokens of their last hidden state."""
+    from .ops import tensors_of
+
+    if run.inputs is None and any(name.endswith("input_ids") for name in inputs):
+        return run.seq_len
+    hidden = tensors_of(dict(output) if isinstance(output, Mapping) else output)
+    if run.inputs is None and hidden and hidden[0].dim() == 3:
+        return int(hidden[0].shape[1])
+    return run.seq_len
+
+
+def described(inputs: Mapping[str, Any]) -> list[str]:
+    """``input_ids=8x128:int64`` for each tensor among the inputs."""
+    from .ops import tensors_of, text_of
+
+    return [f"{name}={text_of(t)}" for name, value in inputs.items() for t in tensors_of(value)[:1]]
+
+
+#: Parameters of ``forward`` that reach no sub-model of their own.
+_ORDINARY = frozenset((
+    "attention_mask", "position_ids", "use_cache", "labels", "past_key_values", "head_mask", "inputs_embeds",
+    "cache_position", "token_type_ids", "return_dict", "logits_to_keep", "cross_attn_head_mask", "kwargs",
+    "decoder_head_mask", "decoder_attention_mask", "decoder_inputs_embeds", "encoder_outputs", "args",
+    "encoder_attention_mask", "encoder_hidden_states", "interpolate_pos_encoding", "langs", "mask_time_indices",
+))  # fmt: skip
+
+
+def _reach(module: Any, touched: set[int], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Which share of the parameters ran; under 99 %, the sub-models left out and the inputs not given."""
+    import inspect
+
+    sizes = {id(p): p.numel() for p in module.parameters()}
+    total = sum(sizes.values())
+    share = sum(n for i, n in sizes.items() if i in touched) / total if total else 1.0
+    found: dict[str, Any] = {"parameters": total, "executed_parameters": round(share, 6)}
+    if share < 0.99:
+        left: list[str] = []
+        for scope, part in module.named_modules():
+            own = {id(p) for p in part.parameters()}
+            if own and not own & touched and not any(scope.startswith(f"{other}.") for other in left):
+                left.append(scope)
+        names = inspect.signature(module.forward).parameters
+        found["left_out"] = left[:20]
+        found["inputs_not_given"] = [
+            n for n in names if n not in inputs and n not in _ORDINARY and not n.startswith("output_")
+        ]
+    return found
+
+
+def versions() -> dict[str, str]:
     import sys
 
     from irene_build import __version__
 
-    versions = {"irene_build": __version__}
+    found = {"irene_build": __version__}
     for package in ("torch", "transformers"):
         if package in sys.modules:
-            versions[package] = str(sys.modules[package].__version__)
-    return versions
-
-
-def element_sizes() -> dict[str, int]:
-    """Bytes of one element by the name of its dtype."""
-    import torch
-
-    kinds = (getattr(torch, name) for name in dir(torch))
-    return {str(kind)[6:]: int(kind.itemsize) for kind in kinds if isinstance(kind, torch.dtype)}
+            found[package] = str(sys.modules[package].__version__)
+    return found

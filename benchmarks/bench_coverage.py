@@ -1,0 +1,206 @@
+"""Coverage: how many model types of transformers give a tree, and why the others do not.
+
+    python benchmarks/bench_coverage.py [--out coverage.jsonl] [--only bert,gpt2] [--redo failed] [--limit 60]
+
+Each type is built from its default configuration, or from one trimmed to two layers where the default
+does not build or takes too long. Worker processes take a batch of types each; one that hangs or dies
+costs its type only. Results are appended to a file, so an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+BATCH, TOKENS = 2, 32
+#: What a failure is: not built (the package's or the configuration's), or built and not traced.
+NOT_BUILT = ("needs package", "does not build")
+
+
+def trim(config: Any) -> Any:
+    """Two layers wherever a configuration counts layers."""
+    names = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers",
+             "num_encoder_layers", "num_decoder_layers", "depth")  # fmt: skip
+    for name in names:
+        if isinstance(getattr(config, name, None), int) and getattr(config, name) > 2:
+            try:
+                setattr(config, name, 2)
+            except Exception:  # noqa: S110, PERF203 - a read-only alias of another name
+                pass
+    if isinstance(getattr(config, "layer_types", None), list):
+        config.layer_types = config.layer_types[-2:]
+    for value in list(vars(config).values()):
+        if hasattr(value, "model_type") and hasattr(value, "to_dict"):
+            trim(value)
+    return config
+
+
+def attempt(model_type: str) -> dict[str, Any]:
+    """One type: default configuration first, trimmed second."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    import transformers
+    from irene_build.errors import ModelError
+    from irene_build.models.specs import Spec
+    from irene_build.trace import tracer
+
+    transformers.utils.logging.set_verbosity_error()
+    mapped = MODEL_MAPPING_NAMES[model_type]
+    name = mapped[0] if isinstance(mapped, (tuple, list)) else mapped
+    result: dict[str, Any] = {"type": model_type, "class": name}
+    try:
+        kind = getattr(transformers, name)
+        kind.config_class()
+    except ImportError as error:
+        return {
+            **result,
+            "status": "needs package",
+            "why": (str(error).strip().splitlines() or [""])[0][:200],
+        }
+    except Exception as error:
+        return {**result, "status": "does not build", "why": f"{type(error).__name__}: {error}"[:300]}
+    for trimmed in (False, True):
+        started = time.perf_counter()
+        try:
+            config = kind.config_class()
+            if trimmed:
+                config = trim(config)
+            run = tracer.Pass(BATCH, TOKENS).checked()
+            tree = tracer.climb(Spec(model_type, kind, config), model_type, run)
+        except ModelError as error:
+            why = str(error)
+            status = "fails"
+            if "needs a package" in why:
+                status = "needs package"
+            elif "cannot be built" in why:
+                status = "does not build"
+            result = {**result, "status": status, "why": why[:600], "trimmed": trimmed}
+            continue
+        by = tree.header["traced_by"]
+        return {
+            **result, "status": "tree", "trimmed": trimmed, "rung": by["rung"], "dtype": tree.header["dtype"],
+            "nodes": len(tree.nodes), "gflop": round(tree.nodes[0].features["flops"] / 1e3, 3),
+            "executed": by["executed_parameters"], "left_out": by.get("left_out", [])[:5],
+            "inputs": by["inputs"], "custom": sorted({
+                op.partition("(")[0] for n in tree.nodes if n.primitive == "Custom" for op in (n.shapes or {}).get("ops", [])
+            }), "seconds": round(time.perf_counter() - started, 2),
+        }  # fmt: skip
+    return result
+
+
+def work(types: list[str], pipe: Any) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    for model_type in types:
+        pipe.send(("start", model_type))
+        try:
+            result = attempt(model_type)
+        except BaseException as error:
+            result = {
+                "type": model_type,
+                "status": "crashes",
+                "why": f"{type(error).__name__}: {error}"[:300],
+            }
+        pipe.send(("done", result))
+    pipe.send(("end", None))
+
+
+def run(types: list[str], out: Path, limit: float, batch: int) -> None:
+    """One worker process at a time; a type that takes longer than ``limit`` seconds ends its worker."""
+    context = mp.get_context("spawn")
+    left = list(types)
+    while left:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(left[:batch], theirs), daemon=True)
+        process.start()
+        theirs.close()
+        current: str | None = None
+        while True:
+            try:
+                message = ours.recv() if ours.poll(limit + (60 if current is None else 0)) else ("hang", None)
+            except EOFError:
+                message = ("died", None)
+            kind, value = message
+            if kind == "start":
+                current = value
+                continue
+            if kind == "done":
+                left.remove(value["type"])
+                write(out, value)
+                continue
+            if kind in ("hang", "died"):
+                name = current if current in left else left[0]
+                left.remove(name)
+                write(
+                    out,
+                    {"type": name, "status": "hangs" if kind == "hang" else "crashes", "why": f"{limit:g} s"},
+                )
+            break
+        process.kill()
+        process.join()
+
+
+def write(out: Path, result: dict[str, Any]) -> None:
+    with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(result) + "\n")
+    print(
+        f"{result['type']:32} {result['status']:14} {result.get('rung', '')} {result.get('why', '')[:150]}",
+        flush=True,
+    )
+
+
+def read(out: Path) -> dict[str, dict[str, Any]]:
+    """The last result of each type."""
+    if not out.exists():
+        return {}
+    return {r["type"]: r for r in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
+
+
+def summary(results: dict[str, dict[str, Any]]) -> str:
+    status = Counter(r["status"] for r in results.values())
+    built = sum(n for s, n in status.items() if s not in NOT_BUILT)
+    trees = [r for r in results.values() if r["status"] == "tree"]
+    rungs = Counter(f"{r['rung']} {r['dtype']}" + (" trimmed" if r["trimmed"] else "") for r in trees)
+    lines = [
+        f"{len(results)} model types: {dict(status)}",
+        f"{len(trees)} of {built} buildable give a tree: {100 * len(trees) / max(built, 1):.1f} %",
+        f"rungs: {dict(rungs)}",
+        f"at least 99 % of the parameters executed: {sum(r['executed'] >= 0.99 for r in trees)} of {len(trees)}",
+        f"types with Custom leaves: {sum(bool(r['custom']) for r in trees)}",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("coverage.jsonl"))
+    parser.add_argument("--only", default="", help="comma-separated model types")
+    parser.add_argument("--redo", default="", help="status to try again (fails, hangs, ...)")
+    parser.add_argument("--limit", type=float, default=90.0, help="seconds a type may take")
+    parser.add_argument("--batch", type=int, default=25, help="types a worker process")
+    parser.add_argument("--part", default="", help="I/N: every N-th type from the I-th on")
+    options = parser.parse_args()
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    done = read(options.out)
+    types = sorted(options.only.split(",") if options.only else MODEL_MAPPING_NAMES)
+    if options.part:
+        index, _, count = options.part.partition("/")
+        types = types[int(index) :: int(count)]
+    redo = set(options.redo.split(",")) - {""}
+    todo = [t for t in types if t not in done or done[t]["status"] in redo or options.only]
+    run(todo, options.out, options.limit, options.batch)
+    print(summary(read(options.out)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

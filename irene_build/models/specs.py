@@ -1,0 +1,155 @@
+"""Resolves what a user calls a model: a named architecture, a config file or folder, a factory, a hub name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from irene_build.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A transformers class with its configuration, or a factory of any module."""
+
+    name: str
+    kind: Any = None
+    config: Any = None
+    factory: Callable[[], Any] | None = None
+
+
+@cache
+def architectures() -> dict[str, dict[str, Any]]:
+    """Name -> entry of architectures.toml, and the 24 BERT miniatures (Turc et al. 2019)."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    text = (Path(__file__).parent / "architectures.toml").read_text(encoding="utf-8")
+    entries: dict[str, dict[str, Any]] = tomllib.loads(text)
+    for layers in (2, 4, 6, 8, 10, 12):
+        for hidden in (128, 256, 512, 768):
+            config = {
+                "num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": hidden // 64,
+                "intermediate_size": 4 * hidden,
+            }  # fmt: skip
+            name = f"bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}"
+            entries[name] = {"class": "BertModel", "config": config, "family": "BERT miniatures"}
+    return entries
+
+
+def resolve(spec: str) -> Spec:
+    """What ``spec`` means. Raises ModelError that says what would work."""
+    entry = architectures().get(spec) or architectures().get(spec.rpartition("/")[2])
+    if entry is not None:
+        kind = _transformers_class(entry["class"], spec)
+        return Spec(spec, kind, kind.config_class(**entry.get("config", {})))
+    path = Path(spec)
+    if path.is_dir() or path.is_file():
+        return _from_file(path)
+    if ":" in spec:
+        return Spec(spec, factory=_factory(spec))
+    if spec.endswith(".json"):
+        raise ModelError(f"no such file: {spec}")
+    if "/" in spec:
+        return _from_hub(spec)
+    close = difflib.get_close_matches(spec, architectures(), 3, 0.5)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    raise ModelError(
+        f"unknown model {spec!r}: {hint}`irene-build models` lists the named ones; a transformers config.json, "
+        "its folder, ORGANISATION/NAME on the hub, or package.module:factory work as well"
+    )
+
+
+def _transformers_class(name: str, spec: str) -> Any:
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise ModelError(
+            f"{spec}: transformers {transformers.__version__} has no class {name}; a newer version may"
+        )
+    return kind
+
+
+def _from_file(path: Path) -> Spec:
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelError(f"{file} is not a transformers configuration: {error}") from None
+    return _from_config(data, str(path))
+
+
+def _from_hub(name: str) -> Spec:
+    """The config.json of a public model: from the local cache of the hub, else downloaded (10 s at most)."""
+    import urllib.request
+
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return _from_file(Path(cached))
+    url = f"{constants.ENDPOINT}/{name}/resolve/main/config.json"
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            data = json.loads(answer.read(2**24))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{name}: not a named architecture, not a file, and its config.json could not be had from the hub "
+            f"({error}); pass a config.json of it instead"
+        ) from None
+    return _from_config(data, name)
+
+
+def _from_config(data: Any, where: str) -> Spec:
+    if not isinstance(data, dict) or not isinstance(data.get("model_type"), str):
+        raise ModelError(f'{where} is not a transformers configuration: it has no "model_type"')
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    model_type = data["model_type"]
+    named = [n for n in data.get("architectures") or [] if isinstance(n, str) and hasattr(transformers, n)]
+    mapped = MODEL_MAPPING_NAMES.get(model_type)
+    base = mapped[0] if isinstance(mapped, (tuple, list)) else mapped
+    if not named and base is None:
+        needs = " (it needs code from its repository, which is never run)" if data.get("auto_map") else ""
+        raise ModelError(
+            f"{where}: transformers {transformers.__version__} has no model type {model_type!r}{needs}"
+        )
+    kind = _transformers_class((named or [base])[0], where)
+    try:
+        config = kind.config_class.from_dict(data)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:160]
+        raise ModelError(f"{where}: {kind.config_class.__name__} refuses it: {first}") from None
+    return Spec(where, kind, config)
+
+
+def _factory(spec: str) -> Callable[[], Any]:
+    package, _, name = spec.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        target: Any = importlib.import_module(package)
+    except ImportError as error:
+        raise ModelError(f"{spec}: cannot import {package}: {error}") from None
+    for part in name.split("."):
+        target = getattr(target, part, None)
+    if not callable(target):
+        raise ModelError(f"{spec}: {package} has no callable {name!r}")
+    found: Callable[[], Any] = target
+    return found
