@@ -29,6 +29,8 @@ class SamplerProcess:
     """
 
     def __init__(self, period_s: float = PERIOD_S, gpu: Any = None) -> None:
+        if period_s > 1.0:
+            raise ValueError(f"period_s: {period_s!r} is too long to stop a process by; at most 1 second")
         self.period_s = period_s
         self.missing: dict[str, str] = {}
         self.gpu_energy_source: str | None = None
@@ -124,10 +126,8 @@ class SamplerProcess:
 
     def samples(self, start_ns: int = 0, end_ns: int | None = None) -> list[Sample]:
         with self._news:
-            rows = list(self._rows)
-        return [
-            r for r in rows if start_ns <= r.host_time_ns and (end_ns is None or r.host_time_ns <= end_ns)
-        ]
+            rows = [row for row in self._rows if end_ns is None or row[0] <= end_ns]
+        return [row for row in self._decoder.decode(rows) if row.host_time_ns >= start_ns]
 
     def summary(self, start_ns: int | None = None, end_ns: int | None = None) -> dict[str, float]:
         rows = self.samples()
