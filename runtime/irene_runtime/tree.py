@@ -13,8 +13,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 from .errors import TreeError
 from .features import FEATURES, PRIMITIVES
 
-FORMAT = "irene-tree"
-VERSION = 1
+TREE_FORMAT = "irene-tree"
+TREE_VERSION = 1
 LEVELS = ("ml", "module", "model")
 MAX_FILE_BYTES = 16 * 2**20
 #: Objects and lists in a file: each takes some 64 bytes of memory, a node has up to ten.
@@ -114,7 +114,7 @@ class ModelTree:
         return out
 
     def to_json(self) -> Dict[str, Any]:
-        out: Dict[str, Any] = {"format": FORMAT, "version": VERSION}
+        out: Dict[str, Any] = {"format": TREE_FORMAT, "version": TREE_VERSION}
         out.update(self.header)
         out["nodes"] = [node.to_json() for node in self.nodes]
         return out
@@ -206,14 +206,14 @@ def from_json(data: Any) -> ModelTree:
 
     Raises TreeError that names the node and the field.
     """
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise TreeError('not a model tree: expected an object with "format": "%s"' % FORMAT)
+    if not isinstance(data, dict) or data.get("format") != TREE_FORMAT:
+        raise TreeError('not a model tree: expected an object with "format": "%s"' % TREE_FORMAT)
     version = data.get("version")
     if isinstance(version, bool) or not isinstance(version, int):
         raise TreeError("version is %.40r, expected a whole number" % (version,))
-    if version > VERSION:
+    if version > TREE_VERSION:
         raise TreeError(
-            "tree version %d is newer than %d, the newest known here: update irene-build" % (version, VERSION)
+            "tree version %d is newer than %d, the newest known here: update irene-build" % (version, TREE_VERSION)
         )
     if version < 1:
         raise TreeError("unknown tree version %d" % version)
