@@ -41,7 +41,7 @@ def bottlenecks(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     As in the paper the energies are averaged first, and shares are of the root's average:
     ``{"module", "kind": "module" | "ml", "calls" (of one pass), "energy_j", "interval_j", "share"}``.
     Interval ends are summed over a unit's calls, which takes their errors as fully shared (the wide end).
-    The last row, "(not in a unit)", is what the root has beyond its units (negative if they exceed it).
+    The last row, "(not in these parts)", is what the root has beyond its units (negative if they exceed it).
     """
     count = len(predictions)
     total: dict[tuple[str, str], list[float]] = {}
@@ -67,7 +67,7 @@ def bottlenecks(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     rest = root - sum(row["energy_j"] for row in rows)
     rows.append(
         {
-            "module": "(not in a unit)",
+            "module": "(not in these parts)",
             "kind": "rest",
             "calls": None,
             "energy_j": rest,

@@ -3,7 +3,7 @@
 Beside the keys that issue 3 fixed, two optional ones carry the single predictions on held-out models:
 
     "pairs": {tier: {level: {"model": [...], "measured_j": [...], "predicted_j": [...], "low_j": [...],
-              "high_j": [...], "copies": [...]}}}      one entry a distinct measurement; low, high, copies may lack
+              "high_j": [...], "copies": [...]}}}      one entry a measurement; the last three may lack
     "cdf":   {tier: {level: {"error_percent": [...], "fraction": [...]}}}     used where there are no pairs
 
 Where ``evaluation.json`` has neither, ``pairs_from_predictions`` gives the pairs of the estimator on the
@@ -51,7 +51,7 @@ def error_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
             found = evaluation["tiers"][tier].get(level)
             if isinstance(found, dict):
                 row = {"tier": tier, "level": level, **{key: found.get(key) for key in _COLUMNS}}
-                row["coverage90"] = percent(row["coverage90"])
+                row["coverage90"] = percent(found.get("coverage90"))
                 rows.append(row)
     return rows
 
@@ -138,11 +138,16 @@ def summary(pairs: dict[str, Any]) -> dict[str, Any]:
             errors = sorted(errors_percent(columns))
             inside = total = 0
             per_model: dict[str, list[float]] = {}
-            rows = zip(*(columns[k] for k in ("model", "measured_j", "predicted_j", "low_j", "high_j", "copies")), strict=True)
+            rows = zip(
+                *(columns[k] for k in ("model", "measured_j", "predicted_j", "low_j", "high_j", "copies")),
+                strict=True,
+            )
             for model, measured, predicted, low, high, copies in rows:
                 inside += copies * (low <= measured <= high)
                 total += copies
-                per_model.setdefault(model, []).extend([100.0 * abs(predicted - measured) / measured] * copies)
+                per_model.setdefault(model, []).extend(
+                    [100.0 * abs(predicted - measured) / measured] * copies
+                )
 
             def quantile(q: float, ordered: list[float] = errors) -> float:
                 return ordered[min(len(ordered) - 1, math.ceil(q * len(ordered)) - 1)]

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from html import escape
 from typing import Any
 
 from irene_build.errors import RunError
-from irene_build.report.predictions import Prediction, spans
+from irene_build.report.predictions import Prediction, folded, spans
 
 #: Colour -> CSS variable in ``templates/report.css.j2``. Chosen to differ for the colour-blind (Okabe-Ito).
 PALETTE = {
     "#1f2429": "--ink", "#6a7078": "--muted", "#d5d9de": "--line",
     "#0069a8": "--c1", "#c94f00": "--c2", "#00805f": "--c3", "#a8478a": "--c4",
+    "#fffefd": "--on",
 }  # fmt: skip
-INK, MUTED, LINE, *SERIES = PALETTE
+INK, MUTED, LINE, *SERIES, ON_COLOUR = PALETTE
 _MARKS = "osD^"
 _STYLE = {
     "svg.fonttype": "none",
@@ -40,9 +43,14 @@ _SIZE = (5.0, 3.5)
 class Figure:
     """A drawn figure: ``name`` (file stem), ``title``, ``description`` (for who cannot see it)."""
 
-    def __init__(self, name: str, title: str, description: str, drawing: Any, hints: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, title: str, description: str, drawing: Any, hints: Mapping[str, str]
+    ) -> None:
         self.name, self.title, self.description = name, title, description
         self._drawing, self._hints = drawing, dict(hints)
+        # A layout that is solved again for each file would move things between PNG, SVG and page.
+        drawing.draw_without_rendering()
+        drawing.set_layout_engine("none")
 
     def png(self) -> bytes:
         """The figure as PNG on white, 160 dpi."""
@@ -63,13 +71,13 @@ class Figure:
         text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)
         for colour, variable in PALETTE.items():
             text = text.replace(colour, f"var({variable})")
-        name, what = _escape(self.title), _escape(self.description)
+        name, what = escape(self.title), escape(self.description)
         label = f'<title id="{self.name}-t">{name}</title><desc id="{self.name}-d">{what}</desc>'
         text = text.replace("<svg", f'<svg role="img" aria-labelledby="{self.name}-t {self.name}-d"', 1)
         text = re.sub(r"(<svg[^>]*>)", lambda m: m[1] + label, text, count=1)
         for gid, hint in self._hints.items():
             opening = f'<g id="{self.name}-{gid}">'
-            text = text.replace(opening, f"{opening}<title>{_escape(hint)}</title>")
+            text = text.replace(opening, f"{opening}<title>{escape(hint)}</title>")
         return text.strip()
 
     def _save(self, kind: str, **options: Any) -> bytes:
@@ -81,28 +89,29 @@ class Figure:
         return buffer.getvalue()
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-
-
 def _axes(simulated: bool, size: tuple[float, float] = _SIZE) -> tuple[Any, Any]:
     """A figure and its axes, with SIMULATED across them where the joules are."""
-    try:
-        from matplotlib.figure import Figure as Drawing
-    except ImportError as error:
-        raise RunError("figures need matplotlib, which is not installed: pip install 'irene-build[figures]'") from error
+    from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=size, layout="constrained")
     axes = drawing.add_subplot()
     if simulated:
         drawing.text(
-            0.55, 0.5, "SIMULATED", color=SERIES[1], alpha=0.22, fontsize=34, rotation=24, ha="center", va="center"
+            0.55,
+            0.5,
+            "SIMULATED",
+            color=SERIES[1],
+            alpha=0.22,
+            fontsize=34,
+            rotation=24,
+            ha="center",
+            va="center",
         )
     return drawing, axes
 
 
-def _styled(function: Any) -> Any:
-    from functools import wraps
+def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draws under the house style; matplotlib is imported when a figure is, and missed by name."""
 
     @wraps(function)
     def inside(*args: Any, **kwargs: Any) -> Figure:
@@ -113,7 +122,7 @@ def _styled(function: Any) -> Any:
                 "figures need matplotlib, which is not installed: pip install 'irene-build[figures]'"
             ) from error
         with rc_context(_STYLE):
-            return function(*args, **kwargs)  # type: ignore[no-any-return]
+            return function(*args, **kwargs)
 
     return inside
 
@@ -129,7 +138,10 @@ def error_cdf(errors: Mapping[str, Sequence[float]], level: str, simulated: bool
             [0.0, *ordered], [i / len(ordered) for i in range(len(ordered) + 1)],
             where="post", color=colour, linestyle=dash, label=tier,
         )  # fmt: skip
-        half, most = ordered[(len(ordered) - 1) // 2], ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+        half, most = (
+            ordered[(len(ordered) - 1) // 2],
+            ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
+        )
         words.append(f"{tier}: half within {half:.2g} %, 99 % within {most:.2g} %")
     axes.set(xlabel="absolute error (%)", ylabel="share of predictions", xlim=(0, None), ylim=(0, 1.01))
     axes.legend(loc="lower right")
@@ -161,7 +173,9 @@ def predicted_against_measured(
     drawing.set_dpi(200)
     count = sum(len(m) for m, _ in points.values())
     words = f"{count} nodes; the closer to the line, the better. The numbers are in the error table."
-    return Figure(f"predicted-measured-{tier}", f"Predicted against measured, tier {tier}", words, drawing, {})
+    return Figure(
+        f"predicted-measured-{tier}", f"Predicted against measured, tier {tier}", words, drawing, {}
+    )
 
 
 @_styled
@@ -177,7 +191,12 @@ def coverage(observed: Mapping[str, Mapping[str, float]], nominal: float, simula
     axes.axvline(nominal, color=INK, lw=0.9, ls="--")
     axes.axvspan(nominal - 2, nominal + 2, color=LINE, alpha=0.6, lw=0)
     low = min([nominal - 8, *(v for row in observed.values() for v in row.values())]) - 1
-    axes.set(yticks=range(len(levels)), yticklabels=levels, xlabel="nodes inside their interval (%)", xlim=(low, 100.5))
+    axes.set(
+        yticks=range(len(levels)),
+        yticklabels=levels,
+        xlabel="nodes inside their interval (%)",
+        xlim=(low, 100.5),
+    )
     axes.set_ylim(-0.6, len(levels) - 0.4)
     axes.invert_yaxis()
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -187,11 +206,13 @@ def coverage(observed: Mapping[str, Mapping[str, float]], nominal: float, simula
 @_styled
 def energy_accuracy(rows: Sequence[dict[str, Any]], front: Sequence[int], simulated: bool) -> Figure:
     """Figure 4: energy (x, with its interval) against accuracy (y) and the Pareto front."""
+    from matplotlib.ticker import LogLocator
+
     drawing, axes = _axes(simulated, (5.4, 3.9))
     hints = {}
     xs = [row["energy_j"] for row in rows]
-    axes.step([xs[i] for i in front], [rows[i]["accuracy"] for i in front], where="post", color=SERIES[1], lw=1.3,
-              label="Pareto front", zorder=1)  # fmt: skip
+    axes.step([xs[i] for i in front], [rows[i]["accuracy"] for i in front], where="post",
+              color=SERIES[1], lw=1.3, label="Pareto front", zorder=1)  # fmt: skip
     for index, row in enumerate(rows):
         low, high = row["interval_j"]
         on = index in front
@@ -211,11 +232,17 @@ def energy_accuracy(rows: Sequence[dict[str, Any]], front: Sequence[int], simula
         )  # fmt: skip
     if xs and min(xs) > 0 and max(xs) / min(xs) > 20:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="predicted energy of one pass (J)", ylabel="accuracy")
     axes.margins(0.1)
     axes.legend(loc="lower right", fontsize=8)
-    best = ", ".join(f"{rows[i]['model']} ({rows[i]['energy_j']:.3g} J, {rows[i]['accuracy']:g})" for i in front)
-    return Figure("energy-accuracy", "Energy against accuracy", f"On the Pareto front: {best}.", drawing, hints)
+    best = ", ".join(
+        f"{rows[i]['model']} ({rows[i]['energy_j']:.3g} J, {rows[i]['accuracy']:g})" for i in front
+    )
+    return Figure(
+        "energy-accuracy", "Energy against accuracy", f"On the Pareto front: {best}.", drawing, hints
+    )
 
 
 def _short(model: str) -> str:
@@ -226,7 +253,11 @@ def _short(model: str) -> str:
 
 @_styled
 def heat_map(
-    batches: Sequence[int], seqs: Sequence[int], cells: Mapping[tuple[int, int], dict[str, Any]], per: str, simulated: bool
+    batches: Sequence[int],
+    seqs: Sequence[int],
+    cells: Mapping[tuple[int, int], dict[str, Any]],
+    per: str,
+    simulated: bool,
 ) -> Figure:
     """Joules per ``per`` (token or sequence) over batch size (columns) and sequence length (rows).
 
@@ -251,19 +282,24 @@ def heat_map(
             dark = norm is not None and cell[key] > 0 and norm(cell[key]) > 0.6
             star = "*" if cell["extrapolates"] else ""
             # White and near-black on the cell itself: these two do not change with the page.
+            ink = "#fffffe" if dark else "#201000"
             text = axes.text(c, r, _joules(cell[key]) + star, ha="center", va="center", fontsize=8,
-                             color="#fffffe" if dark else "#201000")  # fmt: skip
+                             color=ink)  # fmt: skip
             text.set_gid(f"cell-{r}-{c}")
             low, high = cell[f"interval_per_{per}_j"]
             note = "; extrapolates" if star else ""
-            hints[f"cell-{r}-{c}"] = f"batch {batch}, {seq} tokens: {_joules(cell[key])} ({_joules(low)} to {_joules(high)}){note}"
+            hints[f"cell-{r}-{c}"] = (
+                f"batch {batch}, {seq} tokens: {_joules(cell[key])} ({_joules(low)} to {_joules(high)}){note}"
+            )
             if star:
-                axes.add_patch(
-                    Rectangle((c - 0.46, r - 0.44), 0.92, 0.88, fill=False, ls="--", lw=1, ec=SERIES[0])
-                )
+                axes.add_patch(Rectangle((c - 0.46, r - 0.44), 0.92, 0.88, fill=False, ls="--", lw=1, ec=ink))
     axes.set(xticks=range(len(batches)), xticklabels=batches, yticks=range(len(seqs)), yticklabels=seqs,
              xlabel="batch size", ylabel="sequence length")  # fmt: skip
-    words = f"{len(flat)} cells from {_joules(min(flat))} to {_joules(max(flat))} per {per}." if flat else "no cells"
+    words = (
+        f"{len(flat)} cells from {_joules(min(flat))} to {_joules(max(flat))} per {per}."
+        if flat
+        else "no cells"
+    )
     return Figure(f"energy-per-{per}", f"Energy per {per} (* extrapolates)", words, drawing, hints)
 
 
@@ -276,11 +312,14 @@ def _joules(value: float) -> str:
 
 @_styled
 def tree(prediction: Prediction, simulated: bool) -> Figure:
-    """Figure 5 as a still icicle: width is joules, colour the share of the model's energy."""
+    """Figure 5 as a still icicle: width is joules, colour the share of the model's energy.
+
+    Abridged as in the paper: runs of equal layers are one box.
+    """
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    nodes = prediction["nodes"]
+    nodes = folded(prediction["nodes"])
     where = spans([n["parent"] for n in nodes], [n["energy_j"] for n in nodes])
     depth: list[int] = []
     for node in nodes:
@@ -306,7 +345,9 @@ def tree(prediction: Prediction, simulated: bool) -> Figure:
     axes.spines["left"].set_visible(False)
     top = sorted((n for n in nodes if n["parent"] == 0), key=lambda n: -n["energy_j"])[:4]
     words = ", ".join(f"{n['type']} {n['energy_j']:.3g} J" for n in top)
-    return Figure("tree", f"Energy tree of {prediction['model']}", f"Largest below the root: {words}.", drawing, {})
+    return Figure(
+        "tree", f"Energy tree of {prediction['model']}", f"Largest below the root: {words}.", drawing, {}
+    )
 
 
 @_styled
@@ -323,9 +364,14 @@ def bottleneck_bars(tables: Mapping[str, Sequence[dict[str, Any]]], simulated: b
             room = int(wide / 2.1)
             if room >= 5:
                 label = row["module"] if len(row["module"]) <= room else row["module"][: room - 1] + "…"
-                axes.text(left + wide / 2, y, label, ha="center", va="center", fontsize=7, color="#fffffe")
+                axes.text(left + wide / 2, y, label, ha="center", va="center", fontsize=7.5, color=ON_COLOUR)
             left += wide
-    axes.set(yticks=range(len(tables)), yticklabels=list(tables), xlabel="share of the model's energy (%)", xlim=(0, 101))
+    axes.set(
+        yticks=range(len(tables)),
+        yticklabels=list(tables),
+        xlabel="share of the model's energy (%)",
+        xlim=(0, 101),
+    )
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     words = "; ".join(f"{m}: {r[0]['module']} {100 * r[0]['share']:.1f} %" for m, r in tables.items() if r)

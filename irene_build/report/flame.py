@@ -84,7 +84,9 @@ def chrome_trace(prediction: Prediction) -> dict[str, Any]:
         {"ph": "M", "name": "thread_name", "pid": 1, "tid": 1, "args": {"name": "energy (1 us = 1 uJ)"}},
     ]
     for node, (start, width) in zip(nodes, where, strict=True):
-        extra = {k: node[k] for k in ("share", "alpha", "tier", "flags", "primitive") if node.get(k) is not None}
+        extra = {
+            k: node[k] for k in ("share", "alpha", "tier", "flags", "primitive") if node.get(k) is not None
+        }
         events.append(
             {
                 "ph": "X",
@@ -94,7 +96,12 @@ def chrome_trace(prediction: Prediction) -> dict[str, Any]:
                 "tid": 1,
                 "ts": start * 1e6,
                 "dur": width * 1e6,
-                "args": {"scope": node["scope"], "energy_j": node["energy_j"], "interval_j": node["interval_j"], **extra},
+                "args": {
+                    "scope": node["scope"],
+                    "energy_j": node["energy_j"],
+                    "interval_j": node["interval_j"],
+                    **extra,
+                },
             }
         )
     keys = ("model", "batch_size", "seq_len", "phase", "hardware", "boundary", "provenance", "tier", "digest")

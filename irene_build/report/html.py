@@ -1,9 +1,9 @@
 """Pages: one self-contained HTML file each, rendered from ``templates/report*.j2``.
 
-The tree explorer (icicle and outline) is hand-written SVG and HTML, a few hundred lines: the partition layouts
-of d3-hierarchy and its like need children that add up to their parent, which a predicted tree does not have
-(equation 3), so what they offer would have to be undone first. Charts come from matplotlib (figures.py says
-why). A page loads nothing: its Content-Security-Policy forbids every request.
+The tree explorer (icicle and outline) is hand-written SVG and HTML, a few hundred lines: the partition
+layouts of d3-hierarchy and its like need children that add up to their parent. Those of a prediction do not
+(equation 3), so what such a library offers would have to be undone first. Charts come from matplotlib
+(figures.py says why). A page loads nothing: its Content-Security-Policy forbids every request.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def render_report(report: dict[str, Any], trees: dict[str, Any], figures: Sequen
     )
 
 
-def render_compare(result: dict[str, Any], predictions: Sequence[Prediction], figures: Sequence[Figure]) -> str:
+def render_compare(
+    result: dict[str, Any], predictions: Sequence[Prediction], figures: Sequence[Figure]
+) -> str:
     """The page of `irene-build compare`; ``result`` as its ``--json``."""
     return render(
         "report_compare.html.j2",

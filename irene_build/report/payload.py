@@ -29,7 +29,9 @@ def five_digits(value: float | None) -> float | None:
 
 def _view(prediction: Prediction) -> dict[str, Any]:
     nodes = prediction["nodes"]
-    flags = {str(i): list(n["flags"]) for i, n in enumerate(nodes) if n.get("flags")}
+    # "simulated" holds for all or none: the page says it once, across itself.
+    marks = [[name for name in n.get("flags") or [] if name != "simulated"] for n in nodes]
+    flags = {str(i): names for i, names in enumerate(marks) if names}
     return {
         "e": [five_digits(n["energy_j"]) for n in nodes],
         "lo": [five_digits(n["interval_j"][0]) for n in nodes],
@@ -69,18 +71,28 @@ def _model(name: str, items: list[tuple[Prediction, list[float | None] | None]])
         phase = prediction.get("phase") or "forward"
         size = (phase, batch or 0, seq or 0, prediction.get("past_len") or 0, keys[text])
         sizes[size] = {
-            "label": size_label(prediction), "batch_size": batch, "seq_len": seq, "phase": phase, "shape": keys[text],
+            "label": size_label(prediction), "batch_size": batch, "seq_len": seq, "phase": phase,
+            "shape": keys[text],
         }  # fmt: skip
         views.setdefault(str(prediction["tier"]), {})[size] = _view(prediction)
         if labels is not None and size not in views.setdefault("measured", {}):
-            measured = {"e": [five_digits(x) for x in labels], "lo": None, "hi": None, "flags": {}}
+            measured: dict[str, Any] = {
+                "e": [five_digits(x) for x in labels],
+                "lo": None,
+                "hi": None,
+                "flags": {},
+            }
             views["measured"][size] = measured
     order = sorted(sizes)
     tiers = {t: [views[t].get(s) for s in order] for t in (*TIERS, "measured") if t in views}
     tiers.update({t: [v.get(s) for s in order] for t, v in views.items() if t not in tiers})
     listed = [sizes[s] for s in order]
     for phase, shape in dict.fromkeys((s["phase"], s["shape"]) for s in listed):
-        same = [i for i, s in enumerate(listed) if (s["phase"], s["shape"]) == (phase, shape) and "mean_of" not in s]
+        same = [
+            i
+            for i, s in enumerate(listed)
+            if (s["phase"], s["shape"]) == (phase, shape) and "mean_of" not in s
+        ]
         if len(same) < 2:
             continue
         suffix = "" if phase == "forward" else f" ({phase})"

@@ -33,7 +33,9 @@ def _check_node(node: Any, index: int, where: str) -> None:
             raise InputError(f"{where}: node {index} lacks {key!r}")
     parent = node["parent"]
     if not isinstance(parent, int) or not (-1 <= parent < index) or (parent == -1) != (index == 0):
-        raise InputError(f"{where}: node {index} has parent {parent!r}; nodes stand in pre-order under one root")
+        raise InputError(
+            f"{where}: node {index} has parent {parent!r}; nodes stand in pre-order under one root"
+        )
     if not _finite(node["energy_j"]):
         raise InputError(f"{where}: node {index} has energy_j {node['energy_j']!r}, expected a finite number")
     interval = node["interval_j"]
@@ -112,6 +114,45 @@ def spans(parents: list[int], energies: list[float]) -> list[tuple[float, float]
             cursor[parent] = start + width
         out.append((start, width))
         cursor.append(start)
+    return out
+
+
+def folded(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The nodes with runs of sibling modules of the same shape as one: ``BertLayer ×12``, energies summed.
+
+    Interval ends are summed as well, which takes the errors of the run as fully shared. The page's explorer
+    does the same in the browser.
+    """
+    children: list[list[int]] = [[] for _ in nodes]
+    for index, node in enumerate(nodes):
+        if node["parent"] >= 0:
+            children[node["parent"]].append(index)
+    names: dict[tuple[Any, ...], int] = {}
+    kind = [0] * len(nodes)
+    for index in reversed(range(len(nodes))):
+        key = (nodes[index]["type"], *(kind[c] for c in children[index]))
+        kind[index] = names.setdefault(key, len(names))
+    out: list[dict[str, Any]] = []
+
+    def add(run: list[int], parent: int, above: int) -> None:
+        first, here, times = nodes[run[0]], len(out), len(run) // above
+        low, high = (sum(nodes[i]["interval_j"][end] for i in run) for end in (0, 1))
+        merged = {
+            "index": here, "parent": parent, "energy_j": sum(nodes[i]["energy_j"] for i in run),
+            "interval_j": [low, high], "type": f"{first['type']} ×{times}" if times > 1 else first["type"],
+            "flags": sorted({name for i in run for name in nodes[i].get("flags") or []}),
+        }  # fmt: skip
+        out.append({**first, **merged})
+        columns = list(zip(*(children[i] for i in run), strict=True))
+        while columns:
+            end = 1
+            if nodes[columns[0][0]]["level"] != "ml":
+                while end < len(columns) and kind[columns[end][0]] == kind[columns[0][0]]:
+                    end += 1
+            add([i for column in columns[:end] for i in column], here, len(run))
+            del columns[:end]
+
+    add([0], -1, 1)
     return out
 
 

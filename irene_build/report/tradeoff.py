@@ -1,4 +1,4 @@
-"""Energy against accuracy (section 5.6, Figure 4): reading the user's accuracies, the Pareto front, choices."""
+"""Energy against accuracy (section 5.6, Figure 4): the user's accuracies, the Pareto front, choices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def read_accuracies(path: Path) -> dict[str, float]:
             reader = csv.DictReader(file)
             missing = {"model", "accuracy"} - set(reader.fieldnames or [])
             if missing:
-                raise InputError(f"{path}: line 1: no column {', '.join(sorted(missing))}; expected model,accuracy")
+                raise InputError(
+                    f"{path}: line 1: no column {', '.join(sorted(missing))}; expected model,accuracy"
+                )
             for row in reader:
                 model, text = (row["model"] or "").strip(), (row["accuracy"] or "").strip()
                 try:
@@ -30,7 +32,9 @@ def read_accuracies(path: Path) -> dict[str, float]:
                 except ValueError:
                     value = math.nan
                 if not model or not math.isfinite(value):
-                    raise InputError(f"{path}: line {reader.line_num}: expected model,accuracy, found {model!r},{text!r}")
+                    raise InputError(
+                        f"{path}: line {reader.line_num}: expected model,accuracy, found {model!r},{text!r}"
+                    )
                 if out.get(model, value) != value:
                     raise InputError(f"{path}: line {reader.line_num}: a second accuracy for {model!r}")
                 out[model] = value
@@ -68,6 +72,6 @@ def best_under(rows: Sequence[dict[str, Any]], budget_j: float) -> dict[str, Any
 
 
 def cheapest_above(rows: Sequence[dict[str, Any]], accuracy: float) -> dict[str, Any] | None:
-    """The row of least ``energy_j`` with at least this accuracy; the more accurate of equals; None if none."""
+    """The row of least ``energy_j`` with this accuracy or more; the more accurate of equals; None if none."""
     fits = [r for r in rows if r.get("accuracy") is not None and r["accuracy"] >= accuracy]
     return min(fits, key=lambda r: (r["energy_j"], -r["accuracy"])) if fits else None

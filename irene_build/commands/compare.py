@@ -1,0 +1,131 @@
+"""`irene-build compare`: models side by side, energy against accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def compare(
+    out: Path = typer.Argument(..., metavar="OUT", help="A bundle that `irene-build export` wrote."),
+    models: list[str] = typer.Argument(
+        ...,
+        metavar="MODEL...",
+        help="Named models, patterns ('bert_uncased_*'), configs, factories or tree files.",
+    ),
+    batch_size: int = typer.Option(16, "--batch-size", "-b", min=1, help="Batch size."),
+    seq_len: int = typer.Option(128, "--seq-len", "-s", min=1, help="Tokens of one sequence."),
+    phase: list[str] = typer.Option(
+        ["forward"], "--phase", help="forward, prefill or decode; may be given twice."
+    ),
+    past_len: int = typer.Option(
+        0, "--past", min=0, help="Cached tokens before a decode step (default: --seq-len)."
+    ),
+    accuracy: Path | None = typer.Option(None, "--accuracy", help="CSV with the columns model,accuracy."),
+    budget_j: float | None = typer.Option(
+        None, "--budget-j", help="Name the most accurate model within this many joules."
+    ),
+    min_accuracy: float | None = typer.Option(
+        None, "--min-accuracy", help="Name the cheapest model of at least this accuracy."
+    ),
+    folder: Path | None = typer.Option(
+        None, "--output", "-o", help="Folder for the page, its tables and figures."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Compare the predicted energy of models, per phase, sequence and token."""
+    from irene_build import console
+    from irene_build.commands import _bundles
+    from irene_build.errors import InputError
+    from irene_build.report import grid, write
+    from irene_build.report.tradeoff import read_accuracies
+
+    if (budget_j is not None or min_accuracy is not None) and accuracy is None:
+        raise InputError("--budget-j and --min-accuracy need the accuracies: add --accuracy FILE.csv")
+    given = read_accuracies(accuracy) if accuracy else None
+    if folder is not None:
+        write.check_folder(folder)
+    bundle = _bundles.Bundle(out)
+    names = _bundles.expand(models)
+    predictions = []
+    with console.Progress(len(names) * len(phase), "predicting", quiet=as_json) as progress:
+        for one in phase:
+            for name in names:
+                past = past_len or (seq_len if one == "decode" else 0)
+                tree = _bundles.tree_of(name, bundle, batch_size, seq_len, one, past)
+                predictions.append(bundle.predict(tree))
+                progress.update(len(predictions), name)
+    known = [str(p["model"]) for p in predictions]
+    rated = _bundles.accuracies_for(known, given) if given is not None else None
+    if given is not None and not rated:
+        raise InputError(f"{accuracy}: holds none of the compared models, such as {known[0]}")
+    result = grid.compare(predictions, rated, budget_j, min_accuracy)
+    if folder is not None:
+        _save(folder, result, predictions)
+        console.note(f"wrote {folder / 'index.html'}")
+    if as_json:
+        console.emit_json(result)
+    else:
+        _print(result)
+
+
+def _save(folder: Path, result: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
+    from irene_build.report import drawings, html, write
+
+    figures = drawings.of_compare(result)
+    bottlenecks = [{"model": m, **row} for m, rows in result["bottlenecks"].items() for row in rows]
+    tables = {"models": result["rows"], "totals": result["totals"], "bottlenecks": bottlenecks}
+    page = html.render_compare(result, predictions, figures)
+    write.save_folder(folder, page, result, tables, figures, predictions)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from irene_build import console
+    from irene_build.report.html import joules
+    from irene_build.report.predictions import is_simulated
+
+    if is_simulated(result):
+        console.say("SIMULATED: these joules descend from a simulated power meter.\n")
+    rated = any(row["accuracy"] is not None for row in result["rows"])
+    most = max(row["energy_j"] for row in result["rows"])
+    lines = []
+    for row in result["rows"]:
+        low, high = row["interval_j"]
+        bar = "█" * max(0, round(8 * row["energy_j"] / most)) if most > 0 else ""
+        mark = ("!" if row["extrapolates"] else "") + ("?" if row["uncalibrated"] else "")
+        name = row["model"] if len(row["model"]) <= 26 else "…" + row["model"][-25:]
+        cells = [name, *([row["phase"][:7]] if len(result["phases"]) > 1 else []), joules(row["energy_j"])]
+        half = f"{50 * (high - low) / row['energy_j']:.1f}" if row["energy_j"] else "–"
+        cells += [half, joules(row["energy_per_token_j"]), bar, mark]
+        if rated:
+            cells += [
+                "" if row["accuracy"] is None else f"{row['accuracy']:g}",
+                "*" if row["model"] in result["pareto"] else "",
+            ]
+        lines.append(cells)
+    phase = ["phase"] if len(result["phases"]) > 1 else []
+    header = ["model", *phase, "energy", "± %", "a token", "", "", *(["acc.", ""] if rated else [])]
+    console.say(console.table(lines, header))
+    if any(row["extrapolates"] for row in result["rows"]):
+        console.say("! outside what was calibrated, interval widened")
+    if any(row["uncalibrated"] for row in result["rows"]):
+        console.say("? a primitive was never calibrated")
+    if rated:
+        console.say("* on the Pareto front of energy and accuracy")
+    for key, words in (
+        ("best_under", "best within {budget_j:g} J"),
+        ("cheapest_above", "cheapest with accuracy {min_accuracy:g} or more"),
+    ):
+        if key in result:
+            choice = result[key]["choice"]
+            found = (
+                f"{choice['model']}, {joules(choice['energy_j'])}, accuracy {choice['accuracy']:g}"
+                if choice
+                else "none"
+            )
+            console.say(f"{words.format(**result[key])}: {found}")

@@ -1,0 +1,94 @@
+"""`irene-build sweep`: one model over a grid of batch sizes and sequence lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def sweep(
+    out: Path = typer.Argument(..., metavar="OUT", help="A bundle that `irene-build export` wrote."),
+    model: str = typer.Argument(..., metavar="MODEL", help="A named model, config or factory."),
+    batch: str = typer.Option("1,2,4,8,16,32", "--batch", help="Batch sizes, with commas between them."),
+    seq: str = typer.Option("32,64,128,256,512", "--seq", help="Sequence lengths, with commas between them."),
+    phase: str = typer.Option("forward", "--phase", help="forward, prefill or decode."),
+    past_len: int = typer.Option(
+        0, "--past", min=0, help="Cached tokens before a decode step (default: the length)."
+    ),
+    folder: Path | None = typer.Option(
+        None, "--output", "-o", help="Folder for the page, its tables and figures."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    as_csv: bool = typer.Option(False, "--csv", help="Print the result as CSV."),
+) -> None:
+    """Predict energy per token and per sequence over a grid; * marks sizes outside what was calibrated."""
+    from irene_build import console
+    from irene_build.commands import _bundles
+    from irene_build.errors import InputError
+    from irene_build.report import grid, write
+
+    batches, seqs = _bundles.whole_numbers(batch, "--batch"), _bundles.whole_numbers(seq, "--seq")
+    if _bundles.is_tree_file(Path(model)):
+        raise InputError(f"{model} is a tree of one size: give the model itself")
+    if as_json and as_csv:
+        raise InputError("--json or --csv, not both")
+    if folder is not None:
+        write.check_folder(folder)
+    bundle = _bundles.Bundle(out)
+    sizes = [(b, s) for s in seqs for b in batches]
+    predictions = []
+    with console.Progress(len(sizes), "predicting", quiet=as_json or as_csv) as progress:
+        for b, s in sizes:
+            past = past_len or (s if phase == "decode" else 0)
+            predictions.append(bundle.predict(_bundles.tree_of(model, bundle, b, s, phase, past)))
+            progress.update(len(predictions), f"{b} x {s}")
+    result = grid.sweep(predictions)
+    if folder is not None:
+        _save(folder, result, predictions)
+        console.note(f"wrote {folder / 'index.html'}")
+    if as_json:
+        console.emit_json(result)
+    elif as_csv:
+        console.say(write.csv_text(result["cells"]).rstrip("\n"))
+    else:
+        _print(result, batches, seqs)
+
+
+def _save(folder: Path, result: dict[str, Any], predictions: list[dict[str, Any]]) -> None:
+    from irene_build.report import drawings, html, write
+
+    figures = drawings.of_sweep(result)
+    page = html.render_sweep(result, predictions, figures)
+    write.save_folder(folder, page, result, {"cells": result["cells"]}, figures, predictions)
+
+
+def _print(result: dict[str, Any], batches: list[int], seqs: list[int]) -> None:
+    from irene_build import console
+    from irene_build.report.html import joules
+    from irene_build.report.predictions import is_simulated
+
+    if is_simulated(result):
+        console.say("SIMULATED: these joules descend from a simulated power meter.\n")
+    cells = {(c["batch_size"], c["seq_len"]): c for c in result["cells"]}
+    for per in ("token", "sequence"):
+        console.say(f"{result['model']}: predicted energy per {per}")
+        lines: list[list[object]] = []
+        for s in seqs:
+            row = [cells[b, s] for b in batches]
+            lines.append(
+                [s, *(joules(c[f"energy_per_{per}_j"]) + ("*" if c["extrapolates"] else "") for c in row)]
+            )
+        console.say(console.table(lines, ["seq \\ batch", *map(str, batches)]) + "\n")
+    best = min(result["cells"], key=lambda c: c["energy_per_token_j"])
+    low, high = best["interval_per_token_j"]
+    console.say(
+        f"least per token: {best['batch_size']} x {best['seq_len']}, {joules(best['energy_per_token_j'])} "
+        f"({joules(low)} to {joules(high)})"
+    )
+    if any(c["extrapolates"] for c in result["cells"]):
+        console.say("* outside what was calibrated, interval widened")
