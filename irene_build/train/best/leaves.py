@@ -1,0 +1,200 @@
+"""One regressor per primitive from shapes alone: non-negative roofline terms times a small smooth correction.
+
+The terms are those of a roofline (launch, bytes, operations); matrix products also pay for whole waves of
+tiles, ceil(m / tile) x ceil(n / tile) tiles in groups of as many as the device works on at once. Tile and wave
+are fitted, never taken from a data sheet, so that an unknown device, or one without waves, is served as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irene_build.train.best import robust, smooth
+from irene_build.train.best.columns import Book
+
+#: Bytes of one activation element are in the byte counts; launches in ``kernels``.
+POINTWISE = ("read_bytes", "write_bytes", "weight_bytes")
+TILES = ((128, 128), (128, 64), (64, 64), (256, 128))
+WAVES = (8, 10, 12, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 44, 46, 48, 52, 56, 60, 64, 68, 72,
+         76, 80, 82, 84, 92, 96, 100, 108, 112, 120, 128, 132, 144, 160, 168, 192, 216, 264)  # fmt: skip
+#: Waves are believed where they take at least this share off the error, seen at so many shapes.
+WORTH, ENOUGH = 0.15, 12
+GEMM = ("gemm_batch", "gemm_m", "gemm_n", "gemm_k")
+#: What a correction may depend on, first those that tell most.
+SHAPE = (("rows", "cols", "elements"), ("elements", "mem_bytes", "flops", "kernels"))
+#: Byte counts below this share of all bytes are not worth a term of their own.
+NOTABLE = 0.02
+#: Primitives that can stand in for one that was never calibrated, nearest first.
+KIN = (
+    ("Linear", "Conv1D", "GroupedExperts", "MatMul"),
+    ("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "BatchNorm1d", "Softmax"),
+    ("GELU", "SiLU", "ReLU", "Tanh", "Sigmoid", "LeakyReLU", "LogSigmoid", "Activation", "GatedActivation",
+     "Elementwise", "RotaryEmbedding", "Copy"),
+    ("Attention", "MatMul"),
+    ("Reduction", "Softmax", "Elementwise"),
+)  # fmt: skip
+
+
+@dataclass
+class Shapes:
+    """Distinct shapes of one primitive: ``features``: float64[s, names], ``energy_j``: float64[s] (geometric
+    middle of its measurements), ``count``: how many those were, ``nodes``: how many nodes, ``noise``: spread of
+    one measurement in log units."""
+
+    features: np.ndarray
+    energy_j: np.ndarray
+    count: np.ndarray
+    nodes: np.ndarray
+    noise: float
+
+
+def by_shape(features: np.ndarray, energy_j: np.ndarray, nodes: np.ndarray) -> Shapes:
+    """Fold measurements of equal shapes."""
+    distinct, of = np.unique(features, axis=0, return_inverse=True)
+    of = of.ravel()
+    log = np.log(energy_j)
+    middle = np.empty(len(distinct))
+    spread: list[float] = []
+    for index in range(len(distinct)):
+        rows = of == index
+        middle[index] = np.median(log[rows]) if rows.sum() > 2 else log[rows].mean()
+        if rows.sum() > 1:
+            spread += (np.abs(log[rows] - middle[index]) * np.sqrt(rows.sum() / (rows.sum() - 1.0))).tolist()
+    count = np.bincount(of).astype(np.float64)
+    noise = 1.4826 * float(np.median(spread)) if spread else 0.0
+    return Shapes(distinct, np.exp(middle), count, np.bincount(of, weights=nodes), noise)
+
+
+def terms_of(
+    book: Book, shapes: np.ndarray, wave: tuple[int, int, int] | None
+) -> list[tuple[str, list[int]]]:
+    """The candidate terms for these shapes: name and columns of each."""
+    where = {name: index for index, name in enumerate(book.names)}
+
+    def has(name: str) -> bool:
+        return name in where and bool((shapes[:, where[name]] > 0.0).any())
+
+    out: list[tuple[str, list[int]]] = [("launch", [book.raw("kernels")] if has("kernels") else [])]
+    large = [
+        name
+        for name in POINTWISE
+        if has(name) and _notable(shapes[:, where[name]], shapes[:, where["mem_bytes"]])
+    ]
+    if large:
+        out += [(name, [book.raw(name)]) for name in large]
+    elif has("mem_bytes"):
+        out.append(("mem_bytes", [book.raw("mem_bytes")]))
+    if has("matmul_flops"):
+        out.append(("matmul_flops", [book.raw("matmul_flops")]))
+    elif has("flops"):
+        out.append(("flops", [book.raw("flops")]))
+    if wave is not None:
+        height, width, group = wave
+        tiles = [
+            book.raw("gemm_batch"),
+            book.raw("gemm_m", "ceil_div", height),
+            book.raw("gemm_n", "ceil_div", width),
+        ]
+        waves = book.of(tiles, "ceil_div", group)
+        out += [("waves", [waves]), ("wave_work", [waves, book.raw("gemm_k")])]
+        out.append(("tile_work", [*tiles, book.raw("gemm_k")]))
+    return out
+
+
+def _notable(part: np.ndarray, whole: np.ndarray) -> bool:
+    return bool((part > NOTABLE * whole).any())
+
+
+def design_of(book: Book, terms: Sequence[tuple[str, list[int]]], features: np.ndarray) -> np.ndarray:
+    """float64[rows, terms]: the product of each term's columns."""
+    columns = book.over(features)
+    out = np.ones((len(features), len(terms)))
+    for index, (_, chosen) in enumerate(terms):
+        for column in chosen:
+            out[:, index] *= columns[column]
+    return out
+
+
+def term_data(terms: Sequence[tuple[str, list[int]]], weights: np.ndarray) -> list[dict[str, Any]]:
+    """The TERM objects; those of weight 0 are left out."""
+    return [
+        {"name": name, "columns": list(columns), "weight": smooth.rounded(w), "mean": 0.0, "scale": 1.0}
+        for (name, columns), w in zip(terms, weights.tolist(), strict=True)
+        if w > 0.0
+    ]
+
+
+def fit_wave(names: Sequence[str], shapes: Shapes) -> tuple[int, int, int] | None:
+    """Tile height, tile width and tiles at once of a matrix product; None where waves do not show."""
+    columns = [index for index, name in enumerate(names) if name in GEMM]
+    if (
+        len(columns) < len(GEMM)
+        or not (shapes.features[:, columns] > 0.0).all()
+        or len(shapes.count) < ENOUGH
+    ):
+        return None
+    weight = np.sqrt(shapes.nodes)
+
+    def loss(wave: tuple[int, int, int] | None) -> float:
+        book = Book(names)
+        design = design_of(book, terms_of(book, shapes.features, wave), shapes.features)
+        found = robust.nnls(design, shapes.energy_j, weight, rounds=2)
+        return float(
+            np.average(np.minimum(np.abs(design @ found / shapes.energy_j - 1.0), 0.3), weights=weight)
+        )
+
+    plain = loss(None)
+    best = min(((loss((h, w, g)), (h, w, g)) for h, w in TILES for g in WAVES), key=lambda item: item[0])
+    return best[1] if best[0] < (1.0 - WORTH) * plain else None
+
+
+def correction_columns(book: Book, shapes: np.ndarray) -> list[int]:
+    """Log features that vary over the shapes, none of them a combination of those before."""
+    where = {name: index for index, name in enumerate(book.names)}
+
+    def has_all(names: Sequence[str]) -> bool:
+        return all(name in where and bool((shapes[:, where[name]] > 0.0).all()) for name in names)
+
+    gemm = has_all(GEMM)
+    names = (
+        ("gemm_m", "gemm_n", "gemm_k", "gemm_batch")
+        if gemm
+        else SHAPE[0]
+        if has_all(SHAPE[0][:2])
+        else SHAPE[1]
+    )
+    basis = [np.ones(len(shapes))]
+    out = []
+    for name in names:
+        if not has_all([name]):
+            continue
+        x = np.log(shapes[:, where[name]])
+        if not gemm:
+            a = np.column_stack(basis)
+            x = x - a @ np.linalg.lstsq(a, x, rcond=None)[0]
+        if np.std(x) < 0.02:
+            continue
+        basis.append(np.log(shapes[:, where[name]]))
+        out.append(book.raw(name, "log"))
+    return out
+
+
+def fit_leaf(book: Book, shapes: Shapes, wave: tuple[int, int, int] | None, rank: int) -> dict[str, Any]:
+    """A LEAF for one primitive."""
+    terms = terms_of(book, shapes.features, wave)
+    design = design_of(book, terms, shapes.features)
+    weights = robust.nnls(design, shapes.energy_j, np.sqrt(shapes.nodes))
+    data: dict[str, Any] = {"terms": term_data(terms, weights), "floor": None, "correction": None}
+    linear = design @ weights
+    floor = smooth.rounded(0.5 * float(shapes.energy_j.min()))
+    data["floor"] = floor
+    columns = correction_columns(book, shapes.features)
+    values = book.over(shapes.features)
+    z = np.column_stack([values[c] for c in columns]) if columns else np.empty((len(linear), 0))
+    residual = np.log(shapes.energy_j / np.maximum(linear, floor))
+    data["correction"] = smooth.fit(z, residual, shapes.count, columns, rank, shapes.noise)
+    return data
