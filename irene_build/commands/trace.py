@@ -1,0 +1,139 @@
+"""``irene-build trace``: the model tree of an architecture, printed, saved, or compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from irene_build.console import emit_json, note, say, table
+from irene_build.errors import InputError
+
+app = typer.Typer()
+
+_MODEL = "A named architecture, a transformers config file or folder, ORGANISATION/NAME, or package.module:factory."
+
+
+@app.command(name="trace")
+def trace_command(
+    model: str = typer.Argument("", help=_MODEL, show_default=False),
+    batch_size: int = typer.Option(8, "--batch", "-b", help="Batch size."),
+    seq_len: int = typer.Option(128, "--seq", "-s", help="Input tokens of one sequence."),
+    output: Path = typer.Option(
+        None, "--output", "-o", help="Write the tree to this file.", show_default=False
+    ),
+    phase: str = typer.Option("forward", "--phase", help="forward, prefill or decode."),
+    past_len: int = typer.Option(0, "--past", help="Cached tokens in phase decode (default: --seq)."),
+    dtype: str = typer.Option("float32", "--dtype", help="float32, float16 or bfloat16."),
+    weights: str = typer.Option("", "--weights", help="int8 or int4: size of the weights of Linear layers."),
+    attention: str = typer.Option("sdpa", "--attention", help="eager or sdpa."),
+    cost_model: str = typer.Option(
+        "analytic", "--cost-model", help="analytic or irene2021 (the paper's counts)."
+    ),
+    inputs: list[str] = typer.Option(
+        [], "--inputs", help="module:function that returns inputs, or name=8x3x224x224[:dtype], repeated."
+    ),
+    depth: int = typer.Option(None, "--depth", help="Levels below the root to print.", show_default=False),
+    sort: str = typer.Option(
+        "", "--sort", help="Order siblings by flops, bytes or params.", show_default=False
+    ),
+    every: bool = typer.Option(False, "--all", help="Print each of equal siblings."),
+    diff: tuple[str, str] = typer.Option(
+        ("", ""),
+        "--diff",
+        help="Compare two tree files or models instead.",
+        metavar="A B",
+        show_default=False,
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the tree (or the difference) as JSON."),
+) -> None:
+    """Count the work of every part of a model, without its weights."""
+    from irene_build.trace import render
+
+    if sort and sort not in render.SORTS:
+        raise InputError(f"--sort {sort}: expected one of {', '.join(render.SORTS)}")
+
+    def tree_of(spec: str) -> Any:
+        if Path(spec).is_file() and _is_tree(Path(spec)):
+            from irene_runtime.tree import load
+
+            return load(spec)
+        from irene_build.trace import trace
+        from irene_build.trace.shapes import parse
+
+        return trace(
+            spec,
+            batch_size,
+            seq_len,
+            phase,
+            past_len,
+            dtype,
+            attention,
+            cost_model,
+            weights or None,
+            parse(inputs),
+        )
+
+    if diff[0]:
+        _difference(tree_of(diff[0]), tree_of(diff[1]), as_json)
+        return
+    if not model:
+        raise InputError("which model? `irene-build models` lists the named ones")
+    tree = tree_of(model)
+    if output is not None:
+        try:
+            tree.save(str(output))
+        except OSError as error:
+            raise InputError(f"cannot write {output}: {error.strerror}") from None
+    if as_json:
+        say(tree.dumps().rstrip())
+        return
+    say(render.title(tree))
+    header = ("node", "primitive", "FLOPs", "memory", "parameters", "kernels")
+    say(table(render.rows(tree, depth, sort, collapse=not every), header))
+    if message := render.reach(tree):
+        note(message)
+    if output is not None:
+        note(f"wrote {output}")
+
+
+def _is_tree(path: Path) -> bool:
+    """Whether a file says that it is a tree; a configuration or anything else is a model."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return b'"irene-tree"' in head or (b'"nodes"' in head and b'"model_type"' not in head)
+
+
+def _difference(a: Any, b: Any, as_json: bool) -> None:
+    from irene_build.trace import render
+
+    found = render.difference(a, b)
+    if as_json:
+        emit_json(found)
+        return
+    say(f"a: {found['a']}\nb: {found['b']}\n")
+    lines = []
+    for name, entry in found["primitives"].items():
+        for feature, show in (("flops", lambda v: render.amount(v * 1e6)), ("mem_bytes", render.size)):
+            left, right = entry[feature]
+            if left != right:
+                lines.append([name, feature, show(left), show(right), _change(left, right)])
+    for feature, (left, right) in found["totals"].items():
+        if left != right:
+            lines.append(["total", feature, f"{left:.6g}", f"{right:.6g}", _change(left, right)])
+    say(
+        table(lines, ("primitive", "feature", "a", "b", "change")) if lines else "no difference in the totals"
+    )
+    only = [
+        (n["scope"], n["type"], "a" if n["b"] is None else "b")
+        for n in found["nodes"]
+        if None in (n["a"], n["b"])
+    ]
+    if only:
+        say(f"\n{len(only)} nodes in one tree only; the first:")
+        say(table(only[:20], ("scope", "type", "in")))
+
+
+def _change(left: float, right: float) -> str:
+    return f"{100 * (right - left) / left:+.1f} %" if left else "new"
