@@ -1,8 +1,8 @@
 """One regressor per primitive from shapes alone: non-negative roofline terms times a small smooth correction.
 
 The terms are those of a roofline (launch, bytes, operations); matrix products also pay for whole waves of
-tiles, ceil(m / tile) x ceil(n / tile) tiles in groups of as many as the device works on at once. Tile and wave
-are fitted, never taken from a data sheet, so that an unknown device, or one without waves, is served as well.
+tiles, ceil(m / tile) x ceil(n / tile) tiles in groups of as many as the device works on at once. Tile and
+wave are fitted, never taken from a data sheet, so that an unknown device, or one without waves, is served too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from irene_build.train.best import robust, smooth
 from irene_build.train.best.columns import Book
 
-#: Bytes of one activation element are in the byte counts; launches in ``kernels``.
+#: Byte counts that a roofline may charge apart.
 POINTWISE = ("read_bytes", "write_bytes", "weight_bytes")
 TILES = ((128, 128), (128, 64), (64, 64), (256, 128))
 WAVES = (8, 10, 12, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 44, 46, 48, 52, 56, 60, 64, 68, 72,
@@ -41,9 +41,11 @@ KIN = (
 
 @dataclass
 class Shapes:
-    """Distinct shapes of one primitive: ``features``: float64[s, names], ``energy_j``: float64[s] (geometric
-    middle of its measurements), ``count``: how many those were, ``nodes``: how many nodes, ``noise``: spread of
-    one measurement in log units."""
+    """Distinct shapes of one primitive.
+
+    ``features``: float64[s, names]. ``energy_j``: float64[s], the middle of what was measured. ``count``: how many
+    measurements. ``nodes``: how many nodes. ``noise``: spread of one measurement in log units.
+    """
 
     features: np.ndarray
     energy_j: np.ndarray
@@ -54,19 +56,12 @@ class Shapes:
 
 def by_shape(features: np.ndarray, energy_j: np.ndarray, nodes: np.ndarray) -> Shapes:
     """Fold measurements of equal shapes."""
-    distinct, of = np.unique(features, axis=0, return_inverse=True)
+    _, first, of = np.unique(features, axis=0, return_index=True, return_inverse=True)
     of = of.ravel()
-    log = np.log(energy_j)
-    middle = np.empty(len(distinct))
-    spread: list[float] = []
-    for index in range(len(distinct)):
-        rows = of == index
-        middle[index] = np.median(log[rows]) if rows.sum() > 2 else log[rows].mean()
-        if rows.sum() > 1:
-            spread += (np.abs(log[rows] - middle[index]) * np.sqrt(rows.sum() / (rows.sum() - 1.0))).tolist()
-    count = np.bincount(of).astype(np.float64)
-    noise = 1.4826 * float(np.median(spread)) if spread else 0.0
-    return Shapes(distinct, np.exp(middle), count, np.bincount(of, weights=nodes), noise)
+    points = smooth.gather(of[:, None].astype(np.float64), np.log(energy_j))
+    return Shapes(
+        features[first], np.exp(points.residual), points.count, np.bincount(of, weights=nodes), points.noise
+    )
 
 
 def terms_of(
@@ -183,18 +178,23 @@ def correction_columns(book: Book, shapes: np.ndarray) -> list[int]:
     return out
 
 
-def fit_leaf(book: Book, shapes: Shapes, wave: tuple[int, int, int] | None, rank: int) -> dict[str, Any]:
-    """A LEAF for one primitive."""
+def fit_leaf(
+    book: Book, shapes: Shapes, wave: tuple[int, int, int] | None, rank: int, using: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """A LEAF for one primitive. ``using`` remembers the scales of its correction under ``name``."""
     terms = terms_of(book, shapes.features, wave)
     design = design_of(book, terms, shapes.features)
     weights = robust.nnls(design, shapes.energy_j, np.sqrt(shapes.nodes))
-    data: dict[str, Any] = {"terms": term_data(terms, weights), "floor": None, "correction": None}
-    linear = design @ weights
     floor = smooth.rounded(0.5 * float(shapes.energy_j.min()))
-    data["floor"] = floor
+    data: dict[str, Any] = {"terms": term_data(terms, weights), "floor": floor, "correction": None}
     columns = correction_columns(book, shapes.features)
+    if not columns:
+        return data
     values = book.over(shapes.features)
-    z = np.column_stack([values[c] for c in columns]) if columns else np.empty((len(linear), 0))
-    residual = np.log(shapes.energy_j / np.maximum(linear, floor))
-    data["correction"] = smooth.fit(z, residual, shapes.count, columns, rank, shapes.noise)
+    z = np.column_stack([values[c] for c in columns])
+    residual = np.log(shapes.energy_j / np.maximum(design @ weights, floor))
+    points = smooth.Points(z, residual, shapes.count, shapes.noise)
+    if name not in using:
+        using[name] = smooth.scales(points)
+    data["correction"] = smooth.fit(points, columns, rank, using[name])
     return data

@@ -1,4 +1,4 @@
-"""What modules add to their children: kernels of their own that nobody measured alone, and a gentle correction.
+"""What modules add to their children: kernels of their own that nobody measured alone, and a correction.
 
 Leaves without a label (element-wise work, copies) get their regressors from what the modules around them use
 beyond their measured children. What is left after that is a smooth function of the module's composition.
@@ -19,7 +19,7 @@ from irene_build.train.best.sample import Sample
 KIND_LENGTH = 0.15
 #: How strongly an unlabelled primitive is drawn to what all of them cost together.
 PRIOR = 0.03
-ROUNDS = 3
+ROUNDS = 2
 
 
 def own_terms(book: Book, primitive: str) -> list[tuple[str, list[int]]]:
@@ -65,8 +65,8 @@ def fit_own(
     """LEAFs of the primitives that have no label, from the balance of the modules.
 
     ``prior``: float64[3], joules of a launch, a MiB and 1e6 operations, where the modules do not tell.
-    ``least``: joules of the smallest leaf that was measured: no kernel takes less. Primitives that no labelled
-    module uses are left out.
+    ``least``: joules of the smallest leaf that was measured: no kernel takes less. Primitives that no
+    labelled module uses are left out.
     """
     terms = [(p, term) for p in primitives for term in own_terms(book, p)]
     design = np.zeros((len(sample.energy_j), len(terms)))
@@ -88,7 +88,7 @@ def fit_own(
         together = robust.relative(below @ pool, left, scale, weight, prior=start, strength=1e-5)
         drawn = pool @ np.where(together > 0.0, together, 0.1 * start)
         weights = robust.relative(below, left, scale, weight, prior=drawn, strength=PRIOR)
-    seen = {p for (p, _), used in zip(terms, below.any(axis=0).tolist(), strict=True) if used}
+    seen = {p for (p, _), used in zip(terms, np.any(below, axis=0).tolist(), strict=True) if used}
     return {
         primitive: {
             "terms": leaves.term_data(
@@ -113,29 +113,31 @@ def add_up(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray) -> np.ndarray
     return out
 
 
-def fit_corrections(book: Book, sample: Sample, leaf_j: np.ndarray, rank: dict[str, int]) -> tuple[
-    dict[str, dict[str, Any]], np.ndarray
-]:  # fmt: skip
-    """CORRECTIONs per level, and the factor of every node of the sample."""
+def fit_corrections(
+    book: Book, sample: Sample, leaf_j: np.ndarray, rank: dict[str, int], using: dict[str, Any]
+) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
+    """CORRECTIONs per level, and the factor of every node of the sample.
+
+    A module's children are corrected as well, so the fit is repeated until parents have seen that. ``using``
+    remembers the scales of each level's correction.
+    """
     factor = np.ones(len(leaf_j))
     found: dict[str, dict[str, Any]] = {}
     for _ in range(ROUNDS):
-        total = add_up(sample, leaf_j, np.ones_like(factor) if not found else factor)
         for level in ("module", "model"):
             rows = np.flatnonzero(sample.at(level) & sample.labelled & (sample.count > 0.0) & ~sample.leaf)
-            if len(rows) < 4:
+            if len(rows) < smooth.FEWEST:
                 continue
-            residual = np.log(sample.energy_j[rows] / (total[rows] / factor[rows]))
-            data = _fit_one(book, sample, rows, residual, rank[level])
-            found[level] = data
-            inner = np.flatnonzero(sample.at(level) & ~sample.leaf)
-            factor[inner] = arithmetic.correction(data, book.over(sample.features[inner]))
             total = add_up(sample, leaf_j, factor)
+            residual = np.log(sample.energy_j[rows] * factor[rows] / total[rows])
+            found[level] = _fit_one(book, sample, rows, residual, rank[level], using, level)
+            inner = np.flatnonzero(sample.at(level) & ~sample.leaf)
+            factor[inner] = arithmetic.correction(found[level], book.over(sample.features[inner]))
     return found, factor
 
 
-def composition(book: Book) -> tuple[list[int], list[float]]:
-    """Columns that a module's correction depends on, and how far each reaches, in log units.
+def composition(book: Book) -> tuple[list[int], np.ndarray]:
+    """Columns that a module's correction depends on, and how far each reaches, in log units (NaN: to be found).
 
     The first three say what kind of module it is, whatever the input; the others the input's size.
     """
@@ -147,26 +149,25 @@ def composition(book: Book) -> tuple[list[int], list[float]]:
         book.raw("seq_len", "log"),
         book.raw("batch_size", "log"),
     ]
-    return columns, [KIND_LENGTH] * 3 + [1.0] * 2
+    return columns, np.array([KIND_LENGTH] * 3 + [np.nan] * 2)
 
 
-def _fit_one(book: Book, sample: Sample, rows: np.ndarray, residual: np.ndarray, rank: int) -> dict[str, Any]:
-    weight = np.sqrt(sample.count[rows])
-    bias = robust.median(residual, weight)
+def _fit_one(
+    book: Book,
+    sample: Sample,
+    rows: np.ndarray,
+    residual: np.ndarray,
+    rank: int,
+    using: dict[str, Any],
+    level: str,
+) -> dict[str, Any]:
+    bias = robust.median(residual, np.sqrt(sample.count[rows]))
     columns, reach = composition(book)
     values = book.over(sample.features[rows])
-    z = np.column_stack([values[c] for c in columns])
-    distinct, of = np.unique(np.round(z, 9), axis=0, return_inverse=True)
-    of = of.ravel()
-    middle = np.array([np.median(residual[of == i]) for i in range(len(distinct))]) - bias
-    count = np.bincount(of).astype(np.float64)
-    repeated = count[of] > 1
-    spread = (
-        np.abs(residual - bias - middle[of])[repeated]
-        * np.sqrt(count[of] / np.maximum(count[of] - 1, 1))[repeated]
-    )
-    noise = 1.4826 * float(np.median(spread)) if len(spread) else 0.0
-    data = smooth.fit(distinct, middle, count, columns, rank, noise, reach)
+    points = smooth.gather(np.column_stack([values[c] for c in columns]), residual - bias)
+    if level not in using:
+        using[level] = smooth.scales(points, reach)
+    data = smooth.fit(points, columns, rank, using[level])
     if data is None:
         data = {"columns": columns[:1], "mean": [0.0], "scale": [1.0], "kernel": "poly", "degree": 1,
                 "weights": [0.0], "limit": smooth.LIMIT}  # fmt: skip

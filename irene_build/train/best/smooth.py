@@ -6,6 +6,7 @@ picked one by one where they explain most. Far from every center the correction 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ LEAST_NOISE = 0.003
 #: The correction is a factor within exp(-LIMIT) and exp(LIMIT).
 LIMIT = 0.7
 DIGITS = 7
+#: Fewer places than this tell nothing about a smooth function.
+FEWEST = 4
 
 
 def rounded(value: float) -> float:
@@ -30,59 +33,97 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def fit(
-    z: np.ndarray,
-    residual: np.ndarray,
-    weight: np.ndarray,
-    columns: list[int],
-    rank: int,
-    noise: float = 0.0,
-    reach: list[float] | None = None,
-) -> dict[str, Any] | None:
-    """A CORRECTION for log residuals, or None where there is nothing that a smooth function would explain.
+@dataclass
+class Scales:
+    """Hyper-parameters of one correction: ``length`` float64[columns], variances of signal and of noise."""
 
-    ``z``: float64[n, columns], log shape features. ``residual``: float64[n], log of measured over predicted.
-    ``weight``: float64[n], how many independent measurements stand behind each. ``noise``: standard deviation
-    of one measurement in log units, a lower bound.
+    length: np.ndarray
+    signal: float
+    noise: float
+
+
+@dataclass
+class Points:
+    """What a correction is fitted to, one row a distinct place.
+
+    ``z``: float64[n, columns], log features. ``residual``: float64[n], log of measured over predicted. ``count``:
+    float64[n], independent measurements behind each. ``noise``: standard deviation of one measurement in log
+    units, 0 where there are no replicates.
     """
-    if len(z) < 4 or not columns:
+
+    z: np.ndarray
+    residual: np.ndarray
+    count: np.ndarray
+    noise: float
+
+
+def gather(z: np.ndarray, residual: np.ndarray) -> Points:
+    """Fold measurements at equal places into one, their median; the spread among them is the noise."""
+    distinct, of = np.unique(np.round(z, 9), axis=0, return_inverse=True)
+    of = of.ravel()
+    count = np.bincount(of, minlength=len(distinct)).astype(np.float64)
+    middle = medians(residual, of, count)
+    repeated = count[of] > 1.0
+    n = count[of][repeated]
+    spread = np.abs(residual - middle[of])[repeated] * np.sqrt(n / (n - 1.0))
+    return Points(distinct, middle, count, 1.4826 * float(np.median(spread)) if len(spread) else 0.0)
+
+
+def medians(values: np.ndarray, of: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """float64[groups]: the median of each group; ``of`` gives every value's group, none is empty."""
+    order = np.lexsort((values, of))
+    start = np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64)
+    low = start + ((count - 1.0) // 2.0).astype(np.int64)
+    high = start + (count // 2.0).astype(np.int64)
+    return np.asarray(0.5 * (values[order][low] + values[order][high]))
+
+
+def scales(points: Points, reach: np.ndarray | None = None) -> Scales | None:
+    """The likeliest hyper-parameters; None where noise alone explains the points as well.
+
+    ``reach``: float64[columns], fixed lengths; NaN where one length is to be found for all of those.
+    """
+    if len(points.z) < FEWEST or not points.z.shape[1]:
         return None
-    reach = [1.0] * len(columns) if reach is None else reach
-    middle = [rounded(v) for v in z.mean(axis=0)]
-    length, signal, error = _likeliest(z, residual, float(np.mean(weight)), noise, np.array(reach))
-    if signal <= 0.0:
+    found = _likeliest(points, np.full(points.z.shape[1], np.nan) if reach is None else reach)
+    return found if found.signal > 0.0 else None
+
+
+def fit(points: Points, columns: list[int], rank: int, using: Scales | None) -> dict[str, Any] | None:
+    """A CORRECTION of at most ``rank`` centers, or None where there is nothing that one would explain."""
+    if using is None or len(points.z) < FEWEST:
         return None
-    k = kernel("matern32", z, z, length)
-    variance = error / weight * float(np.mean(weight))
-    chosen = _centers(k, residual, variance, signal, rank)
+    middle = [rounded(v) for v in points.z.mean(axis=0)]
+    k = kernel("matern32", points.z, points.z, using.length)
+    variance = using.noise / points.count * float(np.mean(points.count))
+    chosen = _centers(k, points.residual, variance, using.signal, rank)
     if not chosen:
         return None
     design = k[:, chosen]
-    system = design.T @ (design / variance[:, None]) + k[np.ix_(chosen, chosen)] / signal
+    system = design.T @ (design / variance[:, None]) + k[np.ix_(chosen, chosen)] / using.signal
     system[np.diag_indices(len(chosen))] *= 1.0 + 1e-9
-    solved = np.linalg.solve(system, design.T @ (residual / variance))
+    solved = np.linalg.solve(system, design.T @ (points.residual / variance))
     return {
         "columns": columns, "mean": middle, "scale": [1.0] * len(columns), "kernel": "matern32",
-        "length": [float(v) for v in length], "bias": 0.0, "limit": LIMIT,
-        "centers": [[round(float(c), 5) for c in z[i] - middle] for i in chosen],
+        "length": [float(v) for v in using.length], "bias": 0.0, "limit": LIMIT,
+        "centers": [[round(float(c), 5) for c in points.z[i] - middle] for i in chosen],
         "weights": [rounded(w) for w in solved],
     }  # fmt: skip
 
 
-def _likeliest(
-    z: np.ndarray, y: np.ndarray, count: float, noise: float, reach: np.ndarray
-) -> tuple[np.ndarray, float, float]:
-    """(length, signal variance, noise variance) of the largest marginal likelihood; signal 0: noise alone.
+def _likeliest(points: Points, reach: np.ndarray) -> Scales:
+    """The largest marginal likelihood on the grid; signal 0: noise alone.
 
     Where replicates say what the noise is, it is not a free parameter: cost jumps from shape to shape (tiles,
     kernels of a library), which a likelihood would take for noise.
     """
-    best = (reach, 0.0, max(float(np.mean(y * y)), 1e-12))
-    known = max(noise, LEAST_NOISE) ** 2 / count if noise > 0.0 else None
-    score = np.inf if known else 0.5 * len(y) * (np.log(best[2]) + 1.0) - 1.0
+    y, count = points.residual, float(np.mean(points.count))
+    best = Scales(reach, 0.0, max(float(np.mean(y * y)), 1e-12))
+    known = max(points.noise, LEAST_NOISE) ** 2 / count if points.noise > 0.0 else None
+    score = np.inf if known else 0.5 * len(y) * (np.log(best.noise) + 1.0) - 1.0
     for candidate in LENGTHS:
-        length = np.where(reach == 1.0, candidate, reach)
-        values, vectors = np.linalg.eigh(kernel("matern32", z, z, length))
+        length = np.where(np.isnan(reach), candidate, reach)
+        values, vectors = np.linalg.eigh(kernel("matern32", points.z, points.z, length))
         values = np.maximum(values, 0.0)[:, None]
         square = ((vectors.T @ y) ** 2)[:, None]
         if known:
@@ -94,12 +135,12 @@ def _likeliest(
         scores = 0.5 * np.sum(np.log(spread) + square / spread, axis=0)
         index = int(np.argmin(scores))
         if scores[index] < score:
-            score, best = float(scores[index]), (length, float(signal[index]), float(error[index]))
+            score, best = float(scores[index]), Scales(length, float(signal[index]), float(error[index]))
     return best
 
 
 def _centers(k: np.ndarray, y: np.ndarray, variance: np.ndarray, signal: float, rank: int) -> list[int]:
-    """Forward selection: the center whose kernel explains most of what is left, until noise is all that is."""
+    """Forward selection: the center that explains most of what is left, until that is noise."""
     w = 1.0 / np.sqrt(variance)
     design = k * w[:, None]
     left = y * w

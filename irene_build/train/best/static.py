@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from irene_build.train import arithmetic
-from irene_build.train.best import leaves, modules, robust
+from irene_build.train.best import leaves, modules, robust, smooth
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import SHAPE_NAMES, Sample
 
@@ -23,15 +23,21 @@ _LEAF_NAMES = tuple(
 
 @dataclass
 class Structure:
-    """What a search found and a refit on fewer models takes over: tile and wave of each primitive."""
+    """What a search found, and a refit on fewer models takes over.
+
+    ``waves``: tile and wave of each primitive. ``scales``: lengths and variances of each correction.
+    """
 
     waves: dict[str, tuple[int, int, int] | None] = field(default_factory=dict)
+    scales: dict[str, smooth.Scales | None] = field(default_factory=dict)
 
 
 @dataclass
 class Static:
-    """A fitted static tier: its keys (without interval and ranges), and for every node of the sample what its leaf
-    gives, the factor of its correction, and A(n)."""
+    """A fitted static tier: its keys (without interval and ranges).
+
+    For every node of the sample: what its leaf gives (``leaf_j``), the factor of its correction, and A(n).
+    """
 
     tier: dict[str, Any]
     leaf_j: np.ndarray
@@ -54,13 +60,10 @@ def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
             continue
         if primitive not in structure.waves:
             structure.waves[primitive] = leaves.fit_wave(_LEAF_NAMES, shapes[primitive])
-        wave = structure.waves[primitive]
+        rank = GEMM_RANK if _gemm(shapes[primitive]) else LEAF_RANK
         local = Book(_LEAF_NAMES)
         data = leaves.fit_leaf(
-            local,
-            shapes[primitive],
-            wave,
-            LEAF_RANK if wave is None and not _gemm(shapes[primitive]) else GEMM_RANK,
+            local, shapes[primitive], structure.waves[primitive], rank, structure.scales, primitive
         )
         found[primitive] = moved(data, local, book)
     fallback, prior = fit_fallback(book, shapes)
@@ -76,7 +79,7 @@ def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
         data = found.get(primitive) or found.get(kin(primitive, found) or "", fallback)
         leaf_j[rows] = arithmetic.leaf(data, book.over(sample.features[rows]))
-    tier["correction"], factor = modules.fit_corrections(book, sample, leaf_j, MODULE_RANK)
+    tier["correction"], factor = modules.fit_corrections(book, sample, leaf_j, MODULE_RANK, structure.scales)
     return Static(tier, leaf_j, factor, modules.add_up(sample, leaf_j, factor))
 
 
@@ -123,13 +126,16 @@ def moved(data: dict[str, Any], source: Book, target: Book) -> dict[str, Any]:
 
 
 def fit_fallback(book: Book, shapes: dict[str, leaves.Shapes]) -> tuple[dict[str, Any], np.ndarray]:
-    """The LEAF of primitives that nothing is known of, and the cost of a launch and a MiB, from all that is known."""
-    terms = [("launch", [book.raw("kernels")]), ("mem_bytes", [book.raw("mem_bytes")]),
-             ("matmul_flops", [book.raw("matmul_flops")]), ("elementwise_flops", [book.raw("elementwise_flops")])]  # fmt: skip
+    """The LEAF of primitives that nothing is known of, from all that were measured.
+
+    Also what a launch, a MiB and 1e6 operations cost there: float64[3].
+    """
+    kinds = {"launch": "kernels"} | {n: n for n in ("mem_bytes", "matmul_flops", "elementwise_flops")}
+    terms = [(name, [book.raw(feature)]) for name, feature in kinds.items()]
     if not shapes:
         return {"terms": [], "floor": 1e-6, "correction": None}, np.array([1e-3, 1e-3, 1e-5])
     local = Book(_LEAF_NAMES)
-    local_terms = [(name, [local.raw(name if name != "launch" else "kernels")]) for name, _ in terms]
+    local_terms = [(name, [local.raw(feature)]) for name, feature in kinds.items()]
     design = np.concatenate([leaves.design_of(local, local_terms, s.features) for s in shapes.values()])
     energy = np.concatenate([s.energy_j for s in shapes.values()])
     weight = np.concatenate([np.full(len(s.count), 1.0 / len(s.count)) for s in shapes.values()])
