@@ -52,6 +52,7 @@ class Protocol:
 
     precision: float = 0.01
     window_s: float = 2.0
+    least_window_s: float = 0.5
     max_window_s: float = PAPER_WINDOW_S
     min_rounds: int = 2
     max_rounds: int = PAPER_ROUNDS
@@ -98,19 +99,20 @@ def protocol_for(
 ) -> Protocol:
     """The shortest windows that this meter allows.
 
-    ``noise``: standard deviation of idle readings, ``level``: their mean, both W. A window holds so many
-    readings that noise and quantisation leave half of ``precision``; guards and settling last until no
-    reading mixes busy and idle.
+    ``noise``: standard deviation of idle readings, ``level``: their mean, both W. The windows of the least
+    number of rounds hold so many readings that noise and quantisation leave half of ``precision``; guards
+    and settling last until no reading mixes busy and idle.
     """
     period = meter.period_s
     spread = math.hypot(noise, meter.quantum / math.sqrt(12.0) if meter.kind == "power" else 0.0)
     wanted = (1.96 * spread / (0.5 * precision * level)) ** 2 if level > 0.0 else 0.0
     least = MIN_READINGS * period if meter.kind == "power" else max(0.4, 5.0 * period)
-    window = min(PAPER_WINDOW_S, max(least, wanted * period))
+    window = min(PAPER_WINDOW_S, max(least, wanted * period / Protocol.min_rounds))
     edge = 1.5 * max(period, meter.window_s)
     return Protocol(
         precision=precision,
         window_s=window,
+        least_window_s=least,
         settle_s=edge,
         idle_s=max((1.2 if meter.kind == "power" else 4.0) * period, 0.1),
         warm_s=max(edge, 0.2),
@@ -249,7 +251,10 @@ def _fit(
     speed: tuple[float, float],
     budget_s: float,
 ) -> Plan:
-    """First fewer rounds, then fewer grid points, dearest first; the last target of a model goes last."""
+    """First fewer rounds, then shorter windows, then fewer grid points, dearest first.
+
+    The last target of a model goes last.
+    """
     notes = []
     protocol = plan.protocol
     if protocol.min_rounds > 1:
@@ -258,6 +263,12 @@ def _fit(
             f"one round of each node is certain within {budget_s:g} s instead of {plan.protocol.min_rounds}; "
             "more follow while time remains"
         )
+    if replace(plan, protocol=protocol).seconds() > budget_s and protocol.window_s > protocol.least_window_s:
+        notes.append(
+            f"windows of {protocol.least_window_s:.2f} s instead of {protocol.window_s:.2f} s: "
+            f"+/- {100.0 * protocol.precision:g} % may not be reached"
+        )
+        protocol = replace(protocol, window_s=protocol.least_window_s)
     kept = list(range(len(plan.targets)))
 
     def build(indices: Sequence[int]) -> Plan:
