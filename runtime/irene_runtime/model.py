@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Set, Union
+from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Set, Union
 
 from .attach import Attached
 from .equations import (
@@ -233,16 +233,15 @@ class Estimator:
                     return "needs %s of node %s" % (", ".join(sorted(absent)), node.name[:80])
         if not tier.direct or name == "static":
             return ""
-        wanted: Set[str] = set()
+        fewest: FrozenSet[str] = frozenset()
         whole = name == "live" or len(nodes) == 1
         for node, own in zip(nodes[:1] if whole else nodes[1:], features[:1] if whole else features[1:]):
-            direct = tier.direct.get(node.level)
-            if direct is not None:
-                absent = direct[0].needs.difference(own)
-                if not absent:
+            if node.level in tier.direct:
+                lacking = tier.direct[node.level][0].needs.difference(own)
+                if not lacking:
                     return ""
-                wanted |= absent
-        return "needs %s of %s" % (", ".join(sorted(wanted)), "the whole model" if whole else "single nodes")
+                fewest = lacking if not fewest or len(lacking) < len(fewest) else fewest
+        return "needs %s of %s" % (", ".join(sorted(fewest)), "the whole model" if whole else "single nodes")
 
     @staticmethod
     def _refuse(tier: Tier, node: Node, kind: _Kind, own: Dict[str, float]) -> None:

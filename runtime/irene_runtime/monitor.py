@@ -184,8 +184,10 @@ class Monitor:
         return Drift(source, observed, static.energy_j, (low, high), ratio, change, bool(reasons), reasons)
 
     def _power_change(self) -> Optional[float]:
-        """GPU power of the window's last third over its first, minus 1; None where unknown."""
+        """GPU power of the window's last third over its first, minus 1; None where unknown or too short."""
         third = (self._end - self._start) // 3
+        if third < 5e9 * self.sampler.period_s:
+            return None
         first = self.sampler.summary(self._start, self._start + third).get("gpu_energy")
         last = self.sampler.summary(self._end - third, self._end).get("gpu_energy")
         return last / first - 1.0 if first and last else None

@@ -1,4 +1,4 @@
-"""The runtime's modules as one file with constants, as simply as can be; `irene_build.export` renders its own."""
+"""The runtime's modules as one file with constants, as simply as can be; export renders its own."""
 
 from __future__ import annotations
 

@@ -92,8 +92,8 @@ def test_json_follows_its_format() -> None:
     assert out["energy_j"] == 15.0 and out["coverage"] == 0.9 and out["tier"] == "static"
     assert re.fullmatch("[0-9a-f]{64}", out["digest"])
     assert set(out["nodes"][2]) == {
-        "index", "scope", "type", "call", "level", "parent", "primitive", "energy_j", "interval_j", "share", "alpha",
-        "tier", "flags",
+        "index", "scope", "type", "call", "level", "parent", "primitive", "energy_j", "interval_j", "share",
+        "alpha", "tier", "flags",
     }  # fmt: skip
     assert out["nodes"][2]["share"] == 4.0 / 15.0
     assert [node["parent"] for node in out["nodes"]] == [-1, 0, 1, 1, 0]
@@ -221,5 +221,5 @@ def test_explanations_add_up() -> None:
         "limit": 0.7,
     }
     p = Estimator(data).predict(tree())
-    assert "= %s" % joules(p["block.fc"].energy_j) in p.explain("block.fc")
+    assert f"= {joules(p['block.fc'].energy_j)}" in p.explain("block.fc")
     assert "correction" in p.explain("block.fc")

@@ -42,10 +42,11 @@ sys.path.insert(0, sys.argv[1])
 import irene_estimator as m
 for case in m.GOLDEN:
     p = m.Estimator().predict(m.from_json(case["tree"]))
-    print(" ".join(x.hex() for n in p for x in (n.energy_j, n.interval_j[0], n.interval_j[1], n.alpha or 0.0)))
+    print(" ".join(x.hex() for n in p for x in (n.energy_j, *n.interval_j, n.alpha or 0.0)))
     print(m.json.dumps(p.to_json()))
     print(p.to_csv(), p.to_openmetrics(), p.table(width=100, color=False), p.explain())
-for text in ("[" * 200000, '{"a":' * 200000, "9" * 100000, '{"format": "irene-tree", "version": ' + "9" * 300 + "}"):
+newer = '{"format": "irene-tree", "version": %s}' % ("9" * 300)
+for text in ("[" * 200000, '{"a":' * 200000, "9" * 100000, newer):
     try:
         m.loads(text)
     except m.TreeError as error:
@@ -54,7 +55,7 @@ for text in ("[" * 200000, '{"a":' * 200000, "9" * 100000, '{"format": "irene-tr
 
 
 def _estimator_with_everything() -> dict[str, object]:
-    """Every form at once: products, maps, kernels, level corrections, readings, stand-ins, all tiers."""
+    """Every form at once, in all tiers."""
     forms = strategies.Forms(
         seed=11, products=True, maps=True, floor=True, kernels=("poly", "matern32", "rbf"), degree=3,
         level_corrections=True, direct=True, ranges=True, stand_in=True, simulated=True,
