@@ -123,9 +123,7 @@ def _print(result: dict[str, Any]) -> None:
     ):
         if key in result:
             choice = result[key]["choice"]
-            found = (
-                f"{choice['model']}, {joules(choice['energy_j'])}, accuracy {choice['accuracy']:g}"
-                if choice
-                else "none"
-            )
-            console.say(f"{words.format(**result[key])}: {found}")
+            found = "  none"
+            if choice:
+                found = f"  {choice['model']}: {joules(choice['energy_j'])}, accuracy {choice['accuracy']:g}"
+            console.say(f"{words.format(**result[key])}:\n{found}")

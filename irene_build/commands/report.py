@@ -41,7 +41,8 @@ def report(
             f"{path}: {error}; run `irene-build train --hardware {hardware}` again"
         ) from None
     dataset = load_dataset(find_artifact(hardware, "campaign.sqlite"))
-    dataset = view(dataset, str(estimator.get("cost_model")))
+    if estimator.get("cost_model") == "irene2021":
+        dataset = view(dataset, "irene2021")
     evaluation = None
     try:
         evaluation = ev.load(find_artifact(hardware, "evaluation.json"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import cached_property, wraps
 from html import escape
 from typing import Any
 
@@ -58,11 +58,12 @@ class Figure:
 
     def svg(self) -> str:
         """The figure as a standalone SVG file on white."""
-        return self._save("svg", facecolor="white", metadata={"Date": None}).decode("utf-8")
+        paper = '<rect width="100%" height="100%" fill="white"/>'
+        return re.sub(r"(<svg[^>]*>)", lambda m: m[1] + paper, self._drawn_svg, count=1)
 
     def inline(self) -> str:
         """The figure as an ``<svg>`` element with an accessible name, in the page's colours."""
-        text = self._save("svg", transparent=True, metadata={"Date": None}).decode("utf-8")
+        text = self._drawn_svg
         text = text[text.index("<svg") :]
         text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
         # ids are unique in one file, not in a page with several.
@@ -79,6 +80,10 @@ class Figure:
             opening = f'<g id="{self.name}-{gid}">'
             text = text.replace(opening, f"{opening}<title>{escape(hint)}</title>")
         return text.strip()
+
+    @cached_property
+    def _drawn_svg(self) -> str:
+        return self._save("svg", transparent=True, metadata={"Date": None}).decode("utf-8")
 
     def _save(self, kind: str, **options: Any) -> bytes:
         from matplotlib import rc_context

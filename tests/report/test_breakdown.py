@@ -29,7 +29,8 @@ def test_every_primitive_is_in_exactly_one_unit(nodes: list[dict[str, object]]) 
 def test_units_of_bert_are_those_of_the_paper() -> None:
     rows = bottlenecks([prediction()])
     assert {r["module"] for r in rows if r["kind"] == "module"} == {
-        "BertSelfAttention", "BertIntermediate", "BertOutput", "BertSelfOutput", "BertEmbeddings", "BertPooler",
+        "BertSelfAttention", "BertIntermediate", "BertOutput", "BertSelfOutput", "BertEmbeddings",
+        "BertPooler",
     }  # fmt: skip
     assert [r["kind"] for r in rows].count("ml") == 0
 
@@ -45,7 +46,8 @@ def test_energies_are_averaged_over_sizes_before_shares_are_taken() -> None:
     small, large = prediction(batch_size=1), prediction(batch_size=31)
     rows = {r["module"]: r for r in bottlenecks([small, large])}
     both = [
-        sum(p["nodes"][i]["energy_j"] for name, _, i in units(p) if name == "BertOutput") for p in (small, large)
+        sum(p["nodes"][i]["energy_j"] for name, _, i in units(p) if name == "BertOutput")
+        for p in (small, large)
     ]
     assert rows["BertOutput"]["energy_j"] == pytest.approx(sum(both) / 2)
     assert rows["BertOutput"]["share"] == pytest.approx(sum(both) / (small["energy_j"] + large["energy_j"]))

@@ -16,7 +16,9 @@ from tests.report.samples import prediction
 def every_figure(simulated: bool) -> list[Figure]:
     """One of each kind."""
     provenance = "simulated" if simulated else "measured"
-    cells = grid.sweep([prediction(batch_size=b, seq_len=s, provenance=provenance) for b in (1, 2) for s in (128, 512)])
+    cells = grid.sweep(
+        [prediction(batch_size=b, seq_len=s, provenance=provenance) for b in (1, 2) for s in (128, 512)]
+    )
     names = {"a": 70.0, "b": 80.0, "c": 75.0}
     models = [prediction(m, batch_size=k + 1, provenance=provenance) for k, m in enumerate(names)]
     measured, predicted = [0.1, 1.0, 10.0], [0.11, 0.9, 10.5]
@@ -24,7 +26,9 @@ def every_figure(simulated: bool) -> list[Figure]:
         *drawings.of_sweep(cells),
         *drawings.of_compare(grid.compare(models, names)),
         figures.error_cdf({"static": [1.0, 2.0, 0.5], "live": [0.1, 0.2]}, "model", simulated),
-        figures.predicted_against_measured({"ml": (measured, predicted), "model": ([], [])}, "static", simulated),
+        figures.predicted_against_measured(
+            {"ml": (measured, predicted), "model": ([], [])}, "static", simulated
+        ),
         figures.coverage({"static": {"ml": 91.0, "model": 88.5}}, 90.0, simulated),
         figures.tree(models[0], simulated),
     ]

@@ -49,7 +49,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         load(tmp_path / "absent.json")
     (tmp_path / "torn.json").write_text(json.dumps(prediction())[:-40])
-    with pytest.raises(InputError, match="torn.json: not JSON"):
+    with pytest.raises(InputError, match=r"torn\.json: not JSON"):
         load(tmp_path / "torn.json")
     (tmp_path / "whole.json").write_text(json.dumps(prediction()))
     assert load(tmp_path / "whole.json") == prediction()
@@ -57,7 +57,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_sizes_and_names_read_well() -> None:
     assert size_label(prediction(batch_size=8, seq_len=32)) == "8 × 32"
-    assert size_label(prediction(batch_size=1, seq_len=1, phase="decode", past_len=512)) == "1 × 1 decode after 512"
+    assert (
+        size_label(prediction(batch_size=1, seq_len=1, phase="decode", past_len=512))
+        == "1 × 1 decode after 512"
+    )
     assert node_name({"scope": "a.b", "type": "Linear", "call": 2}) == "a.b:Linear#2"
     assert node_name({"scope": "", "type": "BertModel"}) == "BertModel"
     assert is_simulated(prediction(provenance="simulated")) and not is_simulated(prediction())

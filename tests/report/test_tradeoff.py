@@ -84,7 +84,10 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 def test_compare_divides_by_what_a_pass_reads_or_makes() -> None:
     result = grid.compare(
-        [prediction("a", seq_len=64, phase="prefill"), prediction("a", seq_len=64, phase="decode", past_len=64)]
+        [
+            prediction("a", seq_len=64, phase="prefill"),
+            prediction("a", seq_len=64, phase="decode", past_len=64),
+        ]
     )
     prefill, decode = result["rows"]
     assert prefill["energy_per_token_j"] == pytest.approx(prefill["energy_j"] / (8 * 64))
