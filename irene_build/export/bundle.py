@@ -1,0 +1,165 @@
+"""Writes a bundle: everything into a folder beside the target, checked there, then moved into place.
+
+Nothing is replaced before every engine has agreed; a folder that is not ours is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irene_build.errors import EstimatorError, InputError, TreeError
+from irene_build.export import manifest as manifests
+from irene_build.export.graph import build_model
+from irene_build.export.module import render_module, render_readme
+from irene_build.export.samples import example_trees, golden_cases, with_resources
+from irene_build.export.verify import MODULE_NAME, ONNX_NAME, Verified, verify_bundle
+from irene_runtime.model import Estimator
+from irene_runtime.tree import ModelTree
+
+#: What Python leaves beside a module that was imported.
+_IGNORED = {"__pycache__"}
+
+
+@dataclass
+class Exported:
+    """A bundle that was written. ``sizes``: bytes of every file by its name in the folder.
+
+    ``left_out``: example trees that this estimator cannot predict, with the reason.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    sizes: dict[str, int]
+    verified: Verified
+    left_out: dict[str, str]
+
+
+def export(
+    estimator: Mapping[str, Any], out: Path, trees: Mapping[str, ModelTree] | None = None, force: bool = False
+) -> Exported:
+    """Compile an estimator (train/FORMAT.md) into the bundle ``out``.
+
+    ``trees``: example trees by file name (default: real models, traced now). ``force`` also writes into a folder
+    that holds other files, and leaves those alone. Raises InputError where the folder is not ours, ParityError
+    where engines disagree; then nothing was written.
+    """
+    out = out.absolute()
+    owned = _check_target(out, force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    chosen, left_out = _predictable(estimator, example_trees(estimator) if trees is None else trees)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        mask = os.umask(0)
+        os.umask(mask)
+        staging.chmod(0o777 & ~mask)
+        manifest = _write(estimator, staging, chosen)
+        verified = verify_bundle(staging)
+        if owned:
+            _swap(staging, out)
+        else:
+            _merge(staging, out, manifest)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    sizes = {name: (out / name).stat().st_size for name in [*manifest["files"], manifests.FILE_NAME]}
+    return Exported(out, manifest, sizes, verified, left_out)
+
+
+def _predictable(
+    estimator: Mapping[str, Any], trees: Mapping[str, ModelTree]
+) -> tuple[dict[str, ModelTree], dict[str, str]]:
+    """The trees that can be predicted in some tier once resource features are there, and why others cannot."""
+    runtime = Estimator(estimator)
+    chosen, left_out = {}, {}
+    for name, tree in trees.items():
+        try:
+            runtime.predict(with_resources(tree, estimator))
+        except TreeError as error:
+            left_out[name] = str(error)
+        else:
+            chosen[name] = tree
+    return chosen, left_out
+
+
+def _check_target(out: Path, force: bool) -> bool:
+    """Whether the whole folder may be replaced: it is not there, empty, or holds a bundle and nothing else."""
+    if not out.exists():
+        return True
+    if not out.is_dir():
+        raise InputError(f"{out} is a file; export writes a folder")
+    present = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file() and not _IGNORED & set(p.parts)}
+    if not present:
+        return True
+    try:
+        known = set(manifests.load_manifest(out)["files"]) | {manifests.FILE_NAME}
+    except EstimatorError:
+        known = set()
+    foreign = sorted(present - known)
+    if known and not foreign:
+        return True
+    if force:
+        return False
+    shown = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
+    if known:
+        raise InputError(f"{out} holds files that are not the bundle's ({shown}): move them, or use --force to keep them")
+    raise InputError(f"{out} is not empty and not a bundle of ours ({shown}): choose another folder, or use --force")
+
+
+def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, ModelTree]) -> dict[str, Any]:
+    """All files of the bundle; returns the manifest with their hashes."""
+    manifest = manifests.manifest_of(estimator)
+    model = build_model(
+        estimator,
+        {
+            "irene.digest": manifest["digest"],
+            "irene.manifest": manifests.canonical(manifest),
+            "irene.provenance": manifest["provenance"],
+        },
+    )
+    files: dict[str, bytes] = {
+        ONNX_NAME: model.SerializeToString(deterministic=True),
+        MODULE_NAME: render_module(estimator, manifest["digest"], golden_cases(estimator)).encode("utf-8"),
+    }
+    files |= {f"trees/{name}": tree.dumps().encode("utf-8") for name, tree in trees.items()}
+    files["README.md"] = render_readme(manifest, sorted(files)).encode("utf-8")
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    manifest["files"] = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in sorted(files.items())
+    }
+    (folder / manifests.FILE_NAME).write_text(manifests.dumps(manifest), encoding="utf-8")
+    return manifest
+
+
+def _swap(staging: Path, out: Path) -> None:
+    """Put the finished folder in place of the old one; the old one comes back if that fails."""
+    if not out.exists():
+        staging.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    try:
+        out.rename(old / "was")
+        try:
+            staging.rename(out)
+        except OSError:
+            (old / "was").rename(out)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _merge(staging: Path, out: Path, manifest: Mapping[str, Any]) -> None:
+    """Write into a folder that has other files; the manifest last, so that an interrupted copy is seen as such."""
+    for name in [*manifest["files"], manifests.FILE_NAME]:
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(target)

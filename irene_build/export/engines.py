@@ -1,0 +1,104 @@
+"""One estimator, several engines: every one gives the outputs of the ONNX graph, by name, for one tree and tier.
+
+The module runs in a process of its own (``python -I -S``), as on a user's machine.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irene_build.errors import EstimatorError, ParityError, TreeError
+from irene_build.export.arrays import encode
+from irene_build.export.graph import OUTPUTS, TIERS
+from irene_runtime.equations import FLAGS
+from irene_runtime.tree import ModelTree
+
+Outputs = dict[str, np.ndarray]
+_BITS = {name: bit for bit, name in FLAGS.items()}
+#: Flags that every engine gives per node; the others belong to a whole prediction.
+NODE_FLAGS = 3
+_MODULE_TIMEOUT_S = 120
+
+
+class OnnxRuntime:
+    """The graph in onnxruntime, on one thread. Raises EstimatorError where the bytes are no graph of ours."""
+
+    def __init__(self, model: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises classes of its own
+            raise EstimatorError(f"onnxruntime cannot load the graph: {error!s:.200}") from None
+        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def run_arrays(self, arrays: Mapping[str, np.ndarray], tier: str) -> Outputs:
+        found = self.session.run(list(OUTPUTS), {**arrays, "tier": np.array(TIERS.index(tier))})
+        return dict(zip(OUTPUTS, found, strict=True))
+
+
+class Reference:
+    """The graph in ``onnx.reference``, the specification's own evaluator."""
+
+    def __init__(self, model: Any) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        self.evaluator = ReferenceEvaluator(model)
+
+    def run_arrays(self, arrays: Mapping[str, np.ndarray], tier: str) -> Outputs:
+        with np.errstate(all="ignore"):
+            found = self.evaluator.run(list(OUTPUTS), {**arrays, "tier": np.array(TIERS.index(tier))})
+        return dict(zip(OUTPUTS, [np.asarray(x) for x in found], strict=True))
+
+
+def trainer(estimator: Mapping[str, Any], tree: ModelTree, tier: str) -> Outputs:
+    """The trainer's own arithmetic (irene_build.train.arithmetic)."""
+    from irene_build.train.arithmetic import predict
+
+    found = predict(estimator, [tree], tier)[0]
+    if found.tier != tier:
+        raise ParityError(f"the trainer predicts in tier {found.tier} where the module does in tier {tier}")
+    return {
+        "energy": found.energy_j, "low": found.low_j, "high": found.high_j, "alpha": found.alpha,
+        "leaf_energy": found.leaf_j, "flags": found.flags,
+    }  # fmt: skip
+
+
+def module(path: Path, tree_path: Path, tier: str, python: Sequence[str] = (sys.executable, "-I", "-S")) -> Outputs:
+    """``irene_estimator.py predict TREE --json`` in a separate Python without packages.
+
+    Raises TreeError where the module refuses the tree, ParityError where it fails or takes another tier.
+    """
+    command = [*python, str(path), "predict", str(tree_path), "--json", "--tier", tier]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_MODULE_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        if done.returncode == TreeError.exit_code:
+            raise TreeError(last.removeprefix("irene-estimator: "))
+        raise ParityError(f"{path.name} predict {tree_path.name} --tier {tier} failed: {last:.300}")
+    data = json.loads(done.stdout)
+    if data["tier"] != tier:
+        raise ParityError(f"{path.name} predicts {tree_path.name} in tier {data['tier']} instead of {tier}")
+    nodes = data["nodes"]
+    return {
+        "energy": np.array([n["energy_j"] for n in nodes]),
+        "low": np.array([n["interval_j"][0] for n in nodes]),
+        "high": np.array([n["interval_j"][1] for n in nodes]),
+        "alpha": np.array([1.0 if n["alpha"] is None else n["alpha"] for n in nodes]),
+        "flags": np.array([sum(_BITS[f] for f in n["flags"]) & NODE_FLAGS for n in nodes]),
+    }
+
+
+def arrays_of(estimator: Mapping[str, Any], tree: ModelTree) -> dict[str, np.ndarray]:
+    """One tree as the graph's inputs."""
+    return encode(estimator, [tree])
