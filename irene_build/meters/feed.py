@@ -7,10 +7,13 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Mapping
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from irene_build.errors import IreneError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CAPACITY = 200_000
 
@@ -42,7 +45,7 @@ class FeedMeter(ABC):
     @abstractmethod
     def _close(self) -> None: ...
 
-    def __enter__(self) -> FeedMeter:
+    def __enter__(self) -> Self:
         if self._thread is not None:
             raise MeterError(f"{type(self).__name__} is open already")
         self._failure, self._ended = None, False
@@ -56,9 +59,7 @@ class FeedMeter(ABC):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5.0)

@@ -6,18 +6,25 @@ is read by instant power, which a campaign integrates.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import statistics
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
 from irene_build.meters.feed import PolledMeter
+from irene_build.paths import artifacts_dir
 
 _POLL_S = 0.010
 _POWER_POLL_S = 0.020
 _MAX_GPU_W = 20_000.0
+_STEP_POLL_S = 0.002
+_STORE = "nvml.json"
 
 
 def nvml_session() -> Any:
@@ -91,7 +98,7 @@ class NvmlMeter(PolledMeter):
             boundary=str(self._config.get("boundary", "gpu")),
             provenance="measured" if counter else "integrated",
             period_s=self._period_s,
-            quantum=0.001,
+            quantum=float(self._details.get("counter", {}).get("step_j", 0.001)) if counter else 0.001,
             power_kind="board",
             details=dict(self._details),
         )
@@ -117,6 +124,7 @@ class NvmlMeter(PolledMeter):
             self._fall_back(error)
         if self._kind == "power":
             self._period_s = float(self._config.get("poll_s", _POWER_POLL_S))
+        self._details.update(known_counter(self._details))
         self._details["reading"] = "counter" if self._kind == "energy" else "instant power"
         self._joules, self._last_s, self._emitted = 0.0, time.monotonic(), False
 
@@ -175,6 +183,87 @@ class NvmlMeter(PolledMeter):
             self._joules += step / 1e3
         self._emitted = True
         return Reading(now_ns, self._joules)
+
+
+def known_counter(details: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"counter": ...}`` as ``characterise`` found it before on such a GPU and driver, or nothing."""
+    try:
+        data = json.loads((artifacts_dir() / _STORE).read_text(encoding="utf-8"))
+        return {"counter": dict(data[_key(details)])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def characterise(config: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The energy counter's step and its ratio to integrated instant power, measured for ``seconds``.
+
+    ``step_s`` and ``step_j``: median time and joules between moves; ``counter_to_power``: joules of the
+    counter over joules of the integral, from first to last move. What could not be measured is absent.
+    """
+    nvml = nvml_session()
+    try:
+        handle = gpu_handle(nvml, str(config.get("gpu", "auto")))
+        details = describe_gpu(nvml, handle)
+        moves: list[tuple[float, int]] = []
+        powers: list[tuple[float, float]] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                raw = int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+                now = time.monotonic()
+                if not moves or raw != moves[-1][1]:
+                    moves.append((now, raw))
+            except nvml.NVMLError as error:
+                details["no_counter"] = str(error)
+            if not powers or time.monotonic() - powers[-1][0] >= _POWER_POLL_S:
+                try:
+                    powers.append((time.monotonic(), instant_power_w(nvml, handle)))
+                except nvml.NVMLError as error:
+                    details["no_power"] = str(error)
+            time.sleep(_STEP_POLL_S)
+    finally:
+        nvml.nvmlShutdown()
+    return {**details, **_counter_figures(moves[1:], powers), "seconds": seconds}
+
+
+def store_counter(found: Mapping[str, Any]) -> Path:
+    """Keeps what ``characterise`` found, per GPU and driver, where ``NvmlMeter`` looks for it."""
+    path = artifacts_dir() / _STORE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        data = {}
+    keep = ("step_s", "step_j", "counter_to_power", "seconds")
+    data[_key(found)] = {key: found[key] for key in keep if key in found}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    fresh.replace(path)
+    return path
+
+
+def _key(details: Mapping[str, Any]) -> str:
+    return f"{details['gpu']} | driver {details.get('driver', '?')}"
+
+
+def _counter_figures(moves: list[tuple[float, int]], powers: list[tuple[float, float]]) -> dict[str, float]:
+    """``moves``: (s, mJ) at which the counter moved, the first of them seen as a move; ``powers``: (s, W)."""
+    figures: dict[str, float] = {}
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(moves)]
+    if len(steps) < 3 or any(step[1] < 0 for step in steps):
+        return figures
+    figures["step_s"] = statistics.median(step[0] for step in steps)
+    figures["step_j"] = statistics.median(step[1] for step in steps) / 1e3
+    start, end = moves[0][0], moves[-1][0]
+    integral = 0.0
+    for (t0, p0), (t1, p1) in itertools.pairwise(powers):
+        overlap = min(t1, end) - max(t0, start)
+        if overlap > 0:
+            integral += overlap * (p0 + p1) / 2.0
+    covered = len(powers) > 1 and powers[0][0] <= start + 0.1 and powers[-1][0] >= end - 0.1
+    if covered and integral > 0:
+        figures["counter_to_power"] = (moves[-1][1] - moves[0][1]) / 1e3 / integral
+    return figures
 
 
 def describe_gpu(nvml: Any, handle: Any) -> dict[str, Any]:

@@ -11,7 +11,11 @@ from irene_build.meters.base import Finding, Meter
 from irene_build.meters.emonpi import EmonPi
 from irene_build.meters.feed import FeedMeter
 from irene_build.meters.nvml import NvmlMeter
+from irene_build.meters.plugs import ShellyMeter, TasmotaMeter
 from irene_build.meters.rapl import RaplMeter
+from irene_build.meters.reconcile import ReconciledMeter
+from irene_build.meters.replay import ReplayMeter
+from irene_build.meters.sums import SumMeter, join_boundaries
 from irene_build.meters.virtual import VirtualMeter
 
 #: name -> driver. A new meter goes here; its settings are the ``[meter]`` table of the profile.
@@ -19,47 +23,73 @@ DRIVERS: dict[str, Callable[[Mapping[str, Any]], FeedMeter]] = {
     "emonpi": EmonPi,
     "nvml": NvmlMeter,
     "rapl": RaplMeter,
+    "shelly": ShellyMeter,
+    "tasmota": TasmotaMeter,
+    "replay": ReplayMeter,
     "virtual": VirtualMeter,
 }
-#: What is looked for without being told where it is, best joules first: the wall, then sums of parts.
-_ORDER = ("emonpi", "nvml", "rapl")
+#: What is looked for without being told where it is, best joules first: the wall, then what is most of it.
+_ORDER = ("emonpi", "rapl+nvml", "nvml", "rapl")
 _BOUNDARY = {"emonpi": "wall", "nvml": "gpu", "rapl": "cpu"}
 
 
 def open_meter(profile: HardwareProfile, name: str | None = None) -> Meter:
     """The meter of a profile, or the source ``name`` on that PC. Enter it to start reading.
 
+    ``name`` may be a sum, ``rapl+nvml``. With ``reconcile = "rapl+nvml"`` in the profile, the meter
+    is watched against those parts while it is read.
+
     Raises HardwareError for an unknown source; one that is not here is told on entering, in one line that
     says what was looked for and what would work instead.
     """
     own = str(profile.meter["driver"])
-    wanted = name or own
-    if wanted not in DRIVERS:
-        raise HardwareError(f"unknown meter {wanted!r}: known are {', '.join(DRIVERS)}")
-    if wanted == own:
-        config = profile.meter
-    elif wanted == "virtual":
+    meter: Meter = _Guarded(_make(name or own, profile.meter), profile.name)
+    parts = profile.meter.get("reconcile")
+    if parts and (name or own) == own:
+        meter = ReconciledMeter(meter, _make(str(parts), {"driver": str(parts)}))
+    return meter
+
+
+def _make(name: str, settings: Mapping[str, Any]) -> FeedMeter:
+    """A driver with its settings: the table itself where it is for this driver, else its sub-table."""
+    if "+" in name:
+        return SumMeter([_make(part, settings.get(part, {})) for part in name.split("+")])
+    if name not in DRIVERS:
+        raise HardwareError(
+            f"unknown meter {name!r}: known are {', '.join(DRIVERS)}, and sums such as rapl+nvml"
+        )
+    config = settings if settings.get("driver", name) == name else settings.get(name, {})
+    if name == "virtual" and "model" not in config:
         config = load_profile("virtual").meter
-    else:
-        config = {"driver": wanted}
-    return _Guarded(DRIVERS[wanted](config), profile.name)
+    return DRIVERS[name](config)
 
 
 def find_meters(listen_s: float = 12.0) -> list[Finding]:
     """Tries every source that can be found without being named; real ones only, best first."""
-    findings = []
+    found: dict[str, Finding] = {}
     for rank, name in enumerate(_ORDER):
-        config: dict[str, Any] = {"driver": name}
-        if name == "emonpi":
-            config["listen_s"] = listen_s
-        meter = DRIVERS[name](config)
+        parts = name.split("+")
+        if len(parts) > 1:
+            continue
         try:
-            with meter:
+            with _make(name, {"driver": name, "listen_s": listen_s}) as meter:
                 info = meter.info
-                findings.append(Finding(name, True, info.boundary, info.source, rank, dict(info.details)))
+                found[name] = Finding(name, True, info.boundary, info.source, rank, dict(info.details))
         except IreneError as error:
-            findings.append(Finding(name, False, _BOUNDARY[name], str(error), rank, {}))
-    return sorted(findings, key=lambda f: (not f.available, f.rank))
+            found[name] = Finding(name, False, _BOUNDARY[name], str(error), rank, {})
+    for rank, name in enumerate(_ORDER):
+        parts = name.split("+")
+        if len(parts) > 1 and all(found[part].available for part in parts):
+            boundary = join_boundaries([found[part].boundary for part in parts])
+            sources = " + ".join(found[part].reason for part in parts)
+            details = {part: found[part].details for part in parts}
+            found[name] = Finding(name, True, boundary, sources, rank, details)
+    return sorted(found.values(), key=lambda f: (not f.available, f.rank))
+
+
+def open_finding(finding: Finding) -> Meter:
+    """The meter that was found."""
+    return _make(finding.name, {"driver": finding.name})
 
 
 def best_profile(listen_s: float = 12.0) -> tuple[HardwareProfile, list[Finding]]:

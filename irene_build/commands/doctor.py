@@ -1,0 +1,91 @@
+"""``irene-build doctor``: what this PC can measure, and how well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from irene_build import console
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    hardware: str = typer.Option(
+        "", "--hardware", help="Profile whose meter must be here (virtual: simulated)."
+    ),
+    seconds: float = typer.Option(10.0, "--seconds", min=1.0, max=3600.0, help="Length of the idle window."),
+    json_: bool = typer.Option(False, "--json", help="One JSON document."),
+) -> None:
+    """What this PC can measure, and how well.
+
+    Leave the PC alone while it runs: every meter is read side by side over one idle window.
+    """
+    from irene_build.hardware import load_profile
+    from irene_build.meters.doctor import examine
+
+    profile = load_profile(hardware) if hardware else None
+    with console.Progress(round(seconds), "s of idle window", quiet=json_) as progress:
+        found = examine(profile, seconds, lambda done: progress.update(round(done, 1)))
+    if json_:
+        console.emit_json(found)
+        return
+    _show_meters(found)
+    rows = [(c["status"], c["name"], c["found"]) for c in found["checks"]]
+    console.say("\n" + console.table(rows))
+    advice = [f"{m['name']}: {m['advice']}" for m in found["meters"] if m["advice"]]
+    advice += [f"{c['name']}: {c['advice']}" for c in found["checks"] if c["advice"] and c["status"] != "ok"]
+    if advice:
+        console.say("\nWhat to change:\n" + "\n".join(f"  {line}" for line in advice))
+
+
+def _show_meters(found: dict[str, Any]) -> None:
+    meters = found["meters"]
+    if not meters:
+        console.say("No meter was found on this PC:")
+    for meter in meters:
+        if meter["provenance"] == "simulated":
+            console.note(
+                "SIMULATED: the joules of this meter come from a model and say nothing about this PC."
+            )
+        console.say(f"{meter['name']}: {meter['source']} ({meter['boundary']}, {meter['provenance']})")
+        unit = "J" if meter["kind"] == "energy" else "W"
+        rows = [
+            ("frame period", _number(meter["period_s"], "s"), f"jitter {_number(meter['jitter_s'], 's')}"),
+            ("duty", _number(meter["duty"], ""), "share of the time that readings cover"),
+            ("quantisation", _number(meter["quantum"], unit), f"{meter['power_kind']} power"),
+            (
+                "idle power",
+                _number(meter["power_w"], "W"),
+                f"noise {_number(meter['noise_w'], 'W')} a reading",
+            ),
+            (
+                "shortest window",
+                _number(meter["shortest_window_s"], "s"),
+                "for 1 % error at 95 %, at idle power",
+            ),
+        ]
+        if meter["faults"]:
+            rows.append(("faults", ", ".join(f"{n} {name}" for name, n in meter["faults"].items()), ""))
+        console.say("\n".join(f"  {name:<16} {value:<12} {note}".rstrip() for name, value, note in rows))
+    counter = found.get("nvml_counter", {})
+    if "step_s" in counter:
+        ratio = _number(counter.get("counter_to_power"), "")
+        console.say(
+            f"  counter step     {_number(counter['step_s'], 's')}, {_number(counter['step_j'], 'J')}; "
+            f"counter / integrated power {ratio} (kept in {counter['stored_in']})"
+        )
+    if found["wall_less_parts_w"] is not None:
+        console.say(f"  wall less parts  {found['wall_less_parts_w']:.1f} W that neither RAPL nor NVML sees")
+    for extra in found["sums"]:
+        console.say(f"{extra['name']}: both together ({extra['boundary']}), with --meter {extra['name']}")
+    for missing in found["missing"]:
+        console.say(f"no {missing['name']}: {missing['reason']}")
+    if not meters:
+        console.say("`irene-build doctor --hardware virtual` exercises the simulated PC.")
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "unknown" if value is None else f"{value:.3g} {unit}".rstrip()

@@ -1,0 +1,113 @@
+"""How good a meter is: what its readings look like over an idle window, and how long one must measure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from irene_build.meters.base import Meter, Reading
+
+_Z95 = 1.96
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Figures of one meter on an idle window; ``None`` where there were too few readings to tell.
+
+    ``period_s``: median time between readings that brought news; ``jitter_s``: its standard deviation.
+    ``duty``: share of the time that the readings cover. ``quantum``: smallest step between readings, W or J.
+    ``power_w``, ``noise_w``: mean and standard deviation of one reading (of one step, for a counter).
+    ``shortest_window_s``: window for 1 % error at 95 %, see ``shortest_window_s``.
+    """
+
+    readings: int
+    seconds: float
+    period_s: float | None
+    jitter_s: float | None
+    duty: float | None
+    quantum: float | None
+    power_w: float | None
+    noise_w: float | None
+    shortest_window_s: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def assess(
+    meters: Mapping[str, Meter], seconds: float, progress: Callable[[float], None] = lambda done: None
+) -> dict[str, Assessment]:
+    """Reads open meters side by side for ``seconds``. Raises MeterError where one stops."""
+    for meter in meters.values():
+        meter.read_new(0.0)
+    start = time.monotonic()
+    readings: dict[str, list[Reading]] = {name: [] for name in meters}
+    while (elapsed := time.monotonic() - start) < seconds:
+        time.sleep(min(0.1, seconds - elapsed))
+        for name, meter in meters.items():
+            readings[name] += meter.read_new(0.0)
+        progress(min(elapsed, seconds))
+    elapsed = time.monotonic() - start
+    infos = {name: meter.info for name, meter in meters.items()}
+    return {name: figures(readings[name], info.kind, info.window_s, elapsed) for name, info in infos.items()}
+
+
+def figures(readings: list[Reading], kind: str, window_s: float, seconds: float) -> Assessment:
+    """The figures of readings that arrived within ``seconds``."""
+    pairs = list(itertools.pairwise(readings))
+    gaps = [(b.host_time_ns - a.host_time_ns) / 1e9 for a, b in pairs]
+    if len(pairs) < 3 or min(gaps) <= 0.0:
+        return Assessment(len(readings), seconds, None, None, None, None, None, None, None)
+    period = statistics.median(gaps)
+    steps = [abs(b.value - a.value) for a, b in pairs]
+    moved = [step for step in steps if step > 1e-9]
+    span = (readings[-1].host_time_ns - readings[0].host_time_ns) / 1e9
+    if kind == "energy":
+        powers = [step / gap for step, gap in zip(steps, gaps, strict=True)]
+        mean = (readings[-1].value - readings[0].value) / span
+        duty = 1.0
+        quantum = statistics.median(steps)
+    else:
+        powers = [reading.value for reading in readings]
+        mean = statistics.fmean(powers)
+        duty = min(1.0, len(readings) * window_s / seconds)
+        quantum = min(moved) if moved else 0.0
+    noise = _noise(powers)
+    window = shortest_window_s(mean, noise, period)
+    return Assessment(
+        readings=len(readings),
+        seconds=seconds,
+        period_s=period,
+        jitter_s=statistics.pstdev(gaps),
+        duty=duty,
+        quantum=quantum,
+        power_w=mean,
+        noise_w=noise,
+        shortest_window_s=window,
+    )
+
+
+def shortest_window_s(power_w: float, noise_w: float, period_s: float, error: float = 0.01) -> float | None:
+    """Length T at which 1.96 sqrt(noise^2 p / T + (power p)^2 / (6 T^2)) is ``error`` x power.
+
+    The first term is the noise of T / p readings. The second is the worst case of both ends: the load
+    begins and ends anywhere within a reading's period p (uniform, so 1/12 each), between nothing and all of
+    the power.
+    """
+    if power_w <= 0.0 or period_s <= 0.0:
+        return None
+    a = (power_w * period_s) ** 2 / 6.0
+    b = noise_w**2 * period_s
+    c = (error * power_w / _Z95) ** 2
+    return 2.0 * a / (math.sqrt(b * b + 4.0 * a * c) - b)
+
+
+def _noise(powers: list[float]) -> float:
+    """Standard deviation of one reading about a slowly moving mean: from successive differences."""
+    differences = [b - a for a, b in itertools.pairwise(powers)]
+    return math.sqrt(statistics.fmean(d * d for d in differences) / 2.0)

@@ -1,0 +1,224 @@
+"""Smart plugs at the wall, over HTTP: Shelly (first generation, and the RPC of later ones) and Tasmota.
+
+Real power as the plug gives it, about once a second. Cheap plugs are 1 % instruments at best, and slow: the
+doctor says how long a window must be.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from irene_build.errors import HardwareError, MeterError
+from irene_build.meters.base import MeterInfo, Reading
+from irene_build.meters.feed import PolledMeter
+from irene_build.meters.lines import MAX_POWER_W
+
+_MAX_BODY = 1_000_000
+
+
+class PlugMeter(PolledMeter):
+    """Settings: ``host`` (``192.168.1.20`` or ``http://host:port``), ``channel``, ``user``, ``password``,
+    ``poll_s``, ``timeout_s`` of one request, ``reconnect_s`` until a silent plug counts as gone.
+    """
+
+    name = "plug"
+    brand = "smart plug"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(float(config.get("poll_s", 1.0)))
+        self._config = config
+        self._channel = int(config.get("channel", 0))
+        self._timeout_s = float(config.get("timeout_s", 2.0))
+        self._details: dict[str, Any] = {}
+        self._host = ""
+        self._silent_since: float | None = None
+
+    @property
+    def info(self) -> MeterInfo:
+        return MeterInfo(
+            name=self.name,
+            source=f"{self.brand} at {self._host or self._config.get('host', '?')}",
+            kind="power",
+            boundary=str(self._config.get("boundary", "wall")),
+            provenance="measured",
+            period_s=self._period_s,
+            quantum=float(self._config.get("quantum_w", 0.1)),
+            power_kind="real",
+            details=dict(self._details),
+            window_s=float(self._config.get("window_s", self._period_s)),
+        )
+
+    @abstractmethod
+    def _identify(self) -> dict[str, Any]:
+        """Asks what it is; HardwareError where it is something else."""
+
+    @abstractmethod
+    def _power_w(self) -> float | None:
+        """Asks for the power; ``None`` where the plug says that it does not know yet."""
+
+    def _open(self) -> None:
+        if not self._config.get("host"):
+            raise HardwareError(f"{self.brand}: give its address as meter.host in the profile")
+        address = str(self._config["host"])
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        if parts.scheme not in ("", "http") or not parts.hostname:
+            raise HardwareError(f"{self.brand}: meter.host {address!r} is not a host name or http:// address")
+        self._host = parts.netloc.rpartition("@")[2]
+        try:
+            self._details = self._identify()
+            self._power_w()
+        except _Silent as error:
+            raise HardwareError(f"{self.brand}: no answer from {self._host}: {error}") from None
+        except _Nonsense as error:
+            raise HardwareError(f"{self.brand}: {self._host} is something else: {error}") from None
+
+    def _close(self) -> None:
+        pass
+
+    def _poll(self) -> Reading | None:
+        start = time.monotonic_ns()
+        try:
+            power = self._power_w()
+        except _Silent as error:
+            self._counts["read_failed"] += 1
+            self._silent_since = self._silent_since or time.monotonic()
+            waited = time.monotonic() - self._silent_since
+            if waited > float(self._config.get("reconnect_s", 60.0)):
+                raise MeterError(
+                    f"{self.brand}: {self._host} is silent for {waited:.0f} s: {error}"
+                ) from None
+            return None
+        except _Nonsense:
+            self._counts["rejected"] += 1
+            return None
+        if self._silent_since is not None:
+            self._silent_since = None
+            self._counts["reconnects"] += 1
+        if power is None:
+            self._counts["not_ready"] += 1
+            return None
+        if not -5.0 <= power <= MAX_POWER_W:
+            self._counts["implausible"] += 1
+            return None
+        # The plug looked somewhere between the question and the answer.
+        return Reading((start + time.monotonic_ns()) // 2, max(0.0, power))
+
+    def _get(self, path: str) -> Any:
+        """The JSON object at ``path``. A new connection each time: plugs drop idle ones without a word."""
+        connection = HTTPConnection(self._host, timeout=self._timeout_s)
+        headers = {}
+        if self._config.get("user"):
+            pair = f"{self._config['user']}:{self._config.get('password', '')}"
+            headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+        try:
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            body = response.read(_MAX_BODY)
+        except (OSError, HTTPException) as error:
+            raise _Silent(str(error) or type(error).__name__) from None
+        finally:
+            connection.close()
+        if response.status == 401:
+            raise HardwareError(
+                f"{self.brand}: {self._host} wants a password: set meter.user and meter.password"
+            )
+        if response.status != 200:
+            raise _Nonsense(f"HTTP status {response.status} for {path}")
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            raise _Nonsense(f"no JSON at {path}") from None
+        if not isinstance(data, dict):
+            raise _Nonsense(f"no JSON object at {path}")
+        return data
+
+
+class ShellyMeter(PlugMeter):
+    """Shelly plugs and relays. Generation 1: ``/meter/N`` (``/emeter/N``); later: ``Switch.GetStatus``."""
+
+    name = "shelly"
+    brand = "Shelly"
+
+    def _identify(self) -> dict[str, Any]:
+        about = self._get("/shelly")
+        if "gen" not in about and "type" not in about:
+            raise _Nonsense("/shelly names no type")
+        if about.get("auth_en"):
+            raise HardwareError(
+                f"Shelly: {self._host} asks for digest authentication, which is not known here: turn it off"
+            )
+        generation = int(about.get("gen", 1))
+        path = f"/rpc/Switch.GetStatus?id={self._channel}"
+        if generation == 1:
+            path = f"/{'emeter' if str(about['type']).startswith('SHEM') else 'meter'}/{self._channel}"
+        return {"model": about.get("app", about.get("type")), "generation": generation, "path": path}
+
+    def _power_w(self) -> float | None:
+        status = self._get(self._details["path"] if self._details else self._identify()["path"])
+        if status.get("is_valid") is False:
+            return None
+        return _number(status, "apower", "power")
+
+
+class TasmotaMeter(PlugMeter):
+    """Plugs with the Tasmota firmware: ``Status 8``. Its interface takes the password in the address."""
+
+    name = "tasmota"
+    brand = "Tasmota"
+
+    def _command(self, command: str) -> Any:
+        login = ""
+        if self._config.get("password"):
+            user = quote(str(self._config.get("user", "admin")), safe="")
+            login = f"&user={user}&password={quote(str(self._config['password']), safe='')}"
+        answer = self._get(f"/cm?cmnd={quote(command)}{login}")
+        if "WARNING" in answer:
+            raise HardwareError(f"Tasmota: {self._host} wants a password: set meter.user and meter.password")
+        return answer
+
+    def _identify(self) -> dict[str, Any]:
+        status = self._command("Status 2").get("StatusFWR")
+        if not isinstance(status, dict):
+            raise _Nonsense("no StatusFWR")
+        return {"model": status.get("Hardware"), "firmware": status.get("Version")}
+
+    def _power_w(self) -> float | None:
+        sensors = self._command("Status 8").get("StatusSNS")
+        energy = sensors.get("ENERGY") if isinstance(sensors, dict) else None
+        if not isinstance(energy, dict):
+            raise _Nonsense("no StatusSNS.ENERGY: this plug does not measure")
+        power = energy.get("Power")
+        if isinstance(power, list):
+            if self._channel >= len(power):
+                raise _Nonsense(f"no channel {self._channel}")
+            return _number({"Power": power[self._channel]}, "Power")
+        return _number(energy, "Power")
+
+
+class _Silent(Exception):
+    """No answer: perhaps for now."""
+
+
+class _Nonsense(Exception):
+    """An answer that is not a reading."""
+
+
+def _number(data: Mapping[str, Any], *names: str) -> float:
+    for name in names:
+        value = data.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except OverflowError:
+                break
+            if math.isfinite(number):
+                return number
+    raise _Nonsense(f"no number {' or '.join(names)}")
