@@ -12,11 +12,22 @@ from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
+
 from irene_runtime.features import MODEL_FEATURES, RESOURCE_FEATURES
 from irene_runtime.tree import ModelTree, Node
 
 PRIMITIVES = ("Linear", "LayerNorm", "Softmax", "MatMul", "GELU", "Embedding")
-SHAPE_FEATURES = ("batch_size", "seq_len", "input_size", "flops", "mem_bytes", "rows", "cols", "elements", "kernels")
+SHAPE_FEATURES = (
+    "batch_size",
+    "seq_len",
+    "input_size",
+    "flops",
+    "mem_bytes",
+    "rows",
+    "cols",
+    "elements",
+    "kernels",
+)
 #: Ranges in which features are calibrated here, in their units.
 RANGES = {
     "batch_size": (1.0, 32.0), "seq_len": (8.0, 512.0), "input_size": (8.0, 16384.0), "flops": (0.01, 5e4),
@@ -51,7 +62,9 @@ forms = st.builds(
     products=st.booleans(),
     maps=st.booleans(),
     floor=st.booleans(),
-    kernels=st.sampled_from([(), ("poly",), ("matern32",), ("rbf",), ("poly", "matern32"), ("matern32", "rbf", "none")]),
+    kernels=st.sampled_from(
+        [(), ("poly",), ("matern32",), ("rbf",), ("poly", "matern32"), ("matern32", "rbf", "none")]
+    ),
     degree=st.integers(0, 3),
     level_corrections=st.booleans(),
     direct=st.booleans(),
@@ -67,7 +80,11 @@ def value(rng: Random, name: str) -> float:
     """A feature inside its range, log-uniform; counts are whole."""
     low, high = RANGES[name]
     x = math.exp(rng.uniform(math.log(max(low, 1e-3)), math.log(high)))
-    return float(round(x)) or 1.0 if name in ("batch_size", "seq_len", "rows", "cols", "kernels", "input_size") else x
+    return (
+        float(round(x)) or 1.0
+        if name in ("batch_size", "seq_len", "rows", "cols", "kernels", "input_size")
+        else x
+    )
 
 
 def _columns(rng: Random, names: list[str], f: Forms) -> list[dict[str, Any]]:
@@ -75,7 +92,13 @@ def _columns(rng: Random, names: list[str], f: Forms) -> list[dict[str, Any]]:
     if f.maps:
         for name in names:
             kind = rng.choice(["log", "log1p", "ceil_div", "inverse", "identity"])
-            columns.append({"feature": name, "map": kind, **({"by": rng.choice([32, 128])} if kind == "ceil_div" else {})})
+            columns.append(
+                {
+                    "feature": name,
+                    "map": kind,
+                    **({"by": rng.choice([32, 128])} if kind == "ceil_div" else {}),
+                }
+            )
     if f.products:
         for _ in range(3):
             of = [rng.randrange(len(columns)) for _ in range(rng.randint(1, 3))]
@@ -113,7 +136,9 @@ def _norm(rng: Random, columns: list[dict[str, Any]], chosen: list[int]) -> tupl
     return means, scales
 
 
-def _terms(rng: Random, columns: list[dict[str, Any]], usable: list[int], f: Forms, standard: bool) -> list[dict[str, Any]]:
+def _terms(
+    rng: Random, columns: list[dict[str, Any]], usable: list[int], f: Forms, standard: bool
+) -> list[dict[str, Any]]:
     terms = [{"name": "base", "columns": [], "weight": rng.uniform(0.5, 3.0), "mean": 0.0, "scale": 1.0}]
     for number in range(rng.randint(1, 4)):
         chosen = [rng.choice(usable) for _ in range(rng.randint(1, 3) if f.products else 1)]
@@ -132,7 +157,9 @@ def _terms(rng: Random, columns: list[dict[str, Any]], usable: list[int], f: For
     return terms
 
 
-def _correction(rng: Random, columns: list[dict[str, Any]], usable: list[int], kernel: str) -> dict[str, Any] | None:
+def _correction(
+    rng: Random, columns: list[dict[str, Any]], usable: list[int], kernel: str
+) -> dict[str, Any] | None:
     if kernel == "none":
         return None
     chosen = rng.sample(usable, min(len(usable), rng.randint(1, 3)))
@@ -143,7 +170,9 @@ def _correction(rng: Random, columns: list[dict[str, Any]], usable: list[int], k
     }  # fmt: skip
     if kernel == "poly":
         count = sum(
-            1 for d in range(1, out["degree"] + 1) for _ in combinations_with_replacement(range(len(chosen)), d)
+            1
+            for d in range(1, out["degree"] + 1)
+            for _ in combinations_with_replacement(range(len(chosen)), d)
         )
     else:
         count = rng.randint(1, 6)
@@ -153,7 +182,9 @@ def _correction(rng: Random, columns: list[dict[str, Any]], usable: list[int], k
     return out
 
 
-def _aggregation(rng: Random, columns: list[dict[str, Any]], usable: list[int], degree: int) -> dict[str, Any] | None:
+def _aggregation(
+    rng: Random, columns: list[dict[str, Any]], usable: list[int], degree: int
+) -> dict[str, Any] | None:
     if degree == 0:
         return None
     chosen = rng.sample(usable, min(len(usable), 5))
@@ -206,24 +237,41 @@ def estimator(f: Forms) -> dict[str, Any]:
         }  # fmt: skip
         if f.ranges:
             kinds = [*known, "module", "model"]
-            tier["ranges"] = {k: {n: [0.0 if n in MODEL_FEATURES else RANGES[n][0], RANGES[n][1]] for n in names} for k in kinds}
+            tier["ranges"] = {
+                k: {n: [0.0 if n in MODEL_FEATURES else RANGES[n][0], RANGES[n][1]] for n in names}
+                for k in kinds
+            }
         if f.level_corrections and f.kernels:
             kernel = rng.choice([k for k in f.kernels if k != "none"])
             tier["correction"] = {
-                level: _correction(rng, columns, usable, kernel) for level in rng.sample(["module", "model"], rng.randint(1, 2))
+                level: _correction(rng, columns, usable, kernel)
+                for level in rng.sample(["module", "model"], rng.randint(1, 2))
             }
         if f.stand_in:
             tier["stand_in"] = {"Embedding": known[0]}
         if f.direct and name != "static":
             levels = ["model"] if name == "live" else rng.sample(["ml", "module", "model"], rng.randint(1, 3))
             tier["direct"] = {
-                level: {"terms": _terms(rng, columns, readings, f, False), "pool": rng.choice([0.0, 0.3, 0.8, 1.0]), "floor": 0.0}
+                level: {
+                    "terms": _terms(rng, columns, readings, f, False),
+                    "pool": rng.choice([0.0, 0.3, 0.8, 1.0]),
+                    "floor": 0.0,
+                }
                 for level in levels
             }
             if name == "live":
                 tier["rescale"] = {"ml": rng.uniform(0.3, 1.2), "module": rng.uniform(0.3, 1.2)}
         if name == "live" and "static" in f.tiers and f.seed % 2:
-            shared = ("columns", "leaf", "fallback", "aggregation", "interval", "ranges", "stand_in", "correction")
+            shared = (
+                "columns",
+                "leaf",
+                "fallback",
+                "aggregation",
+                "interval",
+                "ranges",
+                "stand_in",
+                "correction",
+            )
             tier = {k: v for k, v in tier.items() if k not in shared}
             tier["base"] = "static"
         tiers[name] = tier
@@ -273,7 +321,9 @@ def tree(names: list[str], primitives: list[str], shape: Shape) -> ModelTree:
     """A tree in pre-order that an estimator with these features and primitives may be asked for."""
     rng = Random(shape.seed)
     resources = [n for n in names if n in RESOURCE_FEATURES]
-    models = [n for n in names if n not in RESOURCE_FEATURES and n not in ("batch_size", "seq_len", "input_size")]
+    models = [
+        n for n in names if n not in RESOURCE_FEATURES and n not in ("batch_size", "seq_len", "input_size")
+    ]
     parents = [-1]
     path = [0]
     for index in range(1, shape.nodes):

@@ -25,7 +25,11 @@ def encode(estimator: Mapping[str, Any], trees: Sequence[ModelTree]) -> dict[str
         batch, length = tree.header["batch_size"], tree.header["seq_len"]
         common: dict[str, float] = {}
         if batch is not None and length is not None:
-            common = {"batch_size": float(batch), "seq_len": float(length), "input_size": float(batch) * length}
+            common = {
+                "batch_size": float(batch),
+                "seq_len": float(length),
+                "input_size": float(batch) * length,
+            }
         for node in tree.nodes:
             own = {**common, **node.features}
             features.append([own.get(name, math.nan) for name in names])

@@ -107,8 +107,12 @@ def _check_target(out: Path, force: bool) -> bool:
         return False
     shown = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
     if known:
-        raise InputError(f"{out} holds files that are not the bundle's ({shown}): move them, or use --force to keep them")
-    raise InputError(f"{out} is not empty and not a bundle of ours ({shown}): choose another folder, or use --force")
+        raise InputError(
+            f"{out} holds files that are not the bundle's ({shown}): move them, or use --force to keep them"
+        )
+    raise InputError(
+        f"{out} is not empty and not a bundle of ours ({shown}): choose another folder, or use --force"
+    )
 
 
 def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, ModelTree]) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def trainer(estimator: Mapping[str, Any], tree: ModelTree, tier: str) -> Outputs
     }  # fmt: skip
 
 
-def module(path: Path, tree_path: Path, tier: str, python: Sequence[str] = (sys.executable, "-I", "-S")) -> Outputs:
+def module(
+    path: Path, tree_path: Path, tier: str, python: Sequence[str] = (sys.executable, "-I", "-S")
+) -> Outputs:
     """``irene_estimator.py predict TREE --json`` in a separate Python without packages.
 
     Raises TreeError where the module refuses the tree, ParityError where it fails or takes another tier.

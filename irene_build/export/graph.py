@@ -7,7 +7,7 @@ Loops run over depth, never over nodes. Opset 18, IR 8, float64: what onnxruntim
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,11 +76,21 @@ class _Builder:
         """A node of standard ONNX with one output."""
         return self.ops(kind, inputs, [stem], **attributes)[0]
 
-    def ops(self, kind: str, inputs: Sequence[str], stems: Sequence[str], doc: str = "", domain: str = "", **attributes: Any) -> list[str]:
+    def ops(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        stems: Sequence[str],
+        doc: str = "",
+        domain: str = "",
+        **attributes: Any,
+    ) -> list[str]:
         from onnx import helper
 
         outputs = [self.name(stem) for stem in stems]
-        node = helper.make_node(kind, list(inputs), outputs, name=f"{outputs[0]}/{kind}", domain=domain, **attributes)
+        node = helper.make_node(
+            kind, list(inputs), outputs, name=f"{outputs[0]}/{kind}", domain=domain, **attributes
+        )
         node.doc_string = doc
         self.nodes.append(node)
         return outputs
@@ -103,14 +113,18 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     main = _Builder("")
     absent = [0.0 if name in MODEL_FEATURES else np.nan for name in features]
     known = main.call(
-        "Known", ["features", main.table("absent", np.array(absent), "what an absent feature stands for")], "known"
+        "Known",
+        ["features", main.table("absent", np.array(absent), "what an absent feature stands for")],
+        "known",
     )[0]
     listed = main.table("listed", np.array(len(primitives)), "how many primitives have a number")
     up, step, leaf, sound, kind = main.call(
         "Family", ["primitive", "parent", "level", listed], "up", "step", "leaf", "sound", "kind"
     )
     depth, root = main.call("Depth", [up, step], "depth", "root")
-    leaves = main.op("Squeeze", [main.op("NonZero", [leaf], "leaf_found"), main.table("axis_0", np.array([0]))], "leaves")
+    leaves = main.op(
+        "Squeeze", [main.op("NonZero", [leaf], "leaf_found"), main.table("axis_0", np.array([0]))], "leaves"
+    )
     leaf_kind = main.op("Gather", [kind, leaves], "leaf_kind", axis=0)
     shared = {
         "known": known, "up": up, "leaf": leaf, "sound": sound, "kind": kind, "depth": depth,
@@ -128,7 +142,9 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
             continue
         outer = _Builder(f"choose.{name}.")
         is_tier = outer.op("Equal", ["tier", outer.table("number", np.array(TIERS.index(name)))], "is")
-        outer.ops("If", [is_tier], OUTPUTS, f"tier {name}", then_branch=branches[name].graph(), else_branch=graph)
+        outer.ops(
+            "If", [is_tier], OUTPUTS, f"tier {name}", then_branch=branches[name].graph(), else_branch=graph
+        )
         graph = _graph(outer, f"choose_{name}", OUTPUTS)
     main.nodes += graph.node
     main.tables += graph.initializer
@@ -137,15 +153,24 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     sizes = {"features": ["N", len(features)], "tier": []}
     inputs = [
         helper.make_tensor_value_info(
-            name, TensorProto.DOUBLE if name == "features" else TensorProto.INT64, sizes.get(name, ["N"]), _DOCS[name]
+            name,
+            TensorProto.DOUBLE if name == "features" else TensorProto.INT64,
+            sizes.get(name, ["N"]),
+            _DOCS[name],
         )
         for name in ("features", "primitive", "parent", "level", "tier")
     ]
     outputs = [
-        helper.make_tensor_value_info(n, TensorProto.INT64 if n == "flags" else TensorProto.DOUBLE, ["N"], _DOCS[n])
+        helper.make_tensor_value_info(
+            n, TensorProto.INT64 if n == "flags" else TensorProto.DOUBLE, ["N"], _DOCS[n]
+        )
         for n in OUTPUTS
     ]
-    simulated = " SIMULATED ground truth: no joule of it was measured." if estimator["provenance"] == "simulated" else ""
+    simulated = (
+        " SIMULATED ground truth: no joule of it was measured."
+        if estimator["provenance"] == "simulated"
+        else ""
+    )
     whole = helper.make_graph(main.nodes, "irene_estimator", inputs, outputs, main.tables)
     whole.doc_string = (
         f"Joules of every node of a model tree on {estimator['hardware']} (boundary {estimator['boundary']}, "
@@ -194,6 +219,15 @@ def _nothing() -> Any:
     return _graph(build, "none", OUTPUTS)
 
 
+class _Direct(NamedTuple):
+    """DIRECT as values of the graph: D(n), whether the node has it, its weight, whether it lacks what its level has."""
+
+    reading: str
+    reads: str
+    omega: str
+    missing: str
+
+
 class _Branch:
     """One tier: its nodes in ``build``, written in the order of the computation."""
 
@@ -217,34 +251,44 @@ class _Branch:
         columns = self._columns()
         nothing = build.op("Expand", [nan, shape], "nothing")
         leaf_joules = self._leaves(columns)
-        leaf_all = build.op("ScatterElements", [nothing, shared["leaves"], leaf_joules], "leaf_energy", axis=0)
+        leaf_all = build.op(
+            "ScatterElements", [nothing, shared["leaves"], leaf_joules], "leaf_energy", axis=0
+        )
         own = build.op("Where", [shared["leaf"], leaf_all, zero], "own")
         own = build.op("Where", [shared["sound"], own, nan], "own_sound")
         alpha = self._alpha(columns, one, shape)
         factor = self._level_corrections(columns, one, shape)
-        missing, reads = None, None
-        direct = self.tier.get("direct") or {}
-        if direct:
-            reading, reads, omega, missing = self._reading(columns)
-        if set(direct) - {"model"}:
+        direct = self._reading(columns) if self.tier.get("direct") else None
+        if direct and set(self.tier["direct"]) - {"model"}:
             factor = factor or build.op("Expand", [one, shape], "no_correction")
-            sums = build.call(
-                "AggregatePooled", [own, alpha, factor, shared["depth"], shared["up"], reading, reads, omega], "sums"
-            )[0]
+            inputs = [
+                own,
+                alpha,
+                factor,
+                shared["depth"],
+                shared["up"],
+                direct.reading,
+                direct.reads,
+                direct.omega,
+            ]
+            sums = build.call("AggregatePooled", inputs, "sums")[0]
         else:
             weight = build.op("Mul", [alpha, factor], "weight") if factor else alpha
             sums = build.call("Aggregate", [own, weight, shared["depth"], shared["up"]], "sums")[0]
         total = build.op("Mul", [sums, factor], "total") if factor else sums
-        energy = build.call("Pool", [total, reading, reads, omega], "pooled")[0] if direct else total
+        energy = total
+        if direct:
+            energy = build.call("Pool", [total, direct.reading, direct.reads, direct.omega], "pooled")[0]
         if direct and self.tier.get("rescale"):
             gammas = [self.tier["rescale"].get(level) for level in LEVELS]
             energy = build.call(
                 "Rescale",
-                [energy, total, str(reads), shared["root"], "parent", "level",
+                [energy, total, direct.reads, shared["root"], "parent", "level",
                  build.table("rescale.gamma", np.array([g or 0.0 for g in gammas]), "per level"),
                  build.table("rescale.named", np.array([g is not None for g in gammas]), "per level")],
                 "rescaled",
             )[0]  # fmt: skip
+        missing = direct.missing if direct else None
         away = self._interval(energy, missing)
         self._flags(away, missing)
         build.op("Identity", [energy], "energy")
@@ -274,7 +318,10 @@ class _Branch:
         build = self.build
         first, count = int(positions[0]), len(positions)
         if np.array_equal(positions, np.arange(first, first + count)):
-            ends = [build.table(f"{stem}.{k}", np.array([v])) for k, v in (("from", first), ("to", first + count), ("axis", 1))]
+            ends = [
+                build.table(f"{stem}.{k}", np.array([v]))
+                for k, v in (("from", first), ("to", first + count), ("axis", 1))
+            ]
             return build.op("Slice", [columns, *ends], f"{stem}.x")
         return build.op("Gather", [columns, build.table(f"{stem}.columns", positions)], f"{stem}.x", axis=1)
 
@@ -303,7 +350,9 @@ class _Branch:
         weight = build.table(f"{stem}.weight", table.weight, "joules per term, a row per kind")
         joules = build.call("Weigh", [z, rows, weight], f"{stem}.linear", doc=doc)[0]
         if np.isfinite(table.floor).any():
-            joules = build.call("AtLeast", [joules, rows, build.table(f"{stem}.floor", table.floor)], f"{stem}.raised")[0]
+            joules = build.call(
+                "AtLeast", [joules, rows, build.table(f"{stem}.floor", table.floor)], f"{stem}.raised"
+            )[0]
         return joules
 
     def _leaves(self, columns: str) -> str:
@@ -313,12 +362,20 @@ class _Branch:
         # Nodes with children never reach these rows; they repeat the first so that equal rows are seen as such.
         rows = [row or self.kinds.leaves[0] for row in self.kinds.leaves]
         joules = self._linear(
-            "leaf", at, shared["leaf_kind"], linear_table(rows, self.columns_plan), "equation 1, one row a leaf"
+            "leaf",
+            at,
+            shared["leaf_kind"],
+            linear_table(rows, self.columns_plan),
+            "equation 1, one row a leaf",
         )
-        tables = kernel_tables([(row or {}).get("correction") for row in self.kinds.leaves], self.columns_plan)
+        tables = kernel_tables(
+            [(row or {}).get("correction") for row in self.kinds.leaves], self.columns_plan
+        )
         return self._corrected("leaf", at, shared["leaf_kind"], joules, tables)
 
-    def _corrected(self, stem: str, columns: str, rows: str, joules: str, tables: Sequence[KernelTable]) -> str:
+    def _corrected(
+        self, stem: str, columns: str, rows: str, joules: str, tables: Sequence[KernelTable]
+    ) -> str:
         """joules * exp(limit tanh(correction / limit)) in the rows that have a correction."""
         build = self.build
         for table in tables:
@@ -328,7 +385,9 @@ class _Branch:
                 continue
             has = build.op("Gather", [build.table(f"{part}.has", table.rows), rows], f"{part}.mask", axis=0)
             axis = build.table(f"{part}.axis", np.array([0]))
-            chosen = build.op("Squeeze", [build.op("NonZero", [has], f"{part}.found"), axis], f"{part}.chosen")
+            chosen = build.op(
+                "Squeeze", [build.op("NonZero", [has], f"{part}.found"), axis], f"{part}.chosen"
+            )
             inner = self._correct(
                 part,
                 build.op("Gather", [columns, chosen], f"{part}.columns", axis=0),
@@ -349,7 +408,9 @@ class _Branch:
             z = build.op("Pad", [z, pads, build.table(f"{stem}.one", np.array(1.0))], f"{stem}.z_one")
             values = self._factors(f"{stem}.monomial", z, rows, table.factors)
         else:
-            length = build.op("Gather", [build.table(f"{stem}.length", table.length), rows], f"{stem}.l", axis=0)
+            length = build.op(
+                "Gather", [build.table(f"{stem}.length", table.length), rows], f"{stem}.l", axis=0
+            )
             z = build.op("Div", [z, length], f"{stem}.z_scaled")
             square = build.table(f"{stem}.square_0", np.zeros((1, 1)))
             for d, centres in enumerate(table.centres):
@@ -359,7 +420,9 @@ class _Branch:
                      build.table(f"{stem}.centres.{d}", centres, "centre over length, a row per primitive")],
                     f"{stem}.square",
                 )[0]  # fmt: skip
-            values = build.call("Matern32" if table.kernel == "matern32" else "Gaussian", [square], f"{stem}.k")[0]
+            values = build.call(
+                "Matern32" if table.kernel == "matern32" else "Gaussian", [square], f"{stem}.k"
+            )[0]
         weight, bias = build.table(f"{stem}.weight", table.weight), build.table(f"{stem}.bias", table.bias)
         total = build.call("Weigh", [values, rows, weight], f"{stem}.weighted")[0]
         base = build.op("Gather", [bias, rows], f"{stem}.base", axis=0)
@@ -374,7 +437,9 @@ class _Branch:
             return None
         build = self.build
         inner = len(self.kinds.leaves) - 4
-        by_kind = {inner - 1 + LEVELS.index(level): data for level, data in corrections.items() if level != "ml"}
+        by_kind = {
+            inner - 1 + LEVELS.index(level): data for level, data in corrections.items() if level != "ml"
+        }
         tables = kernel_tables([by_kind.get(k) for k in range(len(self.kinds.leaves))], self.columns_plan)
         ones = build.op("Expand", [one, shape], "level.ones")
         return self._corrected("level", columns, self.shared["kind"], ones, tables)
@@ -405,21 +470,33 @@ class _Branch:
         tau = build.table("alpha.tau", np.array(float(data["tau"])))
         return build.call("Alpha", [value, tau, "parent"], "alpha")[0]
 
-    def _reading(self, columns: str) -> tuple[str, str, str, str]:
-        """DIRECT: the reading of every node, where there is one, its weight, and where it is missing."""
+    def _reading(self, columns: str) -> _Direct:
         build, direct = self.build, self.tier["direct"]
         rows = [direct.get(level) for level in LEVELS]
-        held = build.op("Clip", ["level", build.table("direct.low", np.array(0)), build.table("direct.high", np.array(2))], "direct.level")
-        reading = self._linear(
-            "direct", columns, held, linear_table(rows, self.columns_plan), "a node's own reading, from its resource features"
+        held = build.op(
+            "Clip",
+            ["level", build.table("direct.low", np.array(0)), build.table("direct.high", np.array(2))],
+            "direct.level",
         )
-        has = build.op("Gather", [build.table("direct.has", np.array([r is not None for r in rows])), held], "direct.wanted", axis=0)
+        reading = self._linear(
+            "direct",
+            columns,
+            held,
+            linear_table(rows, self.columns_plan),
+            "a node's own reading, from its resource features",
+        )
+        has = build.op(
+            "Gather",
+            [build.table("direct.has", np.array([r is not None for r in rows])), held],
+            "direct.wanted",
+            axis=0,
+        )
         pool = np.array([0.0 if r is None else float(r["pool"]) for r in rows])
         omega = build.op("Gather", [build.table("direct.pool", pool), held], "direct.omega", axis=0)
         unknown = build.op("IsNaN", [reading], "direct.unknown")
         missing = build.op("And", [has, unknown], "direct.missing")
         reads = build.op("And", [has, build.op("Not", [unknown], "direct.known")], "direct.reads")
-        return reading, reads, omega, missing
+        return _Direct(reading, reads, omega, missing)
 
     def _interval(self, energy: str, missing: str | None) -> str:
         """Writes low and high; gives how far every node is outside the ranges."""
@@ -427,7 +504,10 @@ class _Branch:
         own = self.kinds
         if len(own.features):
             x = self._pick("ranges", self.shared["known"], own.features)
-            ends = [build.table("ranges.low", own.low, "a row per kind"), build.table("ranges.high", own.high)]
+            ends = [
+                build.table("ranges.low", own.low, "a row per kind"),
+                build.table("ranges.high", own.high),
+            ]
             away = build.call("Away", [x, kind, *ends], "away")[0]
         else:
             size = build.op("Shape", ["parent"], "size")
@@ -448,7 +528,9 @@ class _Branch:
     def _flags(self, away: str, missing: str | None) -> None:
         build = self.build
         simulated = 8 if self.estimator["provenance"] == "simulated" else 0
-        marks = build.table("flag.kind", self.kinds.flag + simulated, "2 never calibrated, 8 simulated; a row per kind")
+        marks = build.table(
+            "flag.kind", self.kinds.flag + simulated, "2 never calibrated, 8 simulated; a row per kind"
+        )
         flags = build.op("Gather", [marks, self.shared["kind"]], "flag.base", axis=0)
         if missing is not None:
             silent = build.op("Cast", [missing], "flag.silent", to=7)

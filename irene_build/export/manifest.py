@@ -37,7 +37,9 @@ def manifest_of(estimator: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of an estimator's bundle, without its ``files``."""
     notes = []
     if estimator["provenance"] == "simulated":
-        notes.append("SIMULATED: calibrated on simulated energy. Nothing that this estimator says was measured.")
+        notes.append(
+            "SIMULATED: calibrated on simulated energy. Nothing that this estimator says was measured."
+        )
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -49,7 +51,9 @@ def manifest_of(estimator: Mapping[str, Any]) -> dict[str, Any]:
         "tiers": [tier for tier in TIERS if tier in estimator["tiers"]],
         "features": {name: FEATURES[name][1] for name in estimator["features"]},
         "ranges": {tier: resolved(estimator, tier).get("ranges") or {} for tier in estimator["tiers"]},
-        **{key: estimator.get(key) or {} for key in ("evaluation", "trained_on", "fingerprint", "created_by")},
+        **{
+            key: estimator.get(key) or {} for key in ("evaluation", "trained_on", "fingerprint", "created_by")
+        },
         "onnx": {"opset": OPSET, "ir_version": IR_VERSION},
         "notes": notes,
     }
@@ -73,7 +77,9 @@ def check_manifest(data: Any, where: str) -> dict[str, Any]:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise EstimatorError(f"{where}: version is {version!r:.40}, expected a whole number")
     if version > VERSION:
-        raise EstimatorError(f"{where}: manifest version {version} is newer than {VERSION}, the newest known: update irene-build")
+        raise EstimatorError(
+            f"{where}: manifest version {version} is newer than {VERSION}, the newest known: update irene-build"
+        )
     for key, kind in _KEYS.items():
         if key not in data:
             raise EstimatorError(f"{where}: lacks {key!r}")
@@ -92,7 +98,9 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EstimatorError(f"{folder} holds no {FILE_NAME}: `irene-build export {folder}` writes a bundle") from None
+        raise EstimatorError(
+            f"{folder} holds no {FILE_NAME}: `irene-build export {folder}` writes a bundle"
+        ) from None
     except OSError as error:
         raise EstimatorError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

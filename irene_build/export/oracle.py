@@ -53,9 +53,13 @@ class LeafOracle:
         self._session = None
         if own:
             graph = convert_sklearn(
-                pipeline(leaf["terms"]), initial_types=[("x", DoubleTensorType([None, len(own)]))], target_opset=OPSET
+                pipeline(leaf["terms"]),
+                initial_types=[("x", DoubleTensorType([None, len(own)]))],
+                target_opset=OPSET,
             )
-            self._session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                graph.SerializeToString(), providers=["CPUExecutionProvider"]
+            )
 
     def __call__(self, products: np.ndarray) -> np.ndarray:
         """float64 [rows] joules of float64 [rows, terms with columns] products."""

@@ -55,7 +55,11 @@ class Deviation:
     def worst(self, other: Deviation) -> Deviation:
         chosen = other if other.share > self.share else self
         return Deviation(
-            chosen.share, chosen.absolute, chosen.relative, max(self.root_relative, other.root_relative), chosen.where
+            chosen.share,
+            chosen.absolute,
+            chosen.relative,
+            max(self.root_relative, other.root_relative),
+            chosen.where,
         )
 
     @property
@@ -64,7 +68,11 @@ class Deviation:
 
 
 def compare(
-    one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], scales: Scales, parent: np.ndarray, where: str = ""
+    one: Mapping[str, np.ndarray],
+    other: Mapping[str, np.ndarray],
+    scales: Scales,
+    parent: np.ndarray,
+    where: str = "",
 ) -> Deviation:
     """Compare the outputs that both engines give; NaN in different places, or different flags, share = infinity.
 
@@ -97,7 +105,9 @@ def compare(
     if "flags" in one and "flags" in other:
         wrong = np.flatnonzero(np.asarray(one["flags"]) != np.asarray(other["flags"]))
         if len(wrong):
-            worst = worst.worst(Deviation(np.inf, np.inf, np.inf, 0.0, f"{where} flags at node {int(wrong[0])}".strip()))
+            worst = worst.worst(
+                Deviation(np.inf, np.inf, np.inf, 0.0, f"{where} flags at node {int(wrong[0])}".strip())
+            )
     return worst
 
 
@@ -136,7 +146,11 @@ class _Columns:
         for index in columns:
             other, other_noise = self.value[index], self.noise[index]
             noisy = (noise > 0.0) | (other_noise > 0.0)
-            noise = np.abs(value) * other_noise + np.abs(other) * noise + np.where(noisy, np.abs(value * other), 0.0)
+            noise = (
+                np.abs(value) * other_noise
+                + np.abs(other) * noise
+                + np.where(noisy, np.abs(value * other), 0.0)
+            )
             value = value * other
         return value, noise
 
@@ -167,7 +181,9 @@ def _linear(data: Mapping[str, Any], columns: _Columns, rows: int) -> tuple[np.n
     return total, scale
 
 
-def _polynomial(z: np.ndarray, noise: np.ndarray, weights: Any, degree: int, bias: float) -> tuple[np.ndarray, np.ndarray]:
+def _polynomial(
+    z: np.ndarray, noise: np.ndarray, weights: Any, degree: int, bias: float
+) -> tuple[np.ndarray, np.ndarray]:
     rows = z.shape[1]
     total, scale = np.full(rows, bias), np.full(rows, abs(bias))
     for weight, monomial in zip(weights, exponents(len(z), degree), strict=True):
@@ -252,7 +268,9 @@ def scales(estimator: Mapping[str, Any], name: str, arrays: Mapping[str, np.ndar
                 if a[n] > 0.0 and reading[n] > 0.0:
                     rest = 1.0 - omega[n]
                     p[n] = a[n] ** rest * reading[n] ** omega[n]
-                    p_scale[n] = p[n] * (rest * a_scale[n] / a[n] + omega[n] * reading_scale[n] / reading[n] + 2.0)
+                    p_scale[n] = p[n] * (
+                        rest * a_scale[n] / a[n] + omega[n] * reading_scale[n] / reading[n] + 2.0
+                    )
             if parent[n] >= 0:
                 a[parent[n]] += alpha[n] * p[n]
                 a_scale[parent[n]] += abs(alpha[n]) * p_scale[n] + abs(p[n]) * alpha_noise[n]
@@ -264,7 +282,11 @@ def scales(estimator: Mapping[str, Any], name: str, arrays: Mapping[str, np.ndar
 
 
 def _leaves(
-    tier: Mapping[str, Any], primitives: list[str], arrays: Mapping[str, np.ndarray], leaf: np.ndarray, columns: _Columns
+    tier: Mapping[str, Any],
+    primitives: list[str],
+    arrays: Mapping[str, np.ndarray],
+    leaf: np.ndarray,
+    columns: _Columns,
 ) -> tuple[np.ndarray, np.ndarray]:
     size = len(leaf)
     own, scale = np.full(size, np.nan), np.full(size, np.nan)
@@ -273,7 +295,11 @@ def _leaves(
     for k in np.unique(number[leaf]):
         rows = np.flatnonzero(leaf & (number == k))
         kind = primitives[k] if k >= 0 else ""
-        data = tier["leaf"].get(kind) or tier["leaf"].get((tier.get("stand_in") or {}).get(kind)) or tier["fallback"]
+        data = (
+            tier["leaf"].get(kind)
+            or tier["leaf"].get((tier.get("stand_in") or {}).get(kind))
+            or tier["fallback"]
+        )
         here = columns.rows(rows)
         total, total_scale = _linear(data, here, len(rows))
         factor, noise = _factor(data.get("correction"), here, len(rows))
@@ -316,7 +342,11 @@ def _rescaled(
     noise = (p_scale / np.abs(p) + a_scale / np.abs(a))[root] + 1.0
     out, out_scale = p.copy(), p_scale.copy()
     for name, gamma in gammas.items():
-        rows = np.flatnonzero((parent >= 0) & (level == LEVELS.index(name)) & ~np.isnan(reading[root]) & (s > 0.0))
+        rows = np.flatnonzero(
+            (parent >= 0) & (level == LEVELS.index(name)) & ~np.isnan(reading[root]) & (s > 0.0)
+        )
         out[rows] = a[rows] * s[rows] ** gamma
-        out_scale[rows] = s[rows] ** gamma * (a_scale[rows] + np.abs(a[rows]) * (abs(gamma) * noise[rows] + 2.0))
+        out_scale[rows] = s[rows] ** gamma * (
+            a_scale[rows] + np.abs(a[rows]) * (abs(gamma) * noise[rows] + 2.0)
+        )
     return out, out_scale

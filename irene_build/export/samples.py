@@ -54,7 +54,11 @@ def with_resources(tree: ModelTree, estimator: Mapping[str, Any]) -> ModelTree:
 
 def golden_trees(estimator: Mapping[str, Any], stretch: float) -> dict[str, ModelTree]:
     """Two trees: every calibrated primitive once, inside the ranges; and outside of them, with an unknown primitive."""
-    calibrated = [p for p in estimator["primitives"] if any(p in resolved(estimator, t)["leaf"] for t in estimator["tiers"])]
+    calibrated = [
+        p
+        for p in estimator["primitives"]
+        if any(p in resolved(estimator, t)["leaf"] for t in estimator["tiers"])
+    ]
     sizes = {name: middle(ranges_of(estimator, "model"), name) for name in ("batch_size", "seq_len")}
     header = {
         "batch_size": max(1, round(sizes["batch_size"])), "seq_len": max(1, round(sizes["seq_len"])),
@@ -77,9 +81,12 @@ def golden_trees(estimator: Mapping[str, Any], stretch: float) -> dict[str, Mode
         for group, primitives in enumerate((calibrated[::2], [*calibrated[1::2], *extra])):
             if primitives:
                 parent = len(nodes)
-                nodes.append(Node(f"block.{group}", "Block", "module", 0, None, 0, features("module", factor)))
+                nodes.append(
+                    Node(f"block.{group}", "Block", "module", 0, None, 0, features("module", factor))
+                )
                 nodes += [
-                    Node(f"block.{group}.{p.lower()}", p, "ml", parent, p, 0, features(p, factor)) for p in primitives
+                    Node(f"block.{group}.{p.lower()}", p, "ml", parent, p, 0, features(p, factor))
+                    for p in primitives
                 ]
         trees[name] = ModelTree(nodes, {**header, "model": f"golden-{name}"})
     return trees
@@ -131,7 +138,9 @@ def golden_cases(estimator: Mapping[str, Any]) -> list[dict[str, Any]]:
     return cases
 
 
-def example_trees(estimator: Mapping[str, Any], examples: Sequence[tuple[str, int, int]] = EXAMPLES) -> dict[str, ModelTree]:
+def example_trees(
+    estimator: Mapping[str, Any], examples: Sequence[tuple[str, int, int]] = EXAMPLES
+) -> dict[str, ModelTree]:
     """Real models traced as the estimator was calibrated, by file name."""
     from irene_build.trace import trace
 

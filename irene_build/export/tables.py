@@ -54,7 +54,9 @@ class Columns:
         waiting = list(range(len(columns)))
         while waiting:
             ready = [
-                i for i in waiting if "of" not in columns[i] or all(o in self.position for o in columns[i]["of"])
+                i
+                for i in waiting
+                if "of" not in columns[i] or all(o in self.position for o in columns[i]["of"])
             ]
             if not ready:
                 raise EstimatorError(f"columns {waiting}: their products refer to each other")
@@ -94,7 +96,9 @@ class Columns:
 def padded_table(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
     """int64[k, n]: the k-th entry of every row, ``fill`` where a row is shorter; k is at least 1."""
     width = max([len(row) for row in rows] + [1])
-    return np.array([[row[k] if k < len(row) else fill for row in rows] for k in range(width)], dtype=np.int64)
+    return np.array(
+        [[row[k] if k < len(row) else fill for row in rows] for k in range(width)], dtype=np.int64
+    )
 
 
 @dataclass
@@ -161,7 +165,9 @@ def kernel_tables(corrections: Sequence[Mapping[str, Any] | None], columns: Colu
         has = np.array([c is not None and c["kernel"] == kernel for c in corrections], dtype=bool)
         if has.any():
             out.append(_kernel_table(kernel, has, corrections, columns))
-    unknown = [c["kernel"] for c in corrections if c is not None and c["kernel"] not in ("poly", "matern32", "rbf")]
+    unknown = [
+        c["kernel"] for c in corrections if c is not None and c["kernel"] not in ("poly", "matern32", "rbf")
+    ]
     if unknown:
         raise EstimatorError(f"unknown kernel {unknown[0]!r} of a correction; known are poly, matern32, rbf")
     return out
@@ -189,7 +195,9 @@ def _kernel_table(
         if kernel == "poly":
             monomials = exponents(n, int(c["degree"]))
             if len(monomials) != len(c["weights"]):
-                raise EstimatorError(f"a polynomial of {n} columns needs {len(monomials)} weights, not {len(c['weights'])}")
+                raise EstimatorError(
+                    f"a polynomial of {n} columns needs {len(monomials)} weights, not {len(c['weights'])}"
+                )
             for m, chosen_columns in enumerate(monomials):
                 for k, index in enumerate(chosen_columns):
                     factors[k][r, m] = index
@@ -222,7 +230,9 @@ def polynomial(weights: Sequence[float], bias: float, columns: int, degree: int)
     """Weights in the order of FORMAT.md, arranged so that degree - 1 factors are shared by one matrix product."""
     monomials = exponents(columns, degree)
     if len(monomials) != len(weights):
-        raise EstimatorError(f"a polynomial of {columns} columns needs {len(monomials)} weights, not {len(weights)}")
+        raise EstimatorError(
+            f"a polynomial of {columns} columns needs {len(monomials)} weights, not {len(weights)}"
+        )
     ones = columns
     longest: list[tuple[int, ...]] = [(k,) for k in range(columns + 1)] if degree > 1 else [()]
     steps = []
@@ -259,8 +269,12 @@ class Kinds:
     def widths(self, interval: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """q and slope of every kind, float64[kinds] each."""
         own = interval.get("primitives", {})
-        entries = [own.get(k, interval["levels"][level]) for k, level in zip(self._keys, self._levels, strict=True)]
-        return np.array([float(e["q"]) for e in entries]), np.array([float(e.get("slope", 0.0)) for e in entries])
+        entries = [
+            own.get(k, interval["levels"][level]) for k, level in zip(self._keys, self._levels, strict=True)
+        ]
+        return np.array([float(e["q"]) for e in entries]), np.array(
+            [float(e.get("slope", 0.0)) for e in entries]
+        )
 
 
 def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
@@ -283,7 +297,10 @@ def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
         if chosen is None:
             chosen = ranges.get(stand_in.get(name), {})
         for feature, (bottom, top) in chosen.items():
-            low[row, named.index(feature)], high[row, named.index(feature)] = max(bottom, TINY), max(top, TINY)
+            low[row, named.index(feature)], high[row, named.index(feature)] = (
+                max(bottom, TINY),
+                max(top, TINY),
+            )
     flag = np.array([2 if key == "fallback" else 0 for key in keys], dtype=np.int64)
     where = np.array([features.index(n) for n in named], dtype=np.int64)
     return Kinds(leaves, flag, where, low, high, levels, keys)

@@ -94,7 +94,9 @@ def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.O
             raise EstimatorError(f"{folder} lacks {name}; export it again")
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != entry["sha256"]:
-            raise EstimatorError(f"{path} was changed after the export (sha256 {found[:12]}, manifest {entry['sha256'][:12]})")
+            raise EstimatorError(
+                f"{path} was changed after the export (sha256 {found[:12]}, manifest {entry['sha256'][:12]})"
+            )
     for name in (ONNX_NAME, MODULE_NAME):
         if name not in manifest["files"]:
             raise EstimatorError(f"{folder / FILE_NAME}: files does not name {name}")
@@ -115,13 +117,19 @@ def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.O
     return manifest, constants, graph
 
 
-def cases_of(folder: Path, estimator: Mapping[str, Any], golden: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, ModelTree]]:
+def cases_of(
+    folder: Path, estimator: Mapping[str, Any], golden: Iterable[Mapping[str, Any]]
+) -> list[tuple[str, str, ModelTree]]:
     """(name, tier, tree) to compare engines on: golden trees, and the example trees in every tier."""
     out = [(f"golden-{case['name']}", case["tier"], from_json(case["tree"])) for case in golden]
     for path in sorted((folder / "trees").glob("*.json")):
         tree = load(str(path))
         measured = with_resources(tree, estimator)
-        out += [(path.stem, tier, tree if tier == "static" else measured) for tier in TIERS if tier in estimator["tiers"]]
+        out += [
+            (path.stem, tier, tree if tier == "static" else measured)
+            for tier in TIERS
+            if tier in estimator["tiers"]
+        ]
     return out
 
 
@@ -180,14 +188,18 @@ def _compare(report: Verified, name: str, tier: str, tree: ModelTree, path: Path
     try:
         found["trainer"] = engines.trainer(estimator, tree, tier)
     except TreeError as error:
-        raise ParityError(f"{name}, tier {tier}: the trainer refuses what the module predicts: {error}") from None
+        raise ParityError(
+            f"{name}, tier {tier}: the trainer refuses what the module predicts: {error}"
+        ) from None
     leaf = found["onnxruntime"]["leaf_energy"]
     for engine, outputs in found.items():
         outputs = {**outputs, "flags": np.asarray(outputs["flags"]) & engines.NODE_FLAGS}
         both = {**ours, "leaf_energy": leaf}
         _note(report, engine, compare(outputs, both, bound, arrays["parent"], f"{name}, tier {tier}:"))
     expected = others.oracle.leaf_energies(tier, arrays)
-    by_oracle = compare({"leaf_energy": expected}, {"leaf_energy": leaf}, bound, arrays["parent"], f"{name}, tier {tier}:")
+    by_oracle = compare(
+        {"leaf_energy": expected}, {"leaf_energy": leaf}, bound, arrays["parent"], f"{name}, tier {tier}:"
+    )
     _note(report, "skl2onnx", by_oracle)
     report.cases += 1
     report.nodes += len(tree.nodes)
@@ -200,7 +212,11 @@ def _note(report: Verified, engine: str, deviation: Deviation) -> None:
 def selftest(path: Path, python: Sequence[str]) -> list[str]:
     """What the module's own self test prints, in a separate Python. Raises ParityError where it fails."""
     done = subprocess.run(
-        [*python, str(path), "selftest"], capture_output=True, text=True, timeout=_SELFTEST_TIMEOUT_S, check=False
+        [*python, str(path), "selftest"],
+        capture_output=True,
+        text=True,
+        timeout=_SELFTEST_TIMEOUT_S,
+        check=False,
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0:

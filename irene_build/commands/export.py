@@ -1,0 +1,87 @@
+"""``irene-build export OUT``: the fitted estimator as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from irene_build import console
+from irene_build.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    out: Path = typer.Argument(
+        ..., help="Folder to write: the ONNX graph, the Python module, manifest, README, trees."
+    ),
+    hardware: str = typer.Option(
+        "", "--hardware", help="Whose estimator (default: the only one in the artifacts folder)."
+    ),
+    estimator_file: str = typer.Option("", "--estimator", help="An estimator file instead of --hardware's."),
+    tree: list[str] = typer.Option(
+        [], "--tree", help="Tree file to ship instead of the example trees (repeatable)."
+    ),
+    force: bool = typer.Option(
+        False, "--force", help="Also write into a folder with other files; they are kept."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="What was written, as JSON."),
+) -> None:
+    """Compile an estimator into one ONNX graph and one Python module that needs no packages.
+
+    Nothing is written unless onnxruntime, onnx.reference, the module and the trainer agree.
+    """
+    from irene_build.export.bundle import export as write
+    from irene_build.export.verify import to_json
+    from irene_build.paths import find_artifact
+    from irene_build.train import api
+    from irene_runtime.tree import load
+
+    if hardware and estimator_file:
+        raise InputError("give --hardware or --estimator, not both")
+    path = (
+        Path(estimator_file)
+        if estimator_file
+        else find_artifact(hardware or _only_hardware(), "estimator.json")
+    )
+    estimator = api.load(path)
+    trees = {Path(name).name: load(name) for name in tree} if tree else None
+    if trees is not None and len(trees) < len(tree):
+        raise InputError("two --tree files have the same name")
+    done = write(estimator, out, trees, force)
+    for name, reason in done.left_out.items():
+        console.note(f"example tree {name} is left out, this estimator cannot predict it: {reason}")
+    if done.manifest["provenance"] == "simulated":
+        console.note("SIMULATED: this estimator was calibrated on simulated energy.")
+    if as_json:
+        console.emit_json({
+            "format": "irene-export", "version": 1, "folder": str(done.folder), "estimator": str(path),
+            "files": done.sizes, "left_out": done.left_out, "verified": to_json(done.verified),
+        })  # fmt: skip
+        return
+    console.say(f"{done.folder}: estimator of {done.manifest['hardware']}, {done.manifest['provenance']}, "
+                f"tiers {', '.join(done.manifest['tiers'])}, digest {done.manifest['digest'][:12]}")  # fmt: skip
+    console.say(console.table([[name, f"{size / 1000:.1f} KB"] for name, size in done.sizes.items()]))
+    worst = done.verified.worst
+    console.say(
+        f"engines agree on {done.verified.cases} predictions ({done.verified.nodes} nodes): largest deviation "
+        f"{worst.absolute:.2g}, {100 * worst.share:.2g} % of the bound"
+    )
+    console.say(f"next: irene-build predict {out} MODEL, or python {out}/irene_estimator.py predict TREE")
+
+
+def _only_hardware() -> str:
+    """The hardware whose estimator is meant when none is named. Raises InputError unless exactly one is there."""
+    from irene_build.paths import artifacts_dir, shipped_artifacts_dir
+
+    for root in (artifacts_dir(), shipped_artifacts_dir()):
+        found = sorted(p.parent.name for p in root.glob("*/estimator.json"))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(f"several estimators in {root} ({', '.join(found)}): say which with --hardware")
+    raise InputError(
+        f"no estimator in {artifacts_dir()}: run `irene-build calibrate` first, or name a --hardware that ships"
+    )

@@ -1,0 +1,72 @@
+"""What two bundles say differently: header fields, and joules on the trees of both."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from irene_build.errors import TreeError
+from irene_build.export import engines
+from irene_build.export.samples import with_resources
+from irene_build.export.verify import MODULE_NAME, open_bundle
+from irene_runtime.tree import ModelTree, from_json, load
+
+_HEADER = (
+    "hardware", "boundary", "provenance", "label_source", "method", "cost_model", "attention", "tiers", "primitives",
+    "irene_build", "fingerprint",
+)  # fmt: skip
+
+
+def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
+    """Differences of two bundles, as ``diff --json`` prints them; changes are new minus old, joules.
+
+    Trees are the golden and example trees of both; where a tree has no resource features, tiers that need them get
+    values from inside the old bundle's ranges. Raises EstimatorError where a folder is no sound bundle.
+    """
+    (one, constants, _), (other, other_constants, _) = open_bundle(old), open_bundle(new)
+    changed = {key: (one[key], other[key]) for key in _HEADER if one[key] != other[key]}
+    trees: dict[str, ModelTree] = {}
+    for folder, golden in ((old, constants["GOLDEN"]), (new, other_constants["GOLDEN"])):
+        for case in golden:
+            trees.setdefault(f"golden-{case['name']}", from_json(case["tree"]))
+        for path in sorted((folder / "trees").glob("*.json")):
+            trees.setdefault(path.stem, load(str(path)))
+    found: list[dict[str, Any]] = []
+    shared = [tier for tier in one["tiers"] if tier in other["tiers"]]
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (name, tree) in enumerate(trees.items()):
+            full = with_resources(tree, constants["ESTIMATOR"])
+            for tier in shared:
+                path = Path(scratch) / f"{number}-{tier}.json"
+                chosen = tree if tier == "static" else full
+                chosen.save(str(path))
+                found.append(_case(name, tier, chosen, path, old, new))
+    return {
+        "format": "irene-diff", "version": 1, "digest": [one["digest"], other["digest"]],
+        "same_estimator": one["digest"] == other["digest"], "changed": changed, "trees": found,
+    }  # fmt: skip
+
+
+def _case(name: str, tier: str, tree: ModelTree, path: Path, old: Path, new: Path) -> dict[str, Any]:
+    out: dict[str, Any] = {"tree": name, "tier": tier}
+    energies = []
+    for folder in (old, new):
+        try:
+            energies.append(engines.module(folder / MODULE_NAME, path, tier)["energy"].tolist())
+        except TreeError as error:
+            return {**out, "refused": f"{folder} cannot predict it: {error}"}
+    nodes = [
+        {"index": i, "name": node.name, "energy_j": [before, after], "change": percent(before, after)}
+        for i, (node, before, after) in enumerate(zip(tree.nodes, *energies, strict=True))
+    ]
+    root = nodes[0]["energy_j"]
+    nodes.sort(key=lambda n: (-abs(n["energy_j"][1] - n["energy_j"][0]), n["index"]))
+    return {**out, "energy_j": root, "change": percent(*root), "nodes": nodes}
+
+
+def percent(before: float, after: float) -> str:
+    """``+1.2 %``; ``=`` where nothing changed, ``new`` where there was nothing."""
+    if before == after:
+        return "="
+    return f"{100.0 * (after - before) / abs(before):+.3g} %" if before else "new"
