@@ -257,8 +257,34 @@ def _distance(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
     return total
 
 
+def is_far(data: Mapping[str, Any], columns: Columns) -> np.ndarray:
+    """bool[rows]: modules of no known kind (FORMAT.md, INTERVAL ``kinds``)."""
+    own = np.column_stack([columns[c] for c in data["columns"]])
+    points = np.asarray(data["points"], dtype=np.float64)
+    near = (np.abs(own[:, None, :] - points[None, :, :]) <= data["reach"]).all(axis=2)
+    return np.asarray(~near.any(axis=1))
+
+
+def _far(tier: Mapping[str, Any], forest: Forest, share: np.ndarray) -> np.ndarray:
+    """Modules of unknown kinds, and the roots that consist of them. ``share``: alpha(c) P(c) of every node."""
+    out = np.zeros(len(forest.parent), dtype=bool)
+    data = tier["interval"].get("kinds")
+    if data is None:
+        return out
+    rows = np.flatnonzero(forest.level == LEVELS.index("module"))
+    if len(rows):
+        out[rows] = is_far(data, Columns(tier["columns"], forest.names, forest.features[rows]))
+    total, far = np.zeros(len(out)), np.zeros(len(out))
+    below = np.flatnonzero(forest.parent >= 0)
+    np.add.at(total, forest.parent[below], share[below])
+    np.add.at(far, forest.parent[below], np.where(out, share, 0.0)[below])
+    roots = forest.level == LEVELS.index("model")
+    out[roots] = far[roots] > 0.5 * total[roots]
+    return out
+
+
 def _half_widths(
-    tier: Mapping[str, Any], forest: Forest, unknown: np.ndarray, away: np.ndarray
+    tier: Mapping[str, Any], forest: Forest, unknown: np.ndarray, away: np.ndarray, far: np.ndarray
 ) -> np.ndarray:
     interval = tier["interval"]
     out = np.empty(len(forest.parent))
@@ -270,7 +296,8 @@ def _half_widths(
                 rows = at_level & (kinds == kind) & (unknown == uncalibrated)
                 name = "fallback" if uncalibrated else str(kind)
                 entry = interval.get("primitives", {}).get(name, interval["levels"][level])
-                out[rows] = np.minimum(entry["q"] * (1.0 + entry.get("slope", 0.0) * away[rows]), WIDEST)
+                q = np.where(far[rows], entry.get("far", entry["q"]), entry["q"])
+                out[rows] = np.minimum(q * (1.0 + entry.get("slope", 0.0) * away[rows]), WIDEST)
     return out
 
 
@@ -319,13 +346,16 @@ def _evaluate(
     able = _can(tier, name, forest, own, alpha, reading)
     with np.errstate(invalid="ignore"):
         a, p = _add_up(forest, own, alpha, _factors(tier, forest), reading, pool)
+        far = _far(tier, forest, alpha * p)
         if tier.get("rescale"):
             p = _rescaled(tier["rescale"], forest, a, p, ~np.isnan(reading))
     away = _distance(tier, forest)
-    q = _half_widths(tier, forest, unknown, away)
+    q = _half_widths(tier, forest, unknown, away, far)
     silent = has & np.isnan(reading)
     if silent.any() and "static" in estimator["tiers"]:
-        q = np.where(silent, _half_widths(tier_of(estimator, "static"), forest, unknown, away), q)
+        static = tier_of(estimator, "static")
+        far = _far(static, forest, alpha * p)
+        q = np.where(silent, _half_widths(static, forest, unknown, away, far), q)
     ends = np.sort([p * np.exp(-q), p * np.exp(q)], axis=0)
     flags = EXTRAPOLATES * (away > 0.0) | UNCALIBRATED * unknown | FELL_BACK * silent
     flags |= SIMULATED * (estimator["provenance"] == "simulated")

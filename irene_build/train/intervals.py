@@ -1,11 +1,13 @@
 """90 % intervals by split-conformal calibration on models that the fit had not seen.
 
-The exchangeable unit is the model, not the node: residuals come from leaving one training model out at a time,
-so that the width is that of a model which was never measured. With few models the quantile is raised.
+The exchangeable unit is the model, not the node: residuals come from leaving one training model out at a
+time, so that the width is that of a model which was never measured. Modules of a kind that no other model has
+get a width of their own, from those that were such when their model was left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,42 +17,63 @@ COVERAGE = 0.9
 UNKNOWN = 0.7
 LEAST = 0.005
 #: How much wider an interval gets for every log unit outside the calibrated ranges.
-SLOPE = 1.0
+SLOPE = 0.15
+#: How much wider where no training model was of a kind that the others lack, so that this was never seen.
+FAR = 2.0
+#: How much wider where a single training model was of such a kind; half of it where two were, and so on.
+DOUBT = 0.5
 
 
-def quantile(residual: np.ndarray, count: np.ndarray, level: float) -> float:
+def quantile(residual: np.ndarray, count: np.ndarray, share: float) -> float:
     """The weighted quantile of absolute residuals; 0 where there are none."""
     if not len(residual):
         return 0.0
     size = np.abs(residual)
     order = np.argsort(size)
-    share = np.cumsum(count[order]) / count.sum()
-    return float(size[order][min(int(np.searchsorted(share, level)), len(size) - 1)])
+    reached = np.cumsum(count[order]) / count.sum()
+    return float(size[order][min(int(np.searchsorted(reached, share)), len(size) - 1)])
 
 
 def half_width(residual: np.ndarray, count: np.ndarray, models: int) -> float:
-    """Half-width in log units from residuals of ``models`` left-out models; honest where those are few.
+    """Half-width in log units from the residuals of ``models`` left-out models.
 
-    With m exchangeable models the next one is worse than all of them once in m + 1 times; the quantile moves up
-    accordingly, and below three models the width is multiplied.
+    UNKNOWN for none; where there are one or two, twice what they show.
     """
     if models < 1 or not len(residual):
         return UNKNOWN
     q = max(quantile(residual, count, COVERAGE), LEAST)
-    return min(q * (1.0 + 1.0 / models**2), UNKNOWN) if models > 2 else min(2.0 * q, UNKNOWN)
+    return min(q if models > 2 else 2.0 * q, UNKNOWN)
 
 
 def interval(
-    residual: np.ndarray, count: np.ndarray, model: np.ndarray, level: np.ndarray, primitive: np.ndarray,
-    fallback: float,
-) -> dict[str, Any]:  # fmt: skip
-    """An INTERVAL from out-of-model log residuals, one entry a labelled node.
+    residual: np.ndarray,
+    count: np.ndarray,
+    model: np.ndarray,
+    level: np.ndarray,
+    far: np.ndarray,
+    judged: Sequence[str],
+) -> dict[str, Any]:
+    """``levels`` and ``primitives`` of an INTERVAL from out-of-model log residuals, one entry a labelled node.
 
-    ``level``: str[n]. ``primitive``: str[n]. ``fallback``: half-width of primitives that were never calibrated.
+    ``level``: str[n]. ``far``: bool[n], the node was of a kind that no other model had; that matters at the
+    levels ``judged``, where a prediction rests on what the kind is made of.
     """
     levels = {}
     for name in ("ml", "module", "model"):
-        rows = (level == name) & np.isfinite(residual)
-        q = half_width(residual[rows], count[rows], len(np.unique(model[rows])))
+        here = (level == name) & np.isfinite(residual)
+        models = len(np.unique(model[here]))
+        near = here & ~far if name in judged and (here & ~far).any() else here
+        q = half_width(residual[near], count[near], models)
         levels[name] = {"q": round(q, 5), "slope": SLOPE}
-    return {"levels": levels, "primitives": {"fallback": {"q": round(fallback, 5), "slope": SLOPE}}}
+        if name in judged:
+            levels[name]["far"] = round(_far(residual, count, model, here & far, q), 5)
+    return {"levels": levels, "primitives": {"fallback": {"q": UNKNOWN, "slope": SLOPE}}}
+
+
+def _far(residual: np.ndarray, count: np.ndarray, model: np.ndarray, rows: np.ndarray, near: float) -> float:
+    """Half-width of unknown kinds; the fewer models showed any, the less their quantile is believed."""
+    models = len(np.unique(model[rows]))
+    if not models:
+        return min(FAR * near, UNKNOWN)
+    q = quantile(residual[rows], count[rows], COVERAGE) * (1.0 + DOUBT / models)
+    return min(max(q, near), UNKNOWN)

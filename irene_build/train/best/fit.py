@@ -11,7 +11,7 @@ import numpy as np
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import intervals
-from irene_build.train.best import readings, smooth
+from irene_build.train.best import kinds, readings, smooth
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample, sample
 from irene_build.train.best.static import Structure, fit_static, kin
@@ -60,13 +60,13 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
     if "static" in tiers:
         out["static"] = {
             **static.tier,
-            "interval": _interval(data, unseen, unseen.total_j if unseen else None, static.tier),
+            "interval": _interval(data, unseen, unseen.total_j if unseen else None, book, LEVELS[1:]),
             "ranges": _ranges(data, static.tier, book),
         }
     if "live" in tiers and "model" in direct:
-        out["live"] = _live(data, unseen, direct, static.tier)
+        out["live"] = _live(data, unseen, direct, book)
     if "profile" in tiers and direct:
-        out["profile"] = _profile(data, unseen, direct, static.tier)
+        out["profile"] = _profile(data, unseen, direct, book)
     first = next(iter(out))
     for name, tier in out.items():
         if name == "static":
@@ -98,27 +98,23 @@ def _leave_models_out(data: Sample, structure: Structure, forms: dict[str, Any],
 
 
 def _interval(
-    data: Sample, unseen: Unseen | None, predicted: np.ndarray | None, tier: dict[str, Any]
+    data: Sample, unseen: Unseen | None, predicted: np.ndarray | None, book: Book, judged: Sequence[str]
 ) -> dict[str, Any]:
+    """An INTERVAL from what ``predicted`` says of models that it had not seen."""
     residual = np.full(len(data.energy_j), np.nan)
     if unseen is not None and predicted is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
             residual = np.log(predicted / data.energy_j)
     rows = np.flatnonzero(data.labelled)
-    names = np.array(LEVELS)[data.level]
-    return intervals.interval(
-        residual[rows],
-        data.count[rows],
-        data.model[rows],
-        names[rows],
-        data.primitive[rows],
-        intervals.UNKNOWN,
-    )
+    level = np.array(LEVELS)[data.level[rows]]
+    known, far = kinds.known(data, book)
+    out = intervals.interval(residual[rows], data.count[rows], data.model[rows], level, far[rows], judged)
+    if known is not None and judged:
+        out["kinds"] = known
+    return out
 
 
-def _live(
-    data: Sample, unseen: Unseen | None, direct: dict[str, Any], static: dict[str, Any]
-) -> dict[str, Any]:
+def _live(data: Sample, unseen: Unseen | None, direct: dict[str, Any], book: Book) -> dict[str, Any]:
     """Root by its reading, pooled with the tree's A; nodes below by their A times a power of root over A."""
     omega, gamma = 1.0, {"ml": 1.0, "module": 1.0}
     predicted = None
@@ -140,7 +136,7 @@ def _live(
     return {
         "direct": {"model": {**direct["model"], "pool": round(float(omega), 4)}},
         "rescale": {level: round(float(value), 4) for level, value in gamma.items()},
-        "interval": _interval(data, unseen, predicted, static),
+        "interval": _interval(data, unseen, predicted, book, ("module",)),
     }
 
 
@@ -152,9 +148,7 @@ def _root_scale(data: Sample, a: np.ndarray, root: np.ndarray) -> np.ndarray:
     return scale
 
 
-def _profile(
-    data: Sample, unseen: Unseen | None, direct: dict[str, Any], static: dict[str, Any]
-) -> dict[str, Any]:
+def _profile(data: Sample, unseen: Unseen | None, direct: dict[str, Any], book: Book) -> dict[str, Any]:
     """Every node by its own reading, pooled with what the tree says of it."""
     omega = {level: 1.0 for level in direct}
     predicted = None
@@ -173,7 +167,7 @@ def _profile(
         predicted = readings.pooled(data, unseen.leaf_j, unseen.factor, unseen.reading_j, omega)
     return {
         "direct": {level: {**item, "pool": round(float(omega[level]), 4)} for level, item in direct.items()},
-        "interval": _interval(data, unseen, predicted, static),
+        "interval": _interval(data, unseen, predicted, book, ()),
     }
 
 

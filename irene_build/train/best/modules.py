@@ -19,6 +19,7 @@ from irene_build.train.best.sample import Sample
 KIND_LENGTH = 0.15
 #: How strongly an unlabelled primitive is drawn to what all of them cost together.
 PRIOR = 0.03
+BIASED = ("model",)
 ROUNDS = 2
 
 
@@ -161,7 +162,7 @@ def _fit_one(
     using: dict[str, Any],
     level: str,
 ) -> dict[str, Any]:
-    bias = robust.median(residual, np.sqrt(sample.count[rows]))
+    bias = robust.median(residual, np.sqrt(sample.count[rows])) if level in BIASED else 0.0
     columns, reach = composition(book)
     values = book.over(sample.features[rows])
     points = smooth.gather(np.column_stack([values[c] for c in columns]), residual - bias)
