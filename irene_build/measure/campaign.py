@@ -151,7 +151,7 @@ class Campaign:
 
     def _standby(self) -> None:
         """Power with nothing running: what the gate before each trial compares with."""
-        self.recorder.require_readings(max(5.0, 6.0 * self.recorder.period_s))
+        self.recorder.require_readings(max(3.0, 6.0 * self.recorder.period_s))
         start = time.monotonic_ns()
         time.sleep(self.settings.standby_s)
         self.recorder.check()

@@ -26,17 +26,18 @@ IDLE_W = 40.0
 
 
 class Power:
-    """Watts over time, integrated exactly."""
+    """Watts over time, integrated exactly. ``extra_w`` comes on top of whatever is set."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watts, self._joules, self._at = IDLE_W, 0.0, time.monotonic()
+        self.extra_w = 0.0
 
     def set(self, watts: float) -> None:
         with self._lock:
             now = time.monotonic()
             self._joules += self._watts * (now - self._at)
-            self._watts, self._at = watts, now
+            self._watts, self._at = watts + self.extra_w, now
 
     def joules(self) -> float:
         with self._lock:
@@ -170,7 +171,7 @@ def double_tree(target: Target, leaves: int = 3) -> tuple[ModelTree, list[str | 
 
 
 FAST = Protocol(
-    precision=0.05, window_s=0.06, max_window_s=0.2, settle_s=0.02, idle_s=0.02, warm_s=0.02, guard_s=0.02,
+    precision=0.3, window_s=0.05, max_window_s=0.2, settle_s=0.015, idle_s=0.02, warm_s=0.015, guard_s=0.015,
     gate_timeout_s=0.2, standby_s=0.1, pulse_unit_s=0.03, pulse_every_s=5.0, min_rounds=2, max_rounds=3,
     seed=3,
 )  # fmt: skip
@@ -178,7 +179,7 @@ HEADER = {"hardware": "double", "boundary": "wall", "provenance": "simulated", "
 
 
 def double_plan(
-    models: int = 2, leaves: int = 3, protocol: Protocol = FAST, budget_s: float | None = None
+    models: int = 2, leaves: int = 1, protocol: Protocol = FAST, budget_s: float | None = None
 ) -> Plan:
     targets = [Target(f"toy{m}", 1, 8) for m in range(models)]
     return make_plan(targets, lambda t: double_tree(t, leaves), protocol, (1e10, 1e9), budget_s)

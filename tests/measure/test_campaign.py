@@ -1,0 +1,467 @@
+"""A campaign from plan to labels, and every fault on the way, against a PC whose true energy is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from irene_build.errors import InputError, MeasurementError, MeterError
+from irene_build.measure import campaign as module
+from irene_build.measure.conditions import Conditions
+from irene_build.measure.journal import Journal
+from irene_build.measure.relabel import derive, relabel, stored
+from irene_runtime.sampler import Sample
+from tests.measure.doubles import (
+    FAST,
+    IDLE_W,
+    DoubleMeter,
+    DoubleSampler,
+    DoubleWorkload,
+    Power,
+    double_plan,
+    run_campaign,
+)
+
+TWICE = "SELECT round, work FROM trial WHERE accepted GROUP BY round, work HAVING COUNT(*) > 1"
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "campaign.sqlite"
+
+
+def query(path: Path, text: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(path) as database:
+        rows = database.execute(text).fetchall()
+    database.close()
+    return rows
+
+
+def watts_found(path: Path) -> dict[int, float]:
+    """Per node of the first tree the power that its label and latency say."""
+    rows = query(
+        path,
+        "SELECT node.node, result.energy_j, json_extract(result.features, '$.latency') FROM result"
+        " JOIN node ON node.work = result.work WHERE node.tree = 0",
+    )
+    return {node: energy / latency for node, energy, latency in rows}
+
+
+def test_labels_are_the_true_joules_of_each_distinct_node(path: Path) -> None:
+    power = Power()
+    workload = DoubleWorkload(power)
+    outcome = run_campaign(path, double_plan(models=2, leaves=3), power, workload=workload)
+    assert outcome.finished and outcome.labelled == outcome.works == 5
+    assert outcome.failed == ()
+    # Between two runs the double idles for the time that Python takes; all else is the node's power.
+    for node, watts in watts_found(path).items():
+        assert watts == pytest.approx(workload.watts(node), rel=0.03)
+    above = query(path, "SELECT above_idle_j, energy_j, features FROM result WHERE work = 3")[0]
+    latency = json.loads(above[2])["latency"]
+    assert above[0] == pytest.approx((workload.watts(3) - IDLE_W) * latency, rel=0.15)
+
+
+def test_an_energy_counter_gives_the_same_joules(path: Path) -> None:
+    power = Power()
+    workload = DoubleWorkload(power)
+    run_campaign(path, double_plan(models=1, leaves=3), power, DoubleMeter(power, energy=True), workload)
+    for node, watts in watts_found(path).items():
+        assert watts == pytest.approx(workload.watts(node), rel=0.03)
+
+
+def test_a_meter_three_seconds_off_that_drifts_200_ppm_gives_the_same_joules(path: Path) -> None:
+    power = Power()
+    workload = DoubleWorkload(power)
+    begin = time.monotonic()
+    meter = DoubleMeter(power, clock=lambda host: (host - begin) * (1.0 + 200e-6) + 3.0)
+    run_campaign(path, double_plan(models=1, leaves=3), power, meter, workload)
+    for node, watts in watts_found(path).items():
+        assert watts == pytest.approx(workload.watts(node), rel=0.03)
+    (offset, residual, pulses) = query(path, "SELECT offset_s, residual_s, pulses FROM clock")[0]
+    reference = query(path, "SELECT reference_s FROM clock")[0][0]
+    # The middle of a frame is half a frame before its stamp.
+    assert offset == pytest.approx(3.0 - begin + 200e-6 * (reference - begin) + 0.005, abs=0.004)
+    assert pulses == 2 and residual < 0.004
+    stored_with_trials = query(path, "SELECT clock_offset_s, clock_drift, clock_residual_s FROM label")
+    assert len(stored_with_trials) >= 8 and all(row[2] == residual for row in stored_with_trials)
+
+
+def test_relabel_gives_the_same_bits_here_and_in_a_copy_of_the_one_file(path: Path, tmp_path: Path) -> None:
+    run_campaign(path)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix != ".lock"] == ["campaign.sqlite"]
+    copy = tmp_path / "elsewhere" / "moved.sqlite"
+    copy.parent.mkdir()
+    shutil.copy(path, copy)
+    for file in (path, copy):
+        with Journal(file) as journal:
+            before = stored(journal)
+            assert before.label and before.result and before.clock
+            journal.replace_derived({"label": [], "result": [], "clock": []})
+            assert stored(journal).label == []
+            relabel(journal)
+            assert stored(journal) == before
+
+
+def test_labels_come_from_raw_samples_and_from_nothing_else(path: Path) -> None:
+    run_campaign(path)
+    with Journal(path) as journal:
+        before = stored(journal).result
+        with journal.transaction():
+            journal.database.execute("UPDATE power SET value = value * 2.0")
+        doubled = derive(journal).result
+    for old, new in zip(before, doubled, strict=True):
+        assert new[1] == pytest.approx(2.0 * old[1], rel=1e-9)
+
+
+def test_the_order_is_random_and_its_seed_is_kept(path: Path, tmp_path: Path) -> None:
+    plan = double_plan(models=1, leaves=7)
+    run_campaign(path, plan, stop_after_s=0.0)
+    run_campaign(tmp_path / "again.sqlite", plan, stop_after_s=0.0)
+    orders = [json.loads(row[0]) for row in query(path, "SELECT works FROM round ORDER BY number")]
+    again = [
+        json.loads(row[0])
+        for row in query(tmp_path / "again.sqlite", "SELECT works FROM round ORDER BY number")
+    ]
+    assert orders == again and len(orders[0]) == 8
+    assert orders[0] != sorted(orders[0])
+    assert query(path, "SELECT json_extract(value, '$.seed') FROM campaign WHERE key = 'protocol'") == [(3,)]
+
+
+def test_rounds_stop_at_the_precision_and_at_the_cap(path: Path, tmp_path: Path) -> None:
+    run_campaign(path, double_plan(protocol=replace(FAST, precision=5.0)))
+    assert query(path, "SELECT MAX(number) FROM round") == [(2,)]
+    strict = tmp_path / "strict.sqlite"
+    run_campaign(strict, double_plan(protocol=replace(FAST, precision=1e-6)))
+    assert query(strict, "SELECT MAX(number) FROM round") == [(3,)]
+    # What is not precise enough is measured longer, within the cap.
+    lengths = query(strict, "SELECT round, AVG(end_ns - start_ns) / 1e9 FROM trial GROUP BY round")
+    assert lengths[2][1] > 1.5 * lengths[0][1]
+
+
+def test_stop_after_leaves_a_campaign_that_goes_on(path: Path) -> None:
+    plan = double_plan(models=2, leaves=6)
+    first = run_campaign(path, plan, stop_after_s=1.0)
+    assert not first.finished and 0 < first.trials < 16
+    second = run_campaign(path)
+    assert second.finished and second.labelled == second.works == 8
+    assert query(path, "SELECT COUNT(*) FROM session") == [(2,)]
+    assert query(
+        path, "SELECT MAX(c) FROM (SELECT COUNT(*) AS c FROM trial WHERE accepted GROUP BY round, work)"
+    ) == [(1,)]
+
+
+def test_ctrl_c_leaves_a_campaign_that_goes_on(path: Path) -> None:
+    def interrupt(done: float, total: float, what: str, left_s: float) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_campaign(path, report=interrupt)
+    assert query(path, "SELECT COUNT(*) FROM trial") == [(2,)]
+    assert run_campaign(path).finished
+
+
+def killed_and_resumed(path: Path, kills: int, seed: int) -> None:
+    """Kill a campaign ``kills`` times at random moments, finish it, and look at what it left."""
+    moments = random.Random(seed)
+    command = [sys.executable, "-m", "tests.measure.doubles", str(path)]
+    trials = 0
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(0.7 + 1.5 * moments.random())
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if path.exists() and query(path, "SELECT name FROM sqlite_master WHERE name = 'trial'"):
+            now = query(path, "SELECT COUNT(*) FROM trial")[0][0]
+            assert now >= trials, "a finished trial was lost"
+            trials = now
+    run = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+    assert run.stdout == "finished\n", run.stderr
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    works = query(path, "SELECT id FROM work ORDER BY id")
+    assert len(works) == 6
+    assert query(path, "SELECT work FROM result ORDER BY work") == works
+    twice = query(
+        path, "SELECT round, work FROM trial WHERE accepted GROUP BY round, work HAVING COUNT(*) > 1"
+    )
+    assert twice == []
+    assert (
+        query(path, "SELECT session, host_ns FROM power GROUP BY session, host_ns HAVING COUNT(*) > 1") == []
+    )
+    with Journal(path) as journal:
+        assert derive(journal) == stored(journal)
+
+
+def test_kill_9_at_random_moments_loses_nothing_and_counts_nothing_twice(path: Path) -> None:
+    killed_and_resumed(path, kills=3, seed=11)
+
+
+def test_a_second_process_on_the_same_journal_is_refused(path: Path) -> None:
+    with Journal(path), pytest.raises(InputError, match=r"another irene-build \(process \d+\)"):
+        Journal(path)
+    Journal(path).close()
+
+
+def test_a_gap_in_the_meter_is_rejected_kept_and_repeated(path: Path) -> None:
+    power = Power()
+    meter = DoubleMeter(power)
+    workload = DoubleWorkload(power)
+    silenced: list[float] = []
+    runner = workload.runner
+
+    def silencing(target: Any, node: int, wanted: list[int]) -> Any:
+        run = runner(target, node, wanted)
+
+        def once() -> None:
+            # Silent from the first window of the campaign's third node on, for longer than a window.
+            if len(workload.runs) == 2 and not silenced:
+                meter.silent = True
+                silenced.append(time.monotonic())
+            if silenced and time.monotonic() - silenced[0] > 0.1:
+                meter.silent = False
+            run()
+
+        return once
+
+    workload.runner = silencing  # type: ignore[method-assign]
+    outcome = run_campaign(path, double_plan(models=1, leaves=3), power, meter, workload)
+    meter.silent = False
+    rejected = query(path, "SELECT work, attempt, reasons FROM trial WHERE NOT accepted")
+    assert rejected and all("gap in the meter" in reasons for _, _, reasons in rejected)
+    assert outcome.finished and outcome.labelled == outcome.works and outcome.rejected == len(rejected)
+    assert (
+        query(path, "SELECT trial FROM label JOIN trial ON trial.id = label.trial WHERE NOT accepted") == []
+    )
+
+
+def test_a_meter_that_is_gone_stops_the_campaign_and_loses_nothing(path: Path) -> None:
+    power = Power()
+    meter = DoubleMeter(power)
+
+    def unplug(done: float, total: float, what: str, left_s: float) -> None:
+        meter.broken = done >= 2
+
+    with pytest.raises(MeterError, match="unplugged"):
+        run_campaign(path, power=power, meter=meter, report=unplug)
+    done = query(path, "SELECT COUNT(*) FROM trial")[0][0]
+    assert done >= 2
+    assert run_campaign(path).finished
+    assert query(path, "SELECT COUNT(*) FROM trial WHERE session = 1") == [(done,)]
+
+
+def test_a_silent_meter_is_named(path: Path) -> None:
+    power = Power()
+    meter = DoubleMeter(power, period_s=0.01)
+    meter.silent = True
+    with pytest.raises(MeterError, match="no reading"):
+        run_campaign(path, power=power, meter=meter)
+
+
+def test_a_node_that_cannot_run_is_named_and_the_others_are_measured(path: Path) -> None:
+    power = Power()
+    outcome = run_campaign(
+        path, double_plan(models=1, leaves=3), power, workload=DoubleWorkload(power, frozenset({2}))
+    )
+    assert outcome.finished and outcome.labelled == outcome.works - 1
+    assert outcome.failed == ("toy0 l1:Linear: RuntimeError: out of memory",)
+
+
+class _BusySampler(DoubleSampler):
+    """A machine on which somebody else keeps three cores busy."""
+
+    def sample(self) -> Sample:
+        now = time.monotonic_ns()
+        self._kept.append(Sample(now, now * 3 // 10**7, now * 4 // 10**7, 75.0, 25.0))
+        return self._kept[-1]
+
+
+def test_a_foreign_load_is_rejected_and_repeated_but_never_starves_a_campaign(path: Path) -> None:
+    outcome = run_campaign(path, double_plan(models=2, leaves=3), sampler=_BusySampler())
+    assert outcome.finished and outcome.labelled == outcome.works
+    assert 0 < outcome.rejected <= 0.25 * outcome.trials + 3
+    reasons = {r for (text,) in query(path, "SELECT reasons FROM trial") for r in json.loads(text)}
+    assert "foreign load" in reasons
+
+
+def test_above_standby_power_the_gate_waits_but_not_for_ever(path: Path) -> None:
+    power = Power()
+
+    def heat(done: float, total: float, what: str, left_s: float) -> None:
+        if done == 1:
+            power.extra_w = 30.0
+
+    outcome = run_campaign(path, power=power, report=heat)
+    assert outcome.finished and outcome.labelled == outcome.works
+    reasons = [json.loads(text) for (text,) in query(path, "SELECT reasons FROM trial ORDER BY id")]
+    assert reasons[0] == []
+    assert all(found == ["standby gate"] for found in reasons[2:])
+    # Patience is a share of the time so far, not a wait before each trial.
+    waits = query(path, "SELECT SUM(idle_end_ns - idle_start_ns) / 1e9, COUNT(*) FROM trial")[0]
+    assert waits[0] / waits[1] < 3.0 * FAST.idle_s
+
+
+def test_a_hot_machine_is_left_to_cool(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heat = iter([95.0, 95.0, 95.0])
+    monkeypatch.setattr(Conditions, "temperature_c", lambda self: next(heat, 60.0))
+    patient = replace(FAST, gate_timeout_s=5.0, gate_budget=100.0)
+    outcome = run_campaign(path, double_plan(protocol=patient))
+    assert outcome.finished and outcome.rejected == 0
+    assert next(heat, None) is None
+    assert query(path, "SELECT DISTINCT reasons FROM trial") == [("[]",)]
+
+
+def test_a_stopped_process_spoils_a_trial_and_not_the_campaign(path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.measure.doubles", str(path)], cwd=_ROOT, stdout=subprocess.PIPE
+    )
+    time.sleep(1.6)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGCONT)
+    assert process.communicate()[0] == b"finished\n"
+    assert len(query(path, "SELECT work FROM result")) == 6
+    # No accepted window spans the stop: the longest are the doubled ones of the last round.
+    longest = query(path, "SELECT MAX(end_ns - start_ns) / 1e9 FROM trial WHERE accepted")[0][0]
+    assert longest < 1.0
+
+
+def test_the_wall_clock_may_jump_and_a_sleep_of_the_machine_is_seen(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_time, real_clock, real_snapshot = time.time, time.clock_gettime_ns, Conditions.snapshot
+    shift = {"wall": 0.0, "asleep": 0}
+    monkeypatch.setattr(time, "time", lambda: real_time() + shift["wall"])
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: real_clock(clock) + int(shift["asleep"]))
+    looks = iter(range(1, 1000))
+
+    def snapshot(self: Conditions) -> Any:
+        look = next(looks)
+        if look == 2:  # the end of the first window
+            shift["wall"] = -3600.0
+        if look == 6:  # the end of the third
+            shift["asleep"] = 8 * 10**9
+            shift["wall"] += 8.0
+        return real_snapshot(self)
+
+    monkeypatch.setattr(Conditions, "snapshot", snapshot)
+    power = Power()
+    workload = DoubleWorkload(power)
+    outcome = run_campaign(path, double_plan(models=1, leaves=3), power, workload=workload)
+    assert outcome.finished and outcome.labelled == outcome.works
+    for node, watts in watts_found(path).items():
+        assert watts == pytest.approx(workload.watts(node), rel=0.03)
+    trials = query(path, "SELECT accepted, reasons FROM trial ORDER BY id LIMIT 4")
+    assert trials[0] == (1, "[]")
+    assert trials[2] == (0, '["suspended"]') and trials[3] == (1, "[]")
+    jumps = query(path, "SELECT detail FROM event WHERE kind = 'wall clock set'")
+    assert [round(json.loads(detail)["by_s"]) for (detail,) in jumps] == [-3600]
+
+
+def test_conditions_see_throttling_suspend_and_foreign_load(tmp_path: Path) -> None:
+    counter = tmp_path / "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("4\n")
+    zone = tmp_path / "class/thermal/thermal_zone0/temp"
+    zone.parent.mkdir(parents=True)
+    zone.write_text("71500\n")
+    conditions = Conditions(DoubleSampler().sample, root=tmp_path)
+    assert conditions.temperature_c() == 71.5
+    before = conditions.snapshot()
+    counter.write_text("5\n")
+    assert conditions.reasons(before, conditions.snapshot(), 0.1) == ["throttled"]
+    asleep = replace(before, asleep_ns=before.asleep_ns + 10**9, host_ns=before.host_ns + 10**9)
+    assert conditions.reasons(before, asleep, 0.1) == ["suspended"]
+    busy = replace(before, busy_s=10.0)
+    later = replace(busy, busy_s=11.0, own_cpu_s=busy.own_cpu_s + 0.5, host_ns=busy.host_ns + 10**9)
+    assert conditions.reasons(busy, later, 0.1) == ["foreign load"]
+    assert conditions.reasons(busy, later, 0.6) == []
+    assert (
+        Conditions.wall_jump_s(before, replace(before, wall_minus_host_s=before.wall_minus_host_s + 60.0))
+        == 60.0
+    )
+
+
+def test_a_full_disk_stops_with_advice_and_what_was_finished_is_there(path: Path) -> None:
+    run_campaign(path, stop_after_s=1.0, plan=double_plan(models=2, leaves=6))
+    before = query(path, "SELECT * FROM trial ORDER BY id")
+    assert before
+    script = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.measure.doubles import run_campaign\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "size = Path(sys.argv[1]).stat().st_size + 4096\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))\n"
+        "run_campaign(Path(sys.argv[1]))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(path)], cwd=_ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and "MeasurementError" in run.stderr, run.stderr
+    assert "every finished trial is safe" in run.stderr
+    after = query(path, "SELECT * FROM trial ORDER BY id")
+    assert after[: len(before)] == before
+    assert run_campaign(path).finished
+
+
+def test_a_locked_file_stops_with_advice_and_goes_on_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("irene_build.measure.journal.BUSY_TIMEOUT_S", 0.2)
+    holders: list[sqlite3.Connection] = []
+
+    def lock(done: float, total: float, what: str, left_s: float) -> None:
+        if done == 2 and not holders:
+            holders.append(sqlite3.connect(path, isolation_level=None))
+            holders[0].execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(MeasurementError, match=r"locked.*close the program that holds it"):
+        run_campaign(path, report=lock)
+    holders[0].execute("ROLLBACK")
+    holders[0].close()
+    assert query(path, "SELECT COUNT(*) FROM trial") == [(2,)]
+    assert run_campaign(path).finished
+
+
+def test_the_budget_always_lets_one_round_end(path: Path) -> None:
+    plan = replace(double_plan(protocol=replace(FAST, precision=1e-6)), budget_s=0.7)
+    outcome = run_campaign(path, plan)
+    assert outcome.finished and outcome.labelled == outcome.works
+    assert query(path, "SELECT MAX(number) FROM round") == [(1,)]
+
+
+def test_a_round_that_the_budget_cuts_is_told(path: Path) -> None:
+    def dawdle(done: float, total: float, what: str, left_s: float) -> None:
+        if what.startswith("round 2") and done == 1:
+            time.sleep(2.5)
+
+    plan = replace(double_plan(protocol=replace(FAST, precision=1e-6)), budget_s=2.5)
+    outcome = run_campaign(path, plan, report=dawdle)
+    assert outcome.finished and outcome.labelled == outcome.works == 3
+    assert outcome.notes == ("the budget ended in round 2, after 2 of 3 nodes",)
+
+
+def test_other_arguments_than_the_plan_was_made_with_are_refused(path: Path) -> None:
+    run_campaign(path, replace(double_plan(), arguments={"grid": "8x32", "seed": 3}), stop_after_s=0.2)
+    with Journal(path) as journal:
+        module.require_same(journal, {"grid": "8x32", "seed": 3})
+        with pytest.raises(InputError, match=r"grid was '8x32', now '8x64'.*--resume"):
+            module.require_same(journal, {"grid": "8x64", "seed": 3})
+
+
+def test_labels_are_finite_or_absent(path: Path) -> None:
+    run_campaign(path)
+    for energy, std in query(path, "SELECT energy_j, std_j FROM result"):
+        assert math.isfinite(energy) and energy > 0.0
+        assert std is None or std >= 0.0

@@ -1,0 +1,119 @@
+"""The arithmetic of labels against integrals and statistics that are known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irene_build.measure.labels import (
+    Readings,
+    estimate,
+    moving,
+    pooled_variance,
+    student_t95,
+    window_energy,
+)
+from irene_build.meters.align import ClockMap
+
+SAME = ClockMap(0.0, 0.0, 0.0, 0.0, 1)
+
+
+def power(times: list[float], watts: list[float], quantum: float = 0.0) -> Readings:
+    return Readings(times, watts, False, 1.0, quantum)
+
+
+@given(
+    st.floats(-50.0, 50.0),
+    st.floats(0.0, 100.0),
+    st.floats(1.0, 4.0),
+    st.floats(0.1, 5.0),
+    st.floats(0.1, 0.9),
+)
+def test_the_trapezoid_is_exact_on_a_ramp_wherever_the_window_starts(
+    slope: float, level: float, start: float, length: float, period: float
+) -> None:
+    times = [i * period for i in range(round(12 / period))]
+    readings = Readings(times, [level + slope * t for t in times], False, period, 0.0)
+    found = window_energy(readings, SAME, start, start + length)
+    assert found is not None
+    end = start + length
+    assert found.energy_j == pytest.approx(
+        level * length + slope * (end**2 - start**2) / 2.0, rel=1e-9, abs=1e-9
+    )
+
+
+def test_a_window_that_readings_do_not_cover_or_that_has_a_hole_has_no_label() -> None:
+    times = [float(i) for i in range(10) if i not in (5, 6, 7)]
+    readings = power(times, [50.0] * len(times))
+    assert window_energy(readings, SAME, 1.0, 3.5) is not None
+    assert window_energy(readings, SAME, 3.0, 8.5) is None
+    assert window_energy(readings, SAME, -0.5, 2.0) is None
+    assert window_energy(readings, SAME, 8.5, 9.5) is None
+    assert window_energy(power([], []), SAME, 0.0, 1.0) is None
+
+
+def test_a_counter_is_read_by_difference_and_an_unchanged_reading_is_no_news() -> None:
+    # 20 W, polled every 0.1 s, but the counter moves only every 0.5 s.
+    times = [i / 10 for i in range(101)]
+    counter = [20.0 * math.floor(t * 2 + 1e-9) / 2 for t in times]
+    stepped = moving(Readings(times, counter, True, 0.1, 0.001))
+    assert len(stepped.times_s) == 21
+    found = window_energy(Readings(stepped.times_s, stepped.values, True, 0.5, 0.001), SAME, 2.13, 7.77)
+    assert found is not None
+    assert found.energy_j == pytest.approx(20.0 * (7.77 - 2.13), rel=1e-9)
+
+
+def test_a_drifting_meter_sells_seconds_of_its_own_and_the_host_pays_in_its_own() -> None:
+    clock = ClockMap(3.0, 0.01, 0.0, 0.0, 2)
+    times = [float(i) for i in range(40)]
+    found = window_energy(power(times, [100.0] * 40), clock, 10.0, 20.0)
+    assert found is not None
+    assert found.energy_j == pytest.approx(1000.0, rel=1e-12)
+
+
+def test_the_clock_error_costs_what_a_shifted_window_would_cross() -> None:
+    times = [float(i) for i in range(11)]
+    watts = [40.0] * 5 + [90.0] * 6
+    plateau = window_energy(power(times, watts), ClockMap(0.0, 0.0, 0.0, 0.2, 1), 6.0, 9.0)
+    cliff = window_energy(power(times, watts), ClockMap(0.0, 0.0, 0.0, 0.2, 1), 3.0, 7.0)
+    assert plateau is not None and cliff is not None
+    assert plateau.error_j == 0.0
+    assert cliff.error_j == pytest.approx(0.2 * 50.0)
+
+
+def test_quantisation_is_in_the_error() -> None:
+    found = window_energy(power([float(i) for i in range(11)], [50.0] * 11, quantum=1.2), SAME, 2.0, 6.0)
+    assert found is not None
+    assert found.error_j == pytest.approx(1.2 / math.sqrt(12.0 * 3) * 4.0)
+
+
+def test_student_quantiles() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for degrees in (1, 2, 5, 30, 31, 60, 400):
+        assert student_t95(degrees) == pytest.approx(float(scipy_stats.t.ppf(0.975, degrees)), rel=2e-3)
+
+
+def test_without_a_prior_the_half_width_is_the_textbook_one() -> None:
+    found = estimate([9.9, 10.0, 10.1], [0.0, 0.0, 0.0], None)
+    assert found.mean_j == pytest.approx(10.0)
+    assert found.half_width == pytest.approx(student_t95(2) * 0.1 / math.sqrt(3) / 10.0)
+    assert estimate([10.0], [0.0], None).half_width is None
+
+
+def test_the_instrument_error_does_not_shrink_with_rounds() -> None:
+    few, many = estimate([10.0] * 2, [0.5] * 2, 0.0), estimate([10.0] * 5, [0.5] * 5, 0.0)
+    assert few.half_width == many.half_width == pytest.approx(1.96 * 0.05)
+
+
+def test_all_nodes_together_tell_what_two_rounds_of_one_cannot() -> None:
+    groups = [[10.0, 10.0 * (1 + 0.004 * sign)] for sign in (1, -1, 1, -1, 1, -1)]
+    prior = pooled_variance(groups)
+    assert prior is not None and math.sqrt(prior) == pytest.approx(0.004 / math.sqrt(2), rel=0.01)
+    alone = estimate([10.0, 10.04], [0.0, 0.0], None)
+    moderated = estimate([10.0, 10.04], [0.0, 0.0], prior)
+    assert moderated.half_width is not None and alone.half_width is not None
+    assert moderated.half_width < 0.3 * alone.half_width
+    assert pooled_variance(groups[:4]) is None
