@@ -54,10 +54,15 @@ def assess(
         progress(min(elapsed, seconds))
     elapsed = time.monotonic() - start
     infos = {name: meter.info for name, meter in meters.items()}
-    return {name: figures(readings[name], info.kind, info.window_s, elapsed) for name, info in infos.items()}
+    return {
+        name: figures(readings[name], info.kind, info.window_s, elapsed, info.quantum)
+        for name, info in infos.items()
+    }
 
 
-def figures(readings: list[Reading], kind: str, window_s: float, seconds: float) -> Assessment:
+def figures(
+    readings: list[Reading], kind: str, window_s: float, seconds: float, quantum: float = 0.0
+) -> Assessment:
     """The figures of readings that arrived within ``seconds``."""
     pairs = list(itertools.pairwise(readings))
     gaps = [(b.host_time_ns - a.host_time_ns) / 1e9 for a, b in pairs]
@@ -76,9 +81,10 @@ def figures(readings: list[Reading], kind: str, window_s: float, seconds: float)
         powers = [reading.value for reading in readings]
         mean = statistics.fmean(powers)
         duty = min(1.0, len(readings) * window_s / seconds)
-        quantum = min(moved) if moved else 0.0
+        quantum = max(quantum, min(moved, default=0.0))
     noise = _noise(powers)
-    window = shortest_window_s(mean, noise, period)
+    # What a counter missed at one reading it has at the next: only the ends of a window weigh.
+    window = shortest_window_s(mean, 0.0 if kind == "energy" else noise, period)
     return Assessment(
         readings=len(readings),
         seconds=seconds,

@@ -42,7 +42,7 @@ def zones(root: str = ROOT) -> list[Zone]:
         if not (path / "energy_uj").exists():
             continue
         real = path.resolve()
-        if real in places or path.name.startswith("intel-rapl-mmio"):
+        if real in places:
             continue
         places.add(real)
         try:
@@ -52,7 +52,14 @@ def zones(root: str = ROOT) -> list[Zone]:
             continue
         if name and range_uj > 0:
             found.append(Zone(path, name, range_uj))
-    return found
+    return [zone for zone in found if not _is_twin(zone, found)]
+
+
+def _is_twin(zone: Zone, others: list[Zone]) -> bool:
+    mapped = "intel-rapl-mmio"
+    return zone.path.name.startswith(mapped) and any(
+        other.name == zone.name and not other.path.name.startswith(mapped) for other in others
+    )
 
 
 class RaplMeter(PolledMeter):
@@ -102,6 +109,9 @@ class RaplMeter(PolledMeter):
                 raise HardwareError(f"RAPL: {zone.path}/energy_uj: {error.strerror}") from None
             self._zones.append(zone)
             zone.raw, zone.read_s = self._raw(zone), time.monotonic()
+        # Often enough that no counter can wrap twice between two looks, however seldom it is asked for.
+        shortest_s = min(zone.range_uj for zone in self._zones) / 1e6 / _MAX_ZONE_W
+        self._period_s = max(0.001, min(self._period_s, shortest_s / 2.0))
         self._drop_mirrors()
 
     def _drop_mirrors(self) -> None:
