@@ -245,60 +245,23 @@ def torch_threads() -> int:
     return int(torch.get_num_threads())
 
 
-def fit(dataset: Dataset, method: str, origin: str) -> dict[str, Any]:
-    """The estimator of a campaign; with ``origin``, carried over from that hardware's."""
-    if origin:
-        from irene_build.paths import find_artifact
-        from irene_build.train import api, transfer
+def fit(dataset: Dataset, method: str, origin: str, seed: int) -> dict[str, Any]:
+    """The estimator of a campaign, with its errors on models left out where there are several.
 
-        estimator: dict[str, Any] = transfer.carry_over(
-            api.load(find_artifact(origin, "estimator.json")), dataset
-        )
-        return estimator
-    from irene_build.train import api
-
-    return api.fit(dataset, method=method, seed=0)
-
-
-def level_errors(dataset: Dataset, estimator: dict[str, Any], method: str) -> dict[str, Any]:
-    """Mean absolute error in percent, {how: {tier: {level: %}}}: on what it was fitted to, and model-out.
-
-    Model-out needs two models besides the one that is left out.
+    With ``origin`` it is carried over from that hardware's estimator by the labels of the campaign.
     """
     from irene_build.train import api
 
-    errors = {"fitted": _errors(estimator, dataset)}
-    if len(dataset.models) > 2:
-        found: dict[str, dict[str, list[float]]] = {}
-        for model in dataset.models:
-            others = dataset.subset([m for m in dataset.models if m != model])
-            left_out = api.fit(others, method=method, seed=0)
-            _collect(left_out, dataset.subset([model]), found)
-        errors["leave one model out"] = _means(found)
-    return errors
+    if origin:
+        from irene_build.paths import find_artifact
+        from irene_build.train.transfer import carry_over
 
+        carried: dict[str, Any] = carry_over(api.load(find_artifact(origin, "estimator.json")), dataset)
+        return carried
+    estimator = api.fit(dataset, method=method, seed=seed)
+    if len(dataset.models) > 1:
+        from irene_build.evaluate.run import evaluate, summary
 
-def _errors(estimator: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    found: dict[str, dict[str, list[float]]] = {}
-    _collect(estimator, dataset, found)
-    return _means(found)
-
-
-def _collect(estimator: dict[str, Any], dataset: Dataset, into: dict[str, dict[str, list[float]]]) -> None:
-    from irene_build.train.arithmetic import predict
-
-    for tier in estimator["tiers"]:
-        levels = into.setdefault(tier, {})
-        for labelled, predicted in zip(dataset.trees, predict(estimator, dataset.trees, tier), strict=True):
-            for node, truth, energy in zip(
-                labelled.tree.nodes, labelled.energy_j, predicted.energy_j, strict=True
-            ):
-                if truth == truth:
-                    levels.setdefault(node.level, []).append(abs(float(energy / truth) - 1.0))
-
-
-def _means(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    return {
-        tier: {level: 100.0 * sum(values) / len(values) for level, values in levels.items()}
-        for tier, levels in found.items()
-    }
+        found = evaluate(dataset, method, tiers=tuple(estimator["tiers"]), seed=seed, baselines=False)
+        estimator["evaluation"] = summary(found)
+    return estimator

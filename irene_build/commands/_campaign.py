@@ -122,7 +122,9 @@ def _plan(asked: Request, profile: HardwareProfile, virtual: bool, protocol: Pro
     budget_s = parts.parse_seconds(asked.budget) if asked.budget else _DEFAULT_BUDGET_S[virtual]
     targets = _targets(asked, device.name, budget_s)
     console.note(f"tracing {len(targets)} model inputs")
-    return make_plan(targets, parts.trace_target, protocol, device.speed(), budget_s, asked.arguments())
+    return make_plan(
+        targets, parts.trace_target, protocol, device.speed(), budget_s, asked.arguments(), asked.labels
+    )
 
 
 def _dry_run(asked: Request, profile: HardwareProfile, virtual: bool) -> None:
@@ -280,16 +282,12 @@ def _train(asked: Request, profile: HardwareProfile, dataset: Any) -> dict[str, 
 
     console.note(f"training ({asked.method}) on {len(dataset.trees)} trees")
     started = time.monotonic()
-    estimator = parts.fit(dataset, asked.method, asked.origin)
+    estimator = parts.fit(dataset, asked.method, asked.origin, asked.seed)
     path = hardware_dir(profile.name) / "estimator.json"
-    errors = parts.level_errors(dataset, estimator, asked.method)
     api.save(estimator, path)
-    return {
-        "estimator": str(path),
-        "method": asked.method,
-        "errors": errors,
-        "training_s": time.monotonic() - started,
-    }
+    seconds = time.monotonic() - started
+    about = {"estimator": str(path), "method": asked.method, "training_s": seconds}
+    return {**about, "evaluation": estimator["evaluation"]}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -306,20 +304,14 @@ def summary(result: dict[str, Any]) -> str:
         return "\n".join(lines)
     if result.get("half_width_median") is not None:
         lines.append(f"typical 95 % half-width of a label: {100 * result['half_width_median']:.2f} %")
-    for name, errors in result.get("errors", {}).items():
-        rows = [
-            (tier, *(_percent(levels.get(level)) for level in ("ml", "module", "model")))
-            for tier, levels in errors.items()
-        ]
-        lines += [
-            "",
-            f"mean error, % of {simulated}energy ({name})",
-            console.table(rows, ("tier", "ML", "module", "model")),
-        ]
+    rows = []
+    for tier, protocols in result.get("evaluation", {}).items():
+        for level, found in protocols.get("model-out", {}).items():
+            cover = "" if found["coverage90"] is None else f"{found['coverage90']:.1f}"
+            rows.append((tier, level, f"{found['mape']:.2f}", cover, found["n"]))
+    if rows:
+        lines += ["", f"error on models left out, % of {simulated}energy"]
+        lines.append(console.table(rows, ("tier", "level", "mean", "in 90 % interval", "nodes")))
     if "estimator" in result:
         lines.append(f"wrote {result['estimator']}")
     return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"

@@ -36,7 +36,8 @@ def calibrate(
 
     asked = campaign.Request(
         hardware=hardware, meter=meter, models=tuple(model), grid=grid, plan_file=plan_file, budget=budget,
-        precision=precision, seed=seed, device=device, threads=threads, dry_run=dry_run, resume=resume, new=new,
-        stop_after=stop_after, train=train, method=method, origin=origin, labels=labels, as_json=as_json,
+        precision=precision, seed=seed, device=device, threads=threads, dry_run=dry_run, resume=resume,
+        new=new, stop_after=stop_after, train=train, method=method, origin=origin, labels=labels,
+        as_json=as_json,
     )  # fmt: skip
     campaign.calibrate(asked)

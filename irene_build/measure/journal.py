@@ -37,7 +37,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,15 @@ BUSY_TIMEOUT_S = 10.0
 class Journal:
     """Writes and reads one journal file. One writer at a time; threads of that process may share it."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, must_exist: bool = False) -> None:
         """Open, or create where there is none. Raises InputError where it is in use or not a journal."""
         self.path = path
         self._lock = threading.RLock()
         self._depth = 0
         self._guard: int | None = None
-        if read_only and not path.is_file():
+        if must_exist and not path.is_file():
             raise InputError(f"no journal at {path}: run `irene-build calibrate` first")
+        self._made = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._guard = self._claim()
         try:
@@ -233,7 +234,7 @@ class Journal:
                 self.insert(name, *rows)
 
     def close(self) -> None:
-        """Fold the write-ahead log back, so that the one file is everything."""
+        """Fold the write-ahead log back, so that the one file is everything; a new one left empty goes."""
         with self._lock:
             try:
                 self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -243,7 +244,16 @@ class Journal:
                 pass
             finally:
                 self.database.close()
+                if self._made and not self.has_campaign:
+                    self._remove()
                 self._release()
+
+    def _remove(self) -> None:
+        """Wrong input leaves nothing behind, neither a file nor the folder made for it."""
+        for name in (self.path.name, self.path.name + ".lock"):
+            self.path.with_name(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.parent.rmdir()
 
     def __enter__(self) -> Journal:
         return self

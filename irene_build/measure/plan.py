@@ -188,11 +188,13 @@ def make_plan(
     speed: tuple[float, float],
     budget_s: float | None = None,
     arguments: Mapping[str, Any] | None = None,
+    labels: int = 0,
 ) -> Plan:
     """Trace the targets, find the distinct work, and fit the budget.
 
-    ``speed``: (FLOP/s, B/s) of the device, roughly. Raises InputError where there is nothing to measure or
-    the budget does not hold even one target.
+    ``speed``: (FLOP/s, B/s) of the device, roughly. ``labels``: measure so many nodes only, spread over
+    their sizes. Raises InputError where there is nothing to measure or the budget does not hold even one
+    target.
     """
     if not targets:
         raise InputError("nothing to measure: give a --model and a --grid, or a --plan file")
@@ -203,9 +205,21 @@ def make_plan(
     plan = _assemble(unique, traced, protocol, speed, budget_s, arguments or {})
     if not plan.works:
         raise InputError("nothing to measure: no node of these models can be run on its own")
+    if labels:
+        return replace(plan, works=_spread(plan.works, labels))
     if budget_s is None or plan.seconds() <= budget_s:
         return plan
     return _fit(plan, traced, speed, budget_s)
+
+
+def _spread(works: Sequence[Work], count: int) -> tuple[Work, ...]:
+    """``count`` works from the cheapest to the dearest, evenly over their rank; in the plan's order."""
+    if count >= len(works):
+        return tuple(works)
+    ranked = sorted(range(len(works)), key=lambda i: (works[i].estimate_s, i))
+    last = len(works) - 1
+    chosen = {ranked[round(k * last / (count - 1)) if count > 1 else last] for k in range(count)}
+    return tuple(work for i, work in enumerate(works) if i in chosen)
 
 
 def check_target(target: Target) -> None:

@@ -1,0 +1,50 @@
+"""`irene-build relabel`: all labels of a campaign, derived again from its raw samples."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def relabel(
+    hardware: str = typer.Option(..., "--hardware", help="The PC whose campaign is meant."),
+    check: bool = typer.Option(False, "--check", help="Change nothing; fail where a stored label differs."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Derive clocks, labels and the dataset of a campaign from its raw samples."""
+    from irene_build import console
+    from irene_build.dataset.from_campaign import dataset_from_campaign
+    from irene_build.dataset.store import save_dataset
+    from irene_build.errors import InputError, ParityError
+    from irene_build.measure.journal import Journal
+    from irene_build.measure.relabel import derive, stored
+    from irene_build.paths import find_artifact
+
+    path = find_artifact(hardware, "campaign.sqlite")
+    with Journal(path, must_exist=True) as journal:
+        if not journal.has_campaign:
+            raise InputError(f"{path} holds no campaign of one's own: there are no raw samples to label from")
+        before, after = stored(journal), derive(journal)
+        changed = sum(a != b for a, b in zip(before.label, after.label, strict=False))
+        changed += abs(len(before.label) - len(after.label))
+        same = before == after
+        if check and not same:
+            raise ParityError(
+                f"{path}: {changed} of {len(after.label)} labels differ from what the raw samples say; "
+                "`irene-build relabel` without --check replaces them"
+            )
+        if not same:
+            journal.replace_derived(after.tables())
+        result = {
+            "hardware": hardware, "journal": str(path), "trials": len(after.label),
+            "nodes": len(after.result), "changed": changed, "identical": same,
+        }  # fmt: skip
+    if not check and after.result:
+        save_dataset(dataset_from_campaign(path), path)
+    if as_json:
+        console.emit_json(result)
+        return
+    verdict = "to the bit what was stored" if same else f"{changed} labels changed"
+    console.say(f"{len(after.label)} windows, {len(after.result)} nodes: {verdict}")
