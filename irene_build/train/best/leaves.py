@@ -58,10 +58,8 @@ def by_shape(features: np.ndarray, energy_j: np.ndarray, nodes: np.ndarray) -> S
     """Fold measurements of equal shapes."""
     _, first, of = np.unique(features, axis=0, return_index=True, return_inverse=True)
     of = of.ravel()
-    points = smooth.gather(of[:, None].astype(np.float64), np.log(energy_j))
-    return Shapes(
-        features[first], np.exp(points.residual), points.count, np.bincount(of, weights=nodes), points.noise
-    )
+    points = smooth.gather(of[:, None].astype(np.float64), np.log(energy_j), nodes)
+    return Shapes(features[first], np.exp(points.residual), points.count, points.nodes, points.noise)
 
 
 def terms_of(
@@ -193,7 +191,7 @@ def fit_leaf(
     values = book.over(shapes.features)
     z = np.column_stack([values[c] for c in columns])
     residual = np.log(shapes.energy_j / np.maximum(design @ weights, floor))
-    points = smooth.Points(z, residual, shapes.count, shapes.noise)
+    points = smooth.Points(z, residual, shapes.count, shapes.noise, shapes.nodes)
     if name not in using:
         using[name] = smooth.scales(points)
     data["correction"] = smooth.fit(points, columns, rank, using[name])

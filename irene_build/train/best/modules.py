@@ -16,7 +16,7 @@ from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample
 
 #: How far a correction reaches from one kind of module to another, in log units of its composition.
-KIND_LENGTH = 0.15
+KIND_LENGTH = 0.4
 #: How strongly an unlabelled primitive is drawn to what all of them cost together.
 PRIOR = 0.03
 BIASED = ("model",)
@@ -165,7 +165,7 @@ def _fit_one(
     bias = robust.median(residual, np.sqrt(sample.count[rows])) if level in BIASED else 0.0
     columns, reach = composition(book)
     values = book.over(sample.features[rows])
-    points = smooth.gather(np.column_stack([values[c] for c in columns]), residual - bias)
+    points = smooth.gather(np.column_stack([values[c] for c in columns]), residual - bias, sample.count[rows])
     if level not in using:
         using[level] = smooth.scales(points, reach)
     data = smooth.fit(points, columns, rank, using[level])

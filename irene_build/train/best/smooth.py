@@ -48,16 +48,18 @@ class Points:
 
     ``z``: float64[n, columns], log features. ``residual``: float64[n], log of measured over predicted. ``count``:
     float64[n], independent measurements behind each. ``noise``: standard deviation of one measurement in log
-    units, 0 where there are no replicates.
+    units, 0 where there are no replicates. ``nodes``: float64[n], how many nodes are there: what a center is
+    worth.
     """
 
     z: np.ndarray
     residual: np.ndarray
     count: np.ndarray
     noise: float
+    nodes: np.ndarray
 
 
-def gather(z: np.ndarray, residual: np.ndarray) -> Points:
+def gather(z: np.ndarray, residual: np.ndarray, nodes: np.ndarray) -> Points:
     """Fold measurements at equal places into one, their median; the spread among them is the noise."""
     distinct, of = np.unique(np.round(z, 9), axis=0, return_inverse=True)
     of = of.ravel()
@@ -66,7 +68,8 @@ def gather(z: np.ndarray, residual: np.ndarray) -> Points:
     repeated = count[of] > 1.0
     n = count[of][repeated]
     spread = np.abs(residual - middle[of])[repeated] * np.sqrt(n / (n - 1.0))
-    return Points(distinct, middle, count, 1.4826 * float(np.median(spread)) if len(spread) else 0.0)
+    noise = 1.4826 * float(np.median(spread)) if len(spread) else 0.0
+    return Points(distinct, middle, count, noise, np.bincount(of, weights=nodes))
 
 
 def medians(values: np.ndarray, of: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -96,7 +99,8 @@ def fit(points: Points, columns: list[int], rank: int, using: Scales | None) -> 
     middle = [rounded(v) for v in points.z.mean(axis=0)]
     k = kernel("matern32", points.z, points.z, using.length)
     variance = using.noise / points.count * float(np.mean(points.count))
-    chosen = _centers(k, points.residual, variance, using.signal, rank)
+    worth = np.sqrt(points.nodes / points.nodes.mean())
+    chosen = _centers(k, points.residual, variance / worth, using.signal, rank)
     if not chosen:
         return None
     design = k[:, chosen]

@@ -13,7 +13,7 @@ from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import SHAPE_NAMES, Sample
 
 LEAF_RANK, GEMM_RANK = 24, 56
-MODULE_RANK = {"module": 80, "model": 12}
+MODULE_RANK = {"module": 120, "model": 8}
 #: Fewest labelled shapes that make a primitive calibrated.
 FEWEST = 2
 _LEAF_NAMES = tuple(
