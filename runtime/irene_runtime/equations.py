@@ -32,42 +32,27 @@ def estimator_digest(data: Mapping[str, Any]) -> str:
     return sha256(text.encode("ascii")).hexdigest()
 
 
-def _identity(x: float, by: float) -> float:
-    return x
-
-
-def _log(x: float, by: float) -> float:
-    return math.log(x if x > TINY else TINY)
-
-
-def _log1p(x: float, by: float) -> float:
-    return math.log1p(x)
-
-
-def _ceil_div(x: float, by: float) -> float:
-    return float(math.ceil(x / by))
-
-
-def _inverse(x: float, by: float) -> float:
-    return 1.0 / (x if x > TINY else TINY)
+def _raised(x: float) -> float:
+    return x if x > TINY else TINY
 
 
 _MAPS: Dict[str, Callable[[float, float], float]] = {
-    "identity": _identity, "log": _log, "log1p": _log1p, "ceil_div": _ceil_div, "inverse": _inverse,
-}  # fmt: skip
+    "identity": lambda x, by: x,
+    "log": lambda x, by: math.log(_raised(x)),
+    "log1p": lambda x, by: math.log1p(x),
+    "ceil_div": lambda x, by: float(math.ceil(x / by)),
+    "inverse": lambda x, by: 1.0 / _raised(x),
+}
 
 
 class Column:
     """A scalar made of one raw feature, or of the product of earlier columns: ``map(x)``."""
-
-    __slots__ = ("feature", "factors", "by", "map", "uses")
 
     def __init__(self, data: Mapping[str, Any], earlier: "List[Column]") -> None:
         self.feature: str = data.get("feature", "")
         self.factors = [earlier[i] for i in data.get("of", ())]
         self.by = float(data.get("by", 1.0))
         self.map = _MAPS[data["map"]]
-        #: Names of raw features.
         self.uses = _uses(self.factors) if self.factors else frozenset([self.feature])
 
     def __call__(self, features: Features) -> float:
@@ -79,8 +64,9 @@ class Column:
         return self.map(value, self.by)
 
 
-def _uses(columns: Sequence[Column]) -> FrozenSet[str]:
-    return frozenset(name for column in columns for name in column.uses)
+def _uses(parts: Sequence[Any]) -> FrozenSet[str]:
+    """The raw features that columns, or what is made of them, look at."""
+    return frozenset(name for part in parts for name in part.uses)
 
 
 def resources(names: FrozenSet[str]) -> FrozenSet[str]:
@@ -89,22 +75,25 @@ def resources(names: FrozenSet[str]) -> FrozenSet[str]:
 
 
 class Linear:
-    """``sum over terms of weight * (product of its columns - mean) / scale``; ``floor`` may be None."""
+    """``sum over terms of weight * (product of its columns - mean) / scale``, not below ``floor``."""
 
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
-        self.terms: List[Tuple[str, float, float, float, List[Column]]] = []
-        for t in data["terms"]:
-            numbers = float(t["weight"]), float(t["mean"]), float(t["scale"])
-            self.terms.append((t["name"],) + numbers + ([columns[i] for i in t["columns"]],))
-        floor = data.get("floor")
-        self.floor = None if floor is None else float(floor)
-        self.uses = _uses([c for term in self.terms for c in term[4]])
+        self.terms = [
+            (
+                str(t["name"]),
+                [float(t[k]) for k in ("weight", "mean", "scale")],
+                [columns[i] for i in t["columns"]],
+            )
+            for t in data["terms"]
+        ]
+        self.floor: Optional[float] = data.get("floor")
+        self.uses = _uses([c for _, _, chosen in self.terms for c in chosen])
         self.needs = resources(self.uses)
 
     def parts(self, features: Features) -> List[Tuple[str, float]]:
         """What every term adds, in joules."""
         out = []
-        for name, weight, mean, scale, columns in self.terms:
+        for name, (weight, mean, scale), columns in self.terms:
             value = 1.0
             for column in columns:
                 value = value * column(features)
@@ -115,84 +104,75 @@ class Linear:
         total = 0.0
         for _, part in self.parts(features):
             total = total + part
-        if self.floor is not None and total < self.floor:
-            return self.floor
-        return total
+        return total if self.floor is None or total >= self.floor else float(self.floor)
 
 
-class Polynomial:
-    """``bias + sum over monomials of z up to a degree``, ``z = (column - mean) / scale``.
+class _Smooth:
+    """Columns, standardised: ``z = (column - mean) / scale``."""
+
+    def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
+        norms = zip(data["columns"], data["mean"], data["scale"])
+        self.columns = [(columns[i], float(mean), float(scale)) for i, mean, scale in norms]
+        self.bias = float(data["bias"])
+        self.weights = [float(w) for w in data["weights"]]
+        self.uses = _uses([column for column, _, _ in self.columns])
+
+    def z(self, features: Features) -> List[float]:
+        return [(column(features) - mean) / scale for column, mean, scale in self.columns]
+
+
+class Polynomial(_Smooth):
+    """``bias + sum of weight * monomial of z``, up to a degree.
 
     Monomials stand in ``itertools.combinations_with_replacement`` order, degree by degree, without
-    the constant. Those that share all but their last factor stand together: ``rows`` holds, for each
+    the constant. Those that share all but their last factor stand together: ``degrees`` holds, for each
     such prefix, where its last factors start and their weights.
     """
 
-    def __init__(self, data: Mapping[str, Any], columns: List[Column], bias: float) -> None:
-        self.columns = [columns[i] for i in data["columns"]]
-        self.norm = [(float(m), float(s)) for m, s in zip(data["mean"], data["scale"])]
-        self.bias = bias
-        self.uses = _uses(self.columns)
-        weights = [float(w) for w in data["weights"]]
-        n, at = len(self.columns), 0
+    def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
+        super().__init__(data, columns)
+        n, at, firsts = len(self.columns), 0, [0]
         self.degrees: List[List[Tuple[int, List[float]]]] = []
-        firsts = [0]
         for _ in range(int(data["degree"])):
             rows = []
             for first in firsts:
-                rows.append((first, weights[at : at + n - first]))
+                rows.append((first, self.weights[at : at + n - first]))
                 at += n - first
             self.degrees.append(rows)
             firsts = [last for first in firsts for last in range(first, n)]
-        if at != len(weights) or len(self.norm) != n:
-            raise EstimatorError(
-                "a polynomial of %d columns wants %d weights, not %d" % (n, at, len(weights))
-            )
-
-    def z(self, features: Features) -> List[float]:
-        return [(c(features) - mean) / scale for c, (mean, scale) in zip(self.columns, self.norm)]
+        if at != len(self.weights):
+            count = len(self.weights)
+            raise EstimatorError("a polynomial of %d columns wants %d weights, not %d" % (n, at, count))
 
     def __call__(self, features: Features) -> float:
         z = self.z(features)
-        total = self.bias
-        prefixes = [1.0]
-        last = len(self.degrees) - 1
-        for degree, rows in enumerate(self.degrees):
+        total, prefixes = self.bias, [1.0]
+        for rows in self.degrees:
             longer: List[float] = []
             for prefix, (first, weights) in zip(prefixes, rows):
-                tail = z[first:]
                 inner = 0.0
-                for x, weight in zip(tail, weights):
+                for x, weight in zip(z[first:], weights):
                     inner = inner + x * weight
                 total = total + prefix * inner
-                if degree < last:
-                    longer.extend([prefix * x for x in tail])
+                if rows is not self.degrees[-1]:
+                    longer.extend([prefix * x for x in z[first:]])
             prefixes = longer
         return total
 
 
-class Kernel:
+class Kernel(_Smooth):
     """``bias + sum over centers of weight * k(|z - center| / length)``: a small Gaussian process."""
 
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
-        self.columns = [columns[i] for i in data["columns"]]
-        self.norm = [(float(m), float(s)) for m, s in zip(data["mean"], data["scale"])]
-        self.lengths = [float(v) for v in data["length"]]
-        self.bias = float(data["bias"])
+        super().__init__(data, columns)
         self.matern = data["kernel"] == "matern32"
-        self.centers = [
-            ([c / length for c, length in zip(center, self.lengths)], float(w))
-            for center, w in zip(data["centers"], data["weights"])
-        ]
-        self.uses = _uses(self.columns)
+        self.lengths = [float(length) for length in data["length"]]
+        self.centers = [[c / length for c, length in zip(row, self.lengths)] for row in data["centers"]]
 
     def __call__(self, features: Features) -> float:
-        z = [
-            (c(features) - mean) / scale / length
-            for c, (mean, scale), length in zip(self.columns, self.norm, self.lengths)
-        ]
+        z = [x / length for x, length in zip(self.z(features), self.lengths)]
         total = self.bias
-        for center, weight in self.centers:
+        for center, weight in zip(self.centers, self.weights):
             square = 0.0
             for a, b in zip(z, center):
                 square = square + (a - b) * (a - b)
@@ -205,16 +185,11 @@ class Kernel:
 
 
 class Correction:
-    """A bounded smooth factor, ``exp(limit * tanh(f / limit))``, within exp(-limit) and exp(limit)."""
+    """A bounded smooth factor, ``exp(limit * tanh(f / limit))``."""
 
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
-        self.function: Union[Polynomial, Kernel]
-        if data["kernel"] == "poly":
-            self.function = Polynomial(data, columns, float(data["bias"]))
-        elif data["kernel"] in ("matern32", "rbf"):
-            self.function = Kernel(data, columns)
-        else:
-            raise EstimatorError("unknown kernel %r" % (data["kernel"],))
+        kinds: Dict[str, Any] = {"poly": Polynomial, "matern32": Kernel, "rbf": Kernel}
+        self.function: Union[Polynomial, Kernel] = kinds[data["kernel"]](data, columns)
         self.limit = float(data["limit"])
         self.uses = self.function.uses
 
@@ -229,19 +204,18 @@ class Leaf:
         self.linear = Linear(data, columns)
         raw = data.get("correction")
         self.correction = None if raw is None else Correction(raw, columns)
-        self.uses = self.linear.uses if self.correction is None else self.linear.uses | self.correction.uses
+        self.uses = _uses([self.linear] + ([] if self.correction is None else [self.correction]))
 
     def __call__(self, features: Features) -> float:
-        if self.correction is None:
-            return self.linear(features)
-        return self.linear(features) * self.correction(features)
+        joules = self.linear(features)
+        return joules if self.correction is None else joules * self.correction(features)
 
 
 class Aggregation:
     """Equation 3: alpha(c) = 1 + tanh(W . poly(feat(c)) + b) / tau."""
 
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
-        self.polynomial = Polynomial(data, columns, float(data["bias"]))
+        self.polynomial = Polynomial(data, columns)
         self.tau = float(data["tau"])
         self.uses = self.polynomial.uses
 
@@ -260,33 +234,36 @@ def distance(features: Features, ranges: Mapping[str, Sequence[float]]) -> float
     """How far outside the calibrated ranges, in summed natural-log units; 0.0 inside."""
     total = 0.0
     for name, (low, high) in ranges.items():
-        x = features.get(name)
-        if x is None:
-            if name in RESOURCE_FEATURES:
-                continue
-            x = 0.0
+        if name not in features and name in RESOURCE_FEATURES:
+            continue
+        x = features.get(name, 0.0)
         if x > high:
-            total = total + math.log((x if x > TINY else TINY) / (high if high > TINY else TINY))
+            total = total + math.log(_raised(x) / _raised(high))
         elif x < low:
-            total = total + math.log((low if low > TINY else TINY) / (x if x > TINY else TINY))
+            total = total + math.log(_raised(low) / _raised(x))
     return total
 
 
 class Interval:
-    """Conformal half-widths per level and primitive, wider with the distance from what was calibrated."""
+    """Conformal half-widths per level and primitive, wider the farther from what was calibrated."""
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.levels = {k: (float(v["q"]), float(v.get("slope", 0.0))) for k, v in data["levels"].items()}
-        self.primitives = {
-            k: (float(v["q"]), float(v.get("slope", 0.0))) for k, v in data.get("primitives", {}).items()
-        }
+    def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
+        self.levels: Dict[str, Mapping[str, float]] = dict(data["levels"])
+        self.primitives: Dict[str, Mapping[str, float]] = dict(data.get("primitives") or {})
+        kinds = data.get("kinds") or {"columns": [], "points": [[]], "reach": 0.0}
+        self.columns = [columns[i] for i in kinds["columns"]]
+        self.points, self.reach = kinds["points"], float(kinds["reach"])
 
-    def factors(self, level: str, primitive: Optional[str], away: float) -> Tuple[float, float]:
+    def is_far(self, features: Features) -> bool:
+        """Whether a module is of no kind that was calibrated."""
+        here = [column(features) for column in self.columns]
+        return not any(all(abs(x - y) <= self.reach for x, y in zip(here, point)) for point in self.points)
+
+    def factors(self, level: str, primitive: Optional[str], away: float, far: bool) -> Tuple[float, float]:
         """What an energy is multiplied by to get the two ends."""
-        q, slope = self.primitives.get(primitive or "", self.levels[level])
-        width = q * (1.0 + slope * away)
-        if width > WIDEST:
-            width = WIDEST
+        entry = self.primitives.get(primitive or "", self.levels[level])
+        q = entry.get("far", entry["q"]) if far else entry["q"]
+        width = min(q * (1.0 + entry.get("slope", 0.0) * away), WIDEST)
         return math.exp(-width), math.exp(width)
 
 
@@ -299,24 +276,22 @@ class Tier:
         columns: List[Column] = []
         for column in data["columns"]:
             columns.append(Column(column, columns))
+
+        def table(key: str) -> Dict[str, Any]:
+            return dict(data.get(key) or {})
+
         self.leaf = {k: Leaf(v, columns) for k, v in data["leaf"].items()}
         self.fallback = Leaf(data["fallback"], columns)
-        self.stand_in: Dict[str, str] = dict(data.get("stand_in") or {})
-        self.correction = {k: Correction(v, columns) for k, v in (data.get("correction") or {}).items()}
+        self.stand_in: Dict[str, str] = table("stand_in")
+        self.correction = {k: Correction(v, columns) for k, v in table("correction").items()}
         raw = data.get("aggregation")
         self.aggregation = None if raw is None else Aggregation(raw, columns)
-        self.direct = {
-            level: (Linear(d, columns), float(d["pool"])) for level, d in (data.get("direct") or {}).items()
-        }
-        self.gamma = {level: float(g) for level, g in (data.get("rescale") or {}).items()}
-        self.interval = Interval(data["interval"])
-        self.ranges: Dict[str, Dict[str, Sequence[float]]] = dict(data.get("ranges") or {})
+        self.direct = {k: (Linear(v, columns), float(v["pool"])) for k, v in table("direct").items()}
+        self.gamma = {k: float(v) for k, v in table("rescale").items()}
+        self.interval = Interval(data["interval"], columns)
+        self.ranges: Dict[str, Dict[str, Sequence[float]]] = table("ranges")
         #: Raw features that anything here looks at.
         self.names = sorted(_uses(columns).union(*self.ranges.values()))
-        #: Whether only DIRECT looks at resource features, so that nodes of one kind need no look each.
-        used = [leaf.uses for leaf in self.leaf.values()] + [c.uses for c in self.correction.values()]
-        used += [self.fallback.uses] + ([] if self.aggregation is None else [self.aggregation.uses])
-        self.resource_free = not resources(frozenset().union(*used))
 
     def leaf_of(self, primitive: Optional[str]) -> Tuple[Leaf, str, bool]:
         """Regressor of a primitive, whose it is, and whether that primitive was calibrated itself."""
@@ -324,17 +299,13 @@ class Tier:
         if name in self.leaf:
             return self.leaf[name], name, True
         name = self.stand_in.get(name, "")
-        if name in self.leaf:
-            return self.leaf[name], name, False
-        return self.fallback, "fallback", False
+        return (self.leaf[name], name, False) if name in self.leaf else (self.fallback, "fallback", False)
 
-    def uses(self, level: str, primitive: Optional[str], is_leaf: bool, is_root: bool) -> FrozenSet[str]:
-        """Raw features that the leaf, the correction and the alpha of such a node are made of."""
-        uses: FrozenSet[str] = frozenset()
-        if is_leaf:
-            uses = self.leaf_of(primitive)[0].uses
-        elif level in self.correction:
-            uses = self.correction[level].uses
+    def needs(self, level: str, primitive: Optional[str], is_leaf: bool, is_root: bool) -> FrozenSet[str]:
+        """Resource features that the leaf, the correction and the alpha of such a node are made of."""
+        parts: List[Any] = [self.leaf_of(primitive)[0]] if is_leaf else []
+        if not is_leaf and level in self.correction:
+            parts.append(self.correction[level])
         if self.aggregation is not None and not is_root:
-            uses = uses | self.aggregation.uses
-        return uses
+            parts.append(self.aggregation)
+        return resources(_uses(parts))

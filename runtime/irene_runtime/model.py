@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Set, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from .attach import Attached
 from .equations import (
@@ -11,12 +11,12 @@ from .equations import (
     OTHER_HARDWARE,
     SIMULATED,
     UNCALIBRATED,
+    Interval,
     Tier,
     distance,
     estimator_digest,
     flag_names,
     pooled,
-    resources,
 )
 from .errors import EstimatorError, InputError, TreeError
 from .explain import explanation
@@ -37,11 +37,6 @@ class _Kind(NamedTuple):
     is_root: bool
 
 
-def _kinds(tree: ModelTree) -> List[_Kind]:
-    parents = {node.parent for node in tree.nodes}
-    return [_Kind(n.level, n.primitive, i not in parents, i == 0) for i, n in enumerate(tree.nodes)]
-
-
 class _Local(NamedTuple):
     """What follows from a node's own features alone; equal nodes share it."""
 
@@ -50,17 +45,20 @@ class _Local(NamedTuple):
     alpha: float
     reading_j: Optional[float]  # what DIRECT makes of the node's own resource features
     pool: float
-    low: float
-    high: float
+    interval: Interval
+    far: bool
+    ends: Tuple[float, float]  # the interval's, as factors
+    away: float
     flags: int
 
 
-class _Value(NamedTuple):
-    energy_j: float
-    low_j: float
-    high_j: float
-    alpha: float
-    flags: int
+#: Energy, low and high end in joules, alpha, flags.
+_Value = Tuple[float, float, float, float, int]
+
+
+def _kinds(tree: ModelTree) -> List[_Kind]:
+    parents = {node.parent for node in tree.nodes}
+    return [_Kind(n.level, n.primitive, i not in parents, i == 0) for i, n in enumerate(tree.nodes)]
 
 
 def _not_finite(node: Node) -> TreeError:
@@ -104,7 +102,6 @@ class Estimator:
             raise EstimatorError("estimator data: %s: %s" % (type(error).__name__, error)) from None
         if not self.tiers:
             raise EstimatorError("estimator data: no tier")
-
         if engine not in ("python", "onnx"):
             raise InputError("engine %.20r: use python or onnx" % (engine,))
         self._graph: Optional[Graph] = None
@@ -134,114 +131,110 @@ class Estimator:
         return Attached(self, model, **options)
 
     def predict(
-        self, tree: ModelTree, live: Union[None, Any, Mapping[str, float]] = None, tier: Optional[str] = None
+        self,
+        tree: ModelTree,
+        live: Union[None, Monitor, Mapping[str, float]] = None,
+        tier: Optional[str] = None,
     ) -> Prediction:
         """Predict one run of ``tree``.
 
         ``live``: what ``monitor`` or ``attach`` saw, or a mapping of resource features of one whole run
         (names and units of Table 1). ``tier``: the best that can be had unless named. Where features are
         missing the next lower tier is taken, with the flag ``fell-back`` and a note.
-        Raises TreeError for trees that cannot be predicted, InputError for an unknown tier.
+        Raises TreeError for trees that cannot be predicted, InputError for wrong arguments.
         """
-        self._check(tree)
-        if tier is not None and tier not in TIERS:
-            raise InputError("tier %.20r: use profile, live or static" % (tier,))
-        features = self.features(tree, live)
-        flags, notes = 0, []
-        wanted = tier or ("profile" if live is None or hasattr(live, "nodes_of") else "live")
-        for name in TIERS[TIERS.index(wanted) :]:
-            reason = self._lacks(name, tree, features)
-            if not reason:
-                break
-            if tier is not None or live is not None:
-                flags |= FELL_BACK
-                notes.append("tier %s: %s" % (name, reason))
-        else:
-            raise TreeError(
-                "no tier can predict this tree: %s"
-                % "; ".join("%s: %s" % (n, self._lacks(n, tree, features)) for n in TIERS)
-            )
-        missing = getattr(live, "missing", None) or {}
-        if flags & FELL_BACK:
-            notes += ["%s is missing: %s" % item for item in sorted(missing.items())]
-        differs = getattr(live, "differs", "")
-        if differs:
-            flags |= OTHER_HARDWARE
-            notes.append("this is not the PC that was calibrated: " + differs)
-        elif differs is None:
-            notes.append("whether this is the PC that was calibrated is not known: it left no fingerprint")
-        if self._graph is None:
-            values = self._evaluate(self.tiers[name], tree, features)
-        else:
-            for index, kind in enumerate(_kinds(tree)):
-                self._refuse(self.tiers[name], tree.nodes[index], kind, features[index])
-            values = [_Value(*row) for row in self._graph.run(name, tree, features)]
-        for node, value in zip(tree.nodes, values):
-            if not value.high_j - value.low_j < math.inf:
-                raise _not_finite(node)
-        return self._prediction(tree, name, values, flags, notes, features)
-
-    def features(self, tree: ModelTree, live: Any = None) -> List[Dict[str, float]]:
-        """Per node its own features, the tree's batch_size and seq_len, and what ``live`` saw of it."""
-        head = tree.header
-        batch, length = head["batch_size"], head["seq_len"]
-        common = {}
-        if batch is not None and length is not None:
-            common = {"batch_size": float(batch), "seq_len": float(length)}
-            common["input_size"] = float(batch) * length
-        out = []
-        for node in tree.nodes:
-            merged = dict(node.features)
-            merged.update(common)
-            out.append(merged)
-        if live is not None:
-            if hasattr(live, "nodes_of"):
-                for index, seen in live.nodes_of(tree).items():
-                    out[index].update(seen)
-            root = live if isinstance(live, Mapping) else live.features
-            for name, value in root.items():
-                if name not in RESOURCE_FEATURES:
-                    known = ", ".join(RESOURCE_FEATURES)
-                    raise InputError("%.40r is no resource feature; known are %s" % (name, known))
-                if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
-                    raise InputError("resource feature %s is %.40r, expected a number >= 0" % (name, value))
-                out[0][name] = float(value)
-        return out
-
-    def _check(self, tree: ModelTree) -> None:
         head = tree.header
         if head["cost_model"] != self.cost_model:
             raise TreeError(
                 "the tree was traced under the cost model %.40s, this estimator was calibrated under %s; run"
                 " `irene-build trace %s -b %s -s %s --cost-model %s -o TREE`"
-                % (head["cost_model"], self.cost_model, head["model"] or "MODEL", head["batch_size"] or "B",
-                   head["seq_len"] or "S", self.cost_model)
+                % (
+                    head["cost_model"], self.cost_model, head["model"] or "MODEL", head["batch_size"] or "B",
+                    head["seq_len"] or "S", self.cost_model,
+                )
             )  # fmt: skip
+        if tier is not None and tier not in TIERS:
+            raise InputError("tier %.20r: use profile, live or static" % (tier,))
+        features = self.features(tree, live)
+        kinds = _kinds(tree)
+        notes, flags = [], 0
+        wanted = tier or ("profile" if live is None or isinstance(live, Attached) else "live")
+        for name in TIERS[TIERS.index(wanted) :]:
+            reason = self._lacks(name, tree.nodes, kinds, features)
+            if not reason:
+                break
+            notes.append("tier %s: %s" % (name, reason))
+        else:
+            raise TreeError("no tier can predict this tree: " + "; ".join(notes))
+        if tier is None and live is None:
+            notes = []
+        if notes:
+            flags = FELL_BACK
+        if isinstance(live, Monitor):
+            if notes:
+                notes += ["%s is missing: %s" % item for item in sorted(live.missing.items())]
+            if live.differs:
+                flags |= OTHER_HARDWARE
+                notes.append("this is not the PC that was calibrated: " + live.differs)
+            elif live.differs is None:
+                notes.append(
+                    "whether this is the PC that was calibrated is not known: it left no fingerprint"
+                )
+        compiled = self.tiers[name]
+        if self._graph is None:
+            values = self._evaluate(compiled, tree, kinds, features)
+        else:
+            for node, kind, seen in zip(tree.nodes, kinds, features):
+                self._refuse(compiled, node, kind, seen)
+            values = self._graph.run(name, tree, features)
+        return self._prediction(tree, compiled, values, flags, notes, features)
 
-    def _lacks(self, name: str, tree: ModelTree, features: List[Dict[str, float]]) -> str:
+    def features(self, tree: ModelTree, live: Any = None) -> List[Dict[str, float]]:
+        """Per node its own features, the tree's batch_size and seq_len, and what ``live`` saw of it."""
+        batch, length = tree.header["batch_size"], tree.header["seq_len"]
+        common = {}
+        if batch is not None and length is not None:
+            common = {
+                "batch_size": float(batch),
+                "seq_len": float(length),
+                "input_size": float(batch) * length,
+            }
+        out = [dict(node.features, **common) for node in tree.nodes]
+        if isinstance(live, Attached):
+            for index, seen in live.nodes_of(tree).items():
+                out[index].update(seen)
+        root: Mapping[str, Any] = {} if live is None else live if isinstance(live, Mapping) else live.features
+        for name, value in root.items():
+            if name not in RESOURCE_FEATURES:
+                known = ", ".join(RESOURCE_FEATURES)
+                raise InputError("%.40r is no resource feature; known are %s" % (name, known))
+            if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
+                raise InputError("resource feature %s is %.40r, expected a number >= 0" % (name, value))
+            out[0][name] = float(value)
+        return out
+
+    def _lacks(
+        self, name: str, nodes: List[Node], kinds: List[_Kind], features: List[Dict[str, float]]
+    ) -> str:
         """Why a tier cannot be had for these features; empty where it can."""
         tier = self.tiers.get(name)
         if tier is None:
             return "this estimator has no such tier"
-        nodes = tree.nodes
-        known: Set[Any] = set()
-        for node, kind, own in zip(nodes, _kinds(tree), features):
-            if not (tier.resource_free and kind in known):
-                known.add(kind)
-                absent = resources(tier.uses(*kind)).difference(own)
-                if absent:
-                    return "needs %s of node %s" % (", ".join(sorted(absent)), node.name[:80])
+        needs = {kind: tier.needs(*kind) for kind in set(kinds)}
+        for node, kind, own in zip(nodes, kinds, features):
+            if not needs[kind] <= own.keys():
+                absent = sorted(needs[kind].difference(own))
+                return "needs %s of node %s" % (", ".join(absent), node.name[:80])
         if not tier.direct or name == "static":
             return ""
-        fewest: FrozenSet[str] = frozenset()
         whole = name == "live" or len(nodes) == 1
-        for node, own in zip(nodes[:1] if whole else nodes[1:], features[:1] if whole else features[1:]):
+        chosen = slice(0, 1) if whole else slice(1, None)
+        fewest = frozenset(RESOURCE_FEATURES)
+        for node, own in zip(nodes[chosen], features[chosen]):
             if node.level in tier.direct:
-                lacking = tier.direct[node.level][0].needs.difference(own)
-                if not lacking:
-                    return ""
-                fewest = lacking if not fewest or len(lacking) < len(fewest) else fewest
-        return "needs %s of %s" % (", ".join(sorted(fewest)), "the whole model" if whole else "single nodes")
+                fewest = min(fewest, tier.direct[node.level][0].needs.difference(own), key=len)
+        of = "the whole model" if whole else "single nodes"
+        return "needs %s of %s" % (", ".join(sorted(fewest)), of) if fewest else ""
 
     @staticmethod
     def _refuse(tier: Tier, node: Node, kind: _Kind, own: Dict[str, float]) -> None:
@@ -257,39 +250,43 @@ class Estimator:
     def _local(self, tier: Tier, node: Node, kind: _Kind, own: Dict[str, float]) -> _Local:
         """Everything about a node that its relatives do not change."""
         self._refuse(tier, node, kind, own)
-        ranges = tier.ranges.get(node.level, {})
+        ranges, level = tier.ranges.get(node.level, {}), node.level
         flags = SIMULATED if self.simulated else 0
-        leaf_j, factor = 0.0, 1.0
+        leaf_j, factor, far = 0.0, 1.0, False
+        reading, pool, interval = None, 1.0, tier.interval
         try:
             if kind.is_leaf:
                 leaf, whose, calibrated = tier.leaf_of(node.primitive)
                 leaf_j = leaf(own)
                 ranges = tier.ranges.get(whose, {})
                 flags |= 0 if calibrated else UNCALIBRATED
-            elif node.level in tier.correction:
-                factor = tier.correction[node.level](own)
-            alpha = 1.0 if tier.aggregation is None or node.parent < 0 else tier.aggregation(own)
+            elif level in tier.correction:
+                factor = tier.correction[level](own)
+            alpha = 1.0 if tier.aggregation is None or kind.is_root else tier.aggregation(own)
             away = distance(own, ranges)
-            reading, pool, interval = None, 1.0, tier.interval
-            if node.level in tier.direct:
-                direct, pool = tier.direct[node.level]
+            if level in tier.direct:
+                direct, pool = tier.direct[level]
                 if direct.needs <= own.keys():
                     reading = direct(own)
                 else:
                     flags |= FELL_BACK
                     interval = self.tiers.get("static", tier).interval
+            if level == "module":
+                far = interval.is_far(own)
         except (OverflowError, ValueError):
             raise _not_finite(node) from None
-        name = "fallback" if flags & UNCALIBRATED else node.primitive
-        low, high = interval.factors(node.level, name, away)
+        primitive = "fallback" if flags & UNCALIBRATED else node.primitive
+        ends = interval.factors(level, primitive, away, far)
         flags |= EXTRAPOLATES if away > 0.0 else 0
-        return _Local(leaf_j, factor, alpha, reading, pool, low, high, flags)
+        return _Local(leaf_j, factor, alpha, reading, pool, interval, far, ends, away, flags)
 
-    def _evaluate(self, tier: Tier, tree: ModelTree, features: List[Dict[str, float]]) -> List[_Value]:
+    def _evaluate(
+        self, tier: Tier, tree: ModelTree, kinds: List[_Kind], features: List[Dict[str, float]]
+    ) -> List[_Value]:
         nodes, names = tree.nodes, tier.names
         known: Dict[Any, _Local] = {}
         locals_: List[_Local] = []
-        for node, kind, own in zip(nodes, _kinds(tree), features):
+        for node, kind, own in zip(nodes, kinds, features):
             key = (kind, tuple(map(own.get, names)))
             local = known.get(key)
             if local is None:
@@ -306,7 +303,16 @@ class Estimator:
             if local.reading_j is not None:
                 total = pooled(total, local.reading_j, local.pool)
             energy[index] = total
-        if tier.gamma and locals_[0].reading_j is not None and own_j[0] > 0.0 and energy[0] > 0.0:
+        root = locals_[0]
+        if kinds[0].level == "model":
+            far = total = 0.0
+            for child in children[0]:
+                share = locals_[child].alpha * energy[child]
+                total = total + share
+                far = far + (share if locals_[child].far else 0.0)
+            if far > 0.5 * total:
+                locals_[0] = root._replace(ends=root.interval.factors("model", None, root.away, True))
+        if tier.gamma and root.reading_j is not None and own_j[0] > 0.0 and energy[0] > 0.0:
             scale = energy[0] / own_j[0]
             factors = {level: scale**gamma for level, gamma in tier.gamma.items()}
             for index in range(1, count):
@@ -314,37 +320,33 @@ class Estimator:
                     energy[index] = own_j[index] * factors[nodes[index].level]
         out = []
         for value, local in zip(energy, locals_):
-            low, high = value * local.low, value * local.high
-            if low > high:
-                low, high = high, low
-            out.append(_Value(value, low, high, local.alpha, local.flags))
+            low, high = sorted((value * local.ends[0], value * local.ends[1]))
+            out.append((value, low, high, local.alpha, local.flags))
         return out
 
     def _prediction(
-        self, tree: ModelTree, tier: str, values: List[_Value], flags: int, notes: List[str],
+        self, tree: ModelTree, tier: Tier, values: List[_Value], flags: int, notes: List[str],
         features: List[Dict[str, float]],
     ) -> Prediction:  # fmt: skip
-        root = values[0].energy_j
-        nodes = []
+        nodes, common = [], flags & FELL_BACK
         names: Dict[int, List[str]] = {}
-        common = flags & FELL_BACK
-        for index, (node, value) in enumerate(zip(tree.nodes, values)):
-            mask = value.flags | common
+        root = values[0][0]
+        for index, (node, (energy, low, high, alpha, mask)) in enumerate(zip(tree.nodes, values)):
+            if not high - low < math.inf:
+                raise _not_finite(node)
+            seen = "static" if mask & FELL_BACK else tier.name
+            mask |= common
             flags |= mask
             if mask not in names:
                 names[mask] = flag_names(mask)
-            share = value.energy_j / root if root > 0.0 else None
-            seen = "static" if value.flags & FELL_BACK else tier
             nodes.append(NodePrediction(
-                index, node.scope, node.type, node.call, node.level, node.parent, node.primitive,
-                value.energy_j, (value.low_j, value.high_j), share, value.alpha if index else None,
-                seen, names[mask],
+                index, node.scope, node.type, node.call, node.level, node.parent, node.primitive, energy,
+                (low, high), energy / root if root > 0.0 else None, alpha if index else None, seen,
+                names[mask],
             ))  # fmt: skip
-        about = {
-            "hardware": self.hardware, "boundary": self.boundary, "provenance": self.provenance,
-            "digest": self.digest,
-        }  # fmt: skip
-        compiled = self.tiers[tier]
-        return Prediction(
-            tree, about, tier, nodes, flags, notes, lambda p, i: explanation(compiled, p, i, features)
-        )
+        about = {key: getattr(self, key) for key in ("hardware", "boundary", "provenance", "digest")}
+
+        def explain(prediction: Prediction, index: int) -> str:
+            return explanation(tier, prediction, index, features)
+
+        return Prediction(tree, about, tier.name, nodes, flags, notes, explain)

@@ -213,7 +213,8 @@ def from_json(data: Any) -> ModelTree:
         raise TreeError("version is %.40r, expected a whole number" % (version,))
     if version > TREE_VERSION:
         raise TreeError(
-            "tree version %d is newer than %d, the newest known here: update irene-build" % (version, TREE_VERSION)
+            "tree version %d is newer than %d, the newest known here: update irene-build"
+            % (version, TREE_VERSION)
         )
     if version < 1:
         raise TreeError("unknown tree version %d" % version)

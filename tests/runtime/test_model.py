@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from irene_build.train import arithmetic
 from irene_runtime.errors import EstimatorError, InputError, TreeError
-from irene_runtime.model import Estimator
+from irene_runtime.model import Estimator, _kinds
 from irene_runtime.tree import ModelTree, Node
 from tests import strategies
 from tests.runtime.examples import estimator, reading, term, tree
@@ -280,6 +280,32 @@ def test_a_module_without_children_is_never_silently_zero() -> None:
     assert node.energy_j == 0.2 and node.flags == ["uncalibrated"]
 
 
+def _with_kinds(far: float, reach: float) -> dict[str, Any]:
+    """The example's block has flops 4; only modules near flops 40 were calibrated."""
+    data = estimator()
+    static = data["tiers"]["static"]
+    static["interval"]["kinds"] = {"columns": [0], "points": [[40.0], [60.0]], "reach": reach}
+    static["interval"]["levels"]["module"]["far"] = static["interval"]["levels"]["model"]["far"] = far
+    return data
+
+
+def test_modules_of_unknown_kinds_have_wider_intervals_and_so_have_roots_that_consist_of_them() -> None:
+    p = Estimator(_with_kinds(0.5, reach=10.0)).predict(tree())
+    for node in (p["block"], p[0]):  # 12 of 15 J are the block's
+        assert node.interval_j[1] == node.energy_j * math.exp(0.5) and node.flags == []
+    near = Estimator(_with_kinds(0.5, reach=36.0)).predict(tree())
+    for node in (near["block"], near[0]):
+        assert node.interval_j[1] == node.energy_j * math.exp(0.1)
+
+
+def test_a_root_is_not_far_where_known_children_make_up_most_of_it() -> None:
+    model_tree = tree()
+    model_tree.nodes[4].features.update(flops=10.0, mem_bytes=100.0)  # 31 J
+    p = Estimator(_with_kinds(0.5, reach=10.0)).predict(model_tree)
+    assert p["block"].interval_j[1] == 12.0 * math.exp(0.5)
+    assert p.interval_j[1] == p.energy_j * math.exp(0.1)
+
+
 @pytest.mark.parametrize("features", [{"mem_bytes": 2.0}, {"flops": 0.0, "mem_bytes": 2.0}])
 def test_a_feature_that_was_never_zero_must_be_there(features: dict[str, float]) -> None:
     model_tree = tree()
@@ -396,10 +422,15 @@ def test_the_trainer_computes_the_same(forms: strategies.Forms, shape: strategie
     )
     est = Estimator(data)
     for tier in data["tiers"]:
-        if est._lacks(tier, model_tree, est.features(model_tree)):
+        if est._lacks(tier, model_tree.nodes, _kinds(model_tree), est.features(model_tree)):
             continue
-        with np.errstate(all="ignore"):  # what is no number there is a TreeError here
-            theirs = arithmetic.predict(data, [model_tree], tier)[0]
+        try:
+            with np.errstate(all="ignore"):  # what is no number there is a TreeError here
+                theirs = arithmetic.predict(data, [model_tree], tier)[0]
+        except EstimatorError:
+            with pytest.raises(TreeError):
+                est.predict(model_tree, tier=tier)
+            continue
         energy, high = theirs.energy_j, theirs.high_j
         try:
             p = est.predict(model_tree, tier=tier)
