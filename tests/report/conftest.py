@@ -16,7 +16,6 @@ import pytest
 
 from irene_build.dataset.store import save_dataset
 from irene_build.dataset.table import Dataset, LabelledTree
-from irene_runtime.equations import estimator_digest
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.model import Estimator
 
@@ -89,13 +88,12 @@ def dataset(provenance: str = "measured") -> Dataset:
 
 @pytest.fixture(scope="package")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the module that `export` renders."""
-    from irene_build.export.module import render_module
+    """A bundle of the estimator, as `export` writes it."""
+    from irene_build.export.bundle import export
+    from irene_build.trace import trace
 
-    folder = tmp_path_factory.mktemp("bundle")
-    data = estimator()
-    text = render_module(data, estimator_digest(data), [])
-    (folder / "irene_estimator.py").write_text(text, encoding="utf-8")
+    folder = tmp_path_factory.mktemp("bundles") / "out"
+    export(estimator(), folder, trees={"tiny.json": trace(MODELS[0], 2, 32, attention="eager")})
     return folder
 
 
