@@ -110,7 +110,7 @@ def shortest_window_s(power_w: float, noise_w: float, period_s: float, error: fl
     a = (power_w * period_s) ** 2 / 6.0
     b = noise_w**2 * period_s
     c = (error * power_w / _Z95) ** 2
-    return 2.0 * a / (math.sqrt(b * b + 4.0 * a * c) - b)
+    return (b + math.sqrt(b * b + 4.0 * a * c)) / (2.0 * c)
 
 
 def _noise(powers: list[float]) -> float:

@@ -113,14 +113,16 @@ class Reconciler:
 
 
 class ReconciledMeter:
-    """The wall meter, read beside its parts; jumps are counted and kept in ``reconciler`` while they happen.
+    """The wall meter, read beside its parts; jumps are kept in ``reconciler`` as they happen.
 
-    Readings, info and faults are the wall meter's; ``counters`` has ``residual_jumps`` besides.
+    Readings, info and faults are the wall meter's; ``counters`` has ``residual_jumps`` and ``parts_silent``
+    besides. ``span_s``: the least time over which the two are compared.
     """
 
     def __init__(self, wall: Meter, parts: Meter) -> None:
         self._wall, self._parts = wall, parts
         self.reconciler = Reconciler()
+        self.span_s = 0.5
         self._wall_j, self._parts_j = Cumulative(wall.info.kind), Cumulative(parts.info.kind)
         self._edge: tuple[int, float, float] | None = None
         self._silences = 0
@@ -172,8 +174,8 @@ class ReconciledMeter:
         self._silent = silent
         low = max(self._wall_j.points[0][0], self._parts_j.points[0][0])
         high = min(self._wall_j.points[-1][0], self._parts_j.points[-1][0])
-        # Over at least half a second, the lag of one against the other weighs little.
-        step = max(500_000_000, round(4e9 * max(self._wall.info.period_s, self._parts.info.period_s)))
+        # Over several readings, the lag of one against the other weighs little.
+        step = round(1e9 * max(self.span_s, 4.0 * max(self._wall.info.period_s, self._parts.info.period_s)))
         if self._edge is None and low <= high:
             self._edge = low, self._wall_j.at(low), self._parts_j.at(low)
         while self._edge is not None and self._edge[0] + step <= high:

@@ -149,7 +149,9 @@ def test_a_gpu_without_counter_has_no_step(fake_nvml: FakeNvml) -> None:
 
 
 def test_it_works_in_a_process_of_its_own(fake_nvml: FakeNvml) -> None:
-    code = "from irene_build.meters import find_meters as f; m = f(0.1)[0]; print(m.name, m.available, m.boundary)"
+    code = (
+        "from irene_build.meters import find_meters as f; m = f(1)[0]; print(m.name, m.available, m.boundary)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env=fake_nvml.environment(), capture_output=True, text=True, check=True
     )

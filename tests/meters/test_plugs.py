@@ -1,0 +1,204 @@
+"""Smart plugs over real HTTP: a server on 127.0.0.1 answers as the devices do."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from irene_build.errors import HardwareError, MeterError
+from irene_build.meters.plugs import PlugMeter, ShellyMeter, TasmotaMeter
+from tests.meters.wire import collect, until
+
+GEN1 = {"type": "SHPLG-S", "mac": "5ECF7F1632E8", "auth": False, "fw": "20230913-113421/v1.14.0"}
+GEN2 = {"id": "shellyplusplugs-a8032ab1fe78", "gen": 2, "app": "PlusPlugS", "ver": "1.0.0", "auth_en": False}
+
+
+class Device:
+    """``answers``: path -> JSON object, raw bytes, or an HTTP status."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.asked: list[str] = []
+        self.headers: dict[str, str] = {}
+        device = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                device.asked.append(self.path)
+                device.headers = dict(self.headers)
+                answer = device.answer(self.path)
+                status = answer if isinstance(answer, int) else 200
+                body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def answer(self, path: str) -> Any:
+        command = parse_qs(urlsplit(path).query).get("cmnd")
+        return self.answers.get(command[0] if command else path, 404)
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    served = Device()
+    yield served
+    served.stop()
+
+
+def shelly_2(power: Any) -> dict[str, Any]:
+    return {"id": 0, "apower": power, "voltage": 230.1, "current": 0.6, "aenergy": {"total": 6.5}}
+
+
+def tasmota(power: Any) -> dict[str, Any]:
+    energy = {"Total": 0.123, "Power": power, "ApparentPower": 150, "Voltage": 230, "Current": 0.6}
+    return {"StatusSNS": {"Time": "2026-01-01T00:00:00", "ENERGY": energy}}
+
+
+def test_a_first_generation_shelly(device: Device) -> None:
+    device.answers = {"/shelly": GEN1, "/meter/0": {"power": 132.4, "is_valid": True, "total": 8910}}
+    with ShellyMeter({"host": device.host, "poll_s": 0.02}) as meter:
+        assert {r.value for r in collect(meter, 2)} == {132.4}
+        info = meter.info
+    assert (info.kind, info.boundary, info.power_kind, info.provenance) == (
+        "power",
+        "wall",
+        "real",
+        "measured",
+    )
+    assert info.details["generation"] == 1
+
+
+def test_an_energy_meter_of_the_first_generation(device: Device) -> None:
+    device.answers = {"/shelly": {"type": "SHEM"}, "/emeter/1": {"power": 99.5, "is_valid": True}}
+    with ShellyMeter({"host": device.host, "channel": 1, "poll_s": 0.02}) as meter:
+        assert collect(meter, 1)[0].value == 99.5
+
+
+def test_a_second_generation_shelly(device: Device) -> None:
+    device.answers = {"/shelly": GEN2, "/rpc/Switch.GetStatus?id=0": shelly_2(141.7)}
+    with ShellyMeter({"host": f"http://{device.host}", "poll_s": 0.02}) as meter:
+        assert collect(meter, 1)[0].value == 141.7
+        assert meter.info.details["model"] == "PlusPlugS"
+
+
+def test_a_plug_that_does_not_know_yet_gives_no_reading(device: Device) -> None:
+    device.answers = {"/shelly": GEN1, "/meter/0": {"power": 0.0, "is_valid": False}}
+    with ShellyMeter({"host": device.host, "poll_s": 0.02}) as meter:
+        until(lambda: meter.counters().get("not_ready", 0) > 2)
+        assert meter.read_new(0.0) == []
+
+
+def test_tasmota(device: Device) -> None:
+    firmware = {"StatusFWR": {"Version": "13.1.0(tasmota)", "Hardware": "ESP8285H16"}}
+    device.answers = {"Status 2": firmware, "Status 8": tasmota(137)}
+    with TasmotaMeter({"host": device.host, "poll_s": 0.02}) as meter:
+        assert collect(meter, 1)[0].value == 137.0
+        assert meter.info.details["firmware"] == "13.1.0(tasmota)"
+
+
+def test_tasmota_with_several_channels(device: Device) -> None:
+    device.answers = {"Status 2": {"StatusFWR": {}}, "Status 8": tasmota([10, 20])}
+    with TasmotaMeter({"host": device.host, "channel": 1, "poll_s": 0.02}) as meter:
+        assert collect(meter, 1)[0].value == 20.0
+
+
+def test_a_password_is_sent_the_way_the_device_wants_it(device: Device) -> None:
+    device.answers = {"Status 2": {"StatusFWR": {}}, "Status 8": tasmota(1)}
+    with TasmotaMeter({"host": device.host, "password": "p&q", "poll_s": 0.02}) as meter:
+        collect(meter, 1)
+    assert "user=admin&password=p%26q" in device.asked[0]
+    device.answers = {"/shelly": GEN1, "/meter/0": {"power": 1.0, "is_valid": True}}
+    with ShellyMeter({"host": device.host, "user": "me", "password": "secret", "poll_s": 0.02}) as meter:
+        collect(meter, 1)
+    assert device.headers["Authorization"] == "Basic bWU6c2VjcmV0"
+
+
+@pytest.mark.parametrize(
+    ("driver", "answers", "message"),
+    [
+        (ShellyMeter, {"/shelly": 401}, "wants a password"),
+        (
+            TasmotaMeter,
+            {"Status 2": {"WARNING": "Need user=<username>&password=<password>"}},
+            "wants a password",
+        ),
+        (ShellyMeter, {"/shelly": {**GEN2, "auth_en": True}}, "digest"),
+        (ShellyMeter, {"/shelly": b"<html>a printer</html>"}, "something else: no JSON"),
+        (ShellyMeter, {}, "something else: HTTP status 404"),
+        (TasmotaMeter, {"Status 2": {"StatusFWR": {}}, "Status 8": {"StatusSNS": {}}}, "does not measure"),
+    ],
+)
+def test_what_is_no_such_plug_is_told(
+    device: Device, driver: type[PlugMeter], answers: dict[str, Any], message: str
+) -> None:
+    device.answers = answers
+    with pytest.raises(HardwareError, match=message):
+        driver({"host": device.host}).__enter__()
+
+
+def test_a_host_is_needed_and_must_be_one(device: Device) -> None:
+    with pytest.raises(HardwareError, match=r"meter\.host"):
+        ShellyMeter({}).__enter__()
+    with pytest.raises(HardwareError, match=r"meter\.host"):
+        ShellyMeter({"host": "ftp://plug"}).__enter__()
+    device.stop()
+    with pytest.raises(HardwareError, match="no answer from"):
+        ShellyMeter({"host": device.host, "timeout_s": 0.5}).__enter__()
+
+
+def test_a_plug_that_falls_silent_is_waited_for_and_counted(device: Device) -> None:
+    device.answers = {"/shelly": GEN2, "/rpc/Switch.GetStatus?id=0": shelly_2(100.0)}
+    with ShellyMeter({"host": device.host, "poll_s": 0.02, "timeout_s": 0.2, "reconnect_s": 0.5}) as meter:
+        collect(meter, 1)
+        device.server.shutdown()
+        device.server.server_close()
+        with pytest.raises(MeterError, match="silent"):
+            for _ in range(100):
+                meter.read_new(0.1)
+        assert meter.counters()["read_failed"] >= 1
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(power=_JSON, raw=st.none() | st.binary(max_size=40))
+def test_no_answer_crashes_a_plug_or_gives_an_impossible_power(
+    device: Device, power: Any, raw: bytes | None
+) -> None:
+    device.answers = {"/shelly": GEN2, "/rpc/Switch.GetStatus?id=0": shelly_2(5.0)}
+    meter = ShellyMeter({"host": device.host, "poll_s": 3600.0})
+    with meter:
+        device.answers["/rpc/Switch.GetStatus?id=0"] = shelly_2(power) if raw is None else raw
+        reading = meter._poll()
+    if reading is not None:
+        assert raw is None and isinstance(power, (int, float))
+        assert 0.0 <= reading.value <= 20_000.0

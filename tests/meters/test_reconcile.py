@@ -1,0 +1,105 @@
+"""The wall meter against its parts: constants that are fitted, and a residual that raises an alarm."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from irene_build.errors import MeterError
+from irene_build.meters.emonpi import EmonPi
+from irene_build.meters.rapl import RaplMeter
+from irene_build.meters.reconcile import ReconciledMeter, Reconciler
+from tests.meters.test_rapl import zone
+from tests.meters.test_sums import drawing
+from tests.meters.wire import Player, Wire
+
+BOARD_W, EFFICIENCY = 21.0, 0.88
+
+
+def feed(reconciler: Reconciler, count: int, fault_w: float = 0.0, seed: int = 1) -> list[object]:
+    """Pairs of a supply with noise of 0.5 W; parts between 40 and 200 W."""
+    draw = random.Random(seed)
+    jumps = []
+    for place in range(count):
+        parts = draw.uniform(40.0, 200.0)
+        wall = BOARD_W + parts / EFFICIENCY + draw.gauss(0.0, 0.5) + fault_w
+        jumps.append(reconciler.add(place, parts, wall))
+    return [jump for jump in jumps if jump is not None]
+
+
+def test_the_supplys_constants_are_found() -> None:
+    reconciler = Reconciler()
+    assert feed(reconciler, 300) == []
+    assert reconciler.supply.efficiency == pytest.approx(EFFICIENCY, rel=0.01)
+    assert reconciler.supply.board_w == pytest.approx(BOARD_W, abs=0.5)
+    assert reconciler.sigma_w == pytest.approx(0.5, rel=0.4)
+
+
+def test_a_long_quiet_campaign_raises_no_alarm() -> None:
+    assert [feed(Reconciler(), 5_000, seed=seed) for seed in range(5)] == [[]] * 5
+
+
+def test_a_jump_is_reported_within_a_few_readings_and_once() -> None:
+    reconciler = Reconciler()
+    feed(reconciler, 200)
+    jumps = feed(reconciler, 100, fault_w=-6.0, seed=2)
+    assert len(jumps) == 1
+    assert jumps[0].host_time_ns <= 3
+    assert jumps[0].residual_w == pytest.approx(-6.0, abs=1.5)
+    assert "look for a clamp that moved" in str(jumps[0])
+    # The fault is not learnt.
+    assert reconciler.supply.board_w == pytest.approx(BOARD_W, abs=0.5)
+
+
+def test_an_alarm_ends_with_the_fault_and_the_next_one_counts_again() -> None:
+    reconciler = Reconciler()
+    feed(reconciler, 200)
+    feed(reconciler, 20, fault_w=5.0, seed=2)
+    feed(reconciler, 100, seed=3)
+    feed(reconciler, 20, fault_w=5.0, seed=4)
+    assert len(reconciler.jumps) == 2
+
+
+def test_a_slow_drift_is_seen_as_well() -> None:
+    reconciler = Reconciler()
+    feed(reconciler, 200)
+    assert feed(reconciler, 100, fault_w=1.2, seed=5)
+
+
+def test_constants_are_not_given_before_there_are_any() -> None:
+    with pytest.raises(MeterError, match="0 pairs"):
+        _ = Reconciler().supply
+
+
+def test_a_wall_meter_is_watched_while_it_is_read(wire: Wire, tmp_path: Path) -> None:
+    """An emonPi on a pseudo-terminal beside a powercap tree; then something at the wall draws 40 W more."""
+    state = {"parts": 60.0, "fault": 0.0}
+    package = zone(tmp_path / "powercap", "intel-rapl:0", "package-0")
+
+    def wall(_: int) -> str:
+        power = BOARD_W + state["parts"] / EFFICIENCY + state["fault"]
+        return f"V=120.00 I={power / 120.0:.4f}\r\n"
+
+    emonpi = EmonPi({"port": str(wire.port), "baud": 115200, "period_s": 0.02, "grammar": "pattern"})
+    rapl = RaplMeter({"root": str(tmp_path / "powercap")})
+    with (
+        drawing(package, lambda: state["parts"]),
+        Player(wire, wall, period_s=0.02),
+        ReconciledMeter(emonpi, rapl) as meter,
+    ):
+        meter.span_s = 0.05
+        end = time.monotonic() + 4.0
+        while meter.reconciler.pairs < 45 and time.monotonic() < end:
+            state["parts"] = 40.0 + 80.0 * (int(time.monotonic() * 3) % 2)
+            meter.read_new(0.1)
+        assert meter.counters()["residual_jumps"] == 0
+        state["fault"] = 60.0
+        end = time.monotonic() + 4.0
+        while not meter.reconciler.jumps and time.monotonic() < end:
+            meter.read_new(0.1)
+        assert meter.counters()["residual_jumps"] == 1
+        assert meter.reconciler.jumps[0].residual_w == pytest.approx(60.0, abs=20.0)
+        assert meter.info.details["reconciled_with"] == "rapl"
