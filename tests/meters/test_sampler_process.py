@@ -1,0 +1,65 @@
+"""The sampler in a process of its own: the same samples, and a cost that is measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from irene_build.errors import MeterError
+from irene_build.meters.sampler_process import SamplerProcess
+from tests.meters.test_virtual import running
+from tests.meters.wire import until
+from tests.nvml import FakeNvml
+
+
+def test_it_gives_what_the_thread_gives() -> None:
+    with SamplerProcess(0.02) as sampler:
+        start = time.monotonic_ns()
+        time.sleep(0.6)
+        end = time.monotonic_ns()
+        assert sampler.settle(end)
+    found = sampler.summary(start, end)
+    assert 0.0 <= found["cpu_util"] <= 100.0
+    assert 0.0 < found["mem_usg"] < 100.0
+    assert len(sampler.samples(start, end)) >= 10
+    assert sampler.cost["cpu_share"] is not None and 0.0 < sampler.cost["cpu_share"] < 1.0
+    assert sampler.cost["resident_mib"] is not None and sampler.cost["resident_mib"] > 1.0
+
+
+def test_the_gpu_is_seen_from_there(fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = fake_nvml.environment()
+    monkeypatch.setenv("LD_LIBRARY_PATH", environment["LD_LIBRARY_PATH"])
+    with SamplerProcess(0.02) as sampler:
+        time.sleep(0.3)
+    assert sampler.gpu_name == "Fake GPU"
+    assert sampler.summary()["g_clk"] == pytest.approx(1500.0)
+    assert sampler.gpu_energy_source == "counter"
+
+
+def test_a_sampler_that_was_killed_is_an_error_when_it_is_stopped() -> None:
+    sampler = SamplerProcess(0.02).start()
+    assert sampler._process is not None
+    os.kill(sampler._process.pid, signal.SIGKILL)
+    with pytest.raises(MeterError, match="ended with code -9"):
+        sampler.stop()
+    assert sampler.samples()
+
+
+def test_it_ends_with_whoever_started_it() -> None:
+    code = (
+        "import time; from irene_build.meters.sampler_process import SamplerProcess as S;"
+        "s = S(0.02).start();"
+        "print(s._process.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not running(pid), 5.0)
