@@ -53,7 +53,8 @@ def instantiate(spec: Spec, dtype: str, attention: str, device: str) -> Any:
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
         raise ModelError(f"{spec.name} cannot be built: {type(error).__name__}: {first}") from error
-    return module.eval()
+    # Parameters made by torch.Tensor(...) ignore the device context.
+    return module.to(device).eval() if device == "meta" else module.eval()
 
 
 def attention_of(module: Any) -> str | None:

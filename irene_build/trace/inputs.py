@@ -7,7 +7,7 @@ images among tokens). Families that want more than the general rules are in ``fa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from irene_build.errors import ModelError
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 def prepare(module: Any, run: Pass, device: str, shadows: Any) -> dict[str, Any]:
     """Keyword arguments for ``module``'s forward in this pass, on ``device``. Raises ModelError."""
     wanted = run.past_len if run.phase == "decode" else run.seq_len
-    example = run.inputs or example_inputs
-    inputs = dict(on_device(example(module, run.batch_size, wanted), device, shadows))
+    if run.inputs is not None:
+        given = run.inputs(module, run.batch_size, wanted)
+    else:
+        given = variants_of(module, run.batch_size, wanted)[run.variant]()
+    inputs = dict(on_device(given, device, shadows))
     inputs = _as_dtype(inputs, module)
     if run.phase == "forward":
         if accepts(module, "use_cache"):
@@ -96,21 +99,20 @@ def _as_dtype(value: Any, module: Any) -> Any:
     return value
 
 
-def example_inputs(module: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    """Inputs of a transformers model, or of a module with a method ``example_inputs(batch_size, seq_len)``."""
+def variants_of(module: Any, batch_size: int, seq_len: int) -> list[Callable[[], Mapping[str, Any]]]:
+    """Ways to call a transformers model, or a module with a method ``example_inputs(batch_size, seq_len)``."""
     from . import families
 
     own = getattr(module, "example_inputs", None)
     if callable(own):
-        found: dict[str, Any] = own(batch_size, seq_len)
-        return found
+        return [lambda: own(batch_size, seq_len)]
     config = getattr(module, "config", None)
     names = list(inspect.signature(module.forward).parameters)
-    if config is None or not hasattr(config, "model_type"):
-        if "input_ids" in names:
-            return {"input_ids": families.token_ids(None, batch_size, seq_len)}
-        raise ModelError(
-            f"{type(module).__name__}: inputs are known for transformers models only; give the module a method "
-            "example_inputs(batch_size, seq_len), or pass --inputs module:function"
-        )
-    return families.inputs_of(module, config, names, batch_size, seq_len)
+    if config is not None and hasattr(config, "model_type"):
+        return list(families.variants(module, config, names, batch_size, seq_len))
+    if "input_ids" in names:
+        return [lambda: {"input_ids": families.token_ids(None, batch_size, seq_len)}]
+    raise ModelError(
+        f"{type(module).__name__}: inputs are known for transformers models only; give the module a method "
+        "example_inputs(batch_size, seq_len), or pass --inputs module:function or --inputs name=8x128:int64"
+    )

@@ -88,6 +88,9 @@ class _Functions(TorchFunctionMode):
                 values = self._recorder.shadows.get(args[0])
                 if values is not None:
                     return func(values, *args[1:], **(kwargs or {}))
+            if func is torch.Tensor.__getitem__ and self._recorder.shadows is not None:
+                # Lists become index tensors out of sight of any mode, and their values would be lost.
+                return func(args[0], _listless(args[1]))
             if func is self._composite:
                 return self._expand(func, args, kwargs or {})
             return func(*args, **(kwargs or {}))
@@ -113,6 +116,14 @@ class _Functions(TorchFunctionMode):
                 return func(*args, **kwargs)
         finally:
             functional.has_torch_function = check
+
+
+def _listless(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(_listless(part) for part in index)
+    if isinstance(index, list) and index and all(type(part) is int for part in index):
+        return torch.tensor(index)
+    return index
 
 
 def _composite() -> Any:

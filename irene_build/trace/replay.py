@@ -9,9 +9,10 @@ into one of them in place has changed its values (never its shape).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from irene_build.errors import ModelError
 from irene_runtime.tree import ModelTree
 
 from . import tracer
@@ -51,7 +52,7 @@ def capture(
     else:
         name, module = type(model).__name__, model
     run = tracer.Pass(batch_size, seq_len, phase, past_len, dtype, attention, rung="real").checked()
-    tree, positions = tracer.record(module, name, run)
+    tree, positions, run = _first_that_runs(module, name, run)
     calls: dict[int, list[_Kept]] = {}
 
     def keep(
@@ -65,6 +66,18 @@ def capture(
 
     tracer.record(module, name, run, keep)
     return Captured(tree, {index: _runner(kept) for index, kept in sorted(calls.items())})
+
+
+def _first_that_runs(module: Any, name: str, run: tracer.Pass) -> tuple[ModelTree, tracer.Positions, tracer.Pass]:
+    first: ModelError | None = None
+    for variant in range(tracer.variants(module, run)):
+        trial = replace(run, variant=variant)
+        try:
+            return (*tracer.record(module, name, trial), trial)
+        except ModelError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 @dataclass

@@ -112,12 +112,13 @@ def _tensors(values: Any) -> list[Any]:
     return found
 
 
-def _size(args: tuple[Any, ...]) -> int:
-    """Elements of what a factory makes, from its size argument or its end."""
+def _size(args: tuple[Any, ...]) -> float:
+    """Elements of what a factory makes, from its size argument or its end (1 for a single value)."""
     first = args[0] if args else 0
     if isinstance(first, (list, tuple)):
-        return prod(int(n) for n in first)
-    return max((int(abs(a)) for a in args if isinstance(a, (int, float))), default=0)
+        return float(prod(int(n) for n in first))
+    whole = [abs(a) for a in args if isinstance(a, int)]
+    return float(max(whole, default=1))
 
 
 def _swap(values: Any, shadows: Shadows) -> Any:

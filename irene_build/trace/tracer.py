@@ -8,7 +8,7 @@ on the ``cpu`` where the model is small. The tree's header records the rung.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class Pass:
     weights: str | None = None
     inputs: Inputs | None = None
     rung: str = "meta"
+    variant: int = 0
 
     def checked(self) -> Pass:
         """Raises ModelError on wrong values; completes ``decode`` (one token, ``seq_len`` becomes the past)."""
@@ -93,33 +94,42 @@ def trace(
 
 
 def climb(spec: Any, name: str, run: Pass) -> ModelTree:
-    """The tree of the first rung that works; the error is that of the first one."""
+    """The tree of the first variant of inputs and the first rung that works; the error is the first one."""
     from irene_build.models.build import instantiate
 
-    module = instantiate(spec, run.dtype, run.attention, "meta")
-    try:
-        return record(module, name, run)[0]
-    except ModelError as error:
-        first = error
+    def made(dtype: str, device: str) -> Any:
+        return instantiate(spec, dtype, run.attention, device)
+
+    module = made(run.dtype, "meta")
+    first: ModelError | None = None
+    tries = [replace(run, variant=v) for v in range(variants(module, run))]
+    for trial in tries:
+        try:
+            return record(module, name, trial)[0]
+        except ModelError as error:
+            first = first or error
     if run.dtype == "float32":
-        half = replace(run, dtype="bfloat16")
-        try:
-            return record(instantiate(spec, half.dtype, run.attention, "meta"), name, half)[0]
-        except ModelError:
-            pass
-    try:
-        with _fake_mode():
-            module = instantiate(spec, run.dtype, run.attention, "cpu")
-            return record(module, name, replace(run, rung="fake"))[0]
-    except ModelError:
-        pass
+        half = made("bfloat16", "meta")
+        for trial in tries:
+            with suppress(ModelError):
+                return record(half, name, replace(trial, dtype="bfloat16"))[0]
+    for trial in tries:
+        with suppress(ModelError), _fake_mode():
+            return record(made(run.dtype, "cpu"), name, replace(trial, rung="fake"))[0]
     if sum(p.numel() * p.element_size() for p in module.parameters()) <= MAX_REAL_BYTES:
-        try:
-            module = instantiate(spec, run.dtype, run.attention, "cpu")
-            return record(module, name, replace(run, rung="cpu"))[0]
-        except ModelError:
-            pass
+        real = made(run.dtype, "cpu")
+        for trial in tries:
+            with suppress(ModelError):
+                return record(real, name, replace(trial, rung="cpu"))[0]
+    assert first is not None
     raise first
+
+
+def variants(module: Any, run: Pass) -> int:
+    """How many ways to call ``module`` are known."""
+    from .inputs import variants_of
+
+    return 1 if run.inputs is not None else len(variants_of(module, run.batch_size, run.seq_len))
 
 
 def _fake_mode() -> AbstractContextManager[Any]:
@@ -139,7 +149,15 @@ def _given(module: Any, run: Pass) -> ModelTree:
     attention = getattr(getattr(module, "config", None), "_attn_implementation", None)
     if attention is not None:
         run = replace(run, attention=attention)
-    return record(without_weights(module), type(module).__name__, run)[0]
+    bare = without_weights(module)
+    first: ModelError | None = None
+    for variant in range(variants(bare, run)):
+        try:
+            return record(bare, type(module).__name__, replace(run, variant=variant))[0]
+        except ModelError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 @contextmanager
@@ -157,6 +175,23 @@ def evaluating(module: Any) -> Iterator[None]:
             m.training = training
 
 
+@contextmanager
+def _without_checks() -> Iterator[None]:
+    """transformers' checks of values are off: nothing is known of most values, and they are no work of the model."""
+    import os
+
+    name = "TRANSFORMERS_DISABLE_TORCH_CHECK"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def record(
     module: Any, name: str, run: Pass, keep: Any = None, audit: Any = None
 ) -> tuple[ModelTree, Positions]:
@@ -172,7 +207,7 @@ def record(
     device = next((p.device.type for p in module.parameters()), "meta")
     shadows = Shadows() if device == "meta" and run.rung == "meta" else None
     recorder = Recorder(module, keep, shadows, audit)
-    with evaluating(module):
+    with evaluating(module), _without_checks():
         try:
             with shadows.following() if shadows is not None else nullcontext():
                 inputs = prepare(module, run, device, shadows)
