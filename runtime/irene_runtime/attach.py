@@ -10,11 +10,11 @@ from .tree import ModelTree
 
 
 class Attached(Monitor):
-    """``with est.attach(model) as live:`` around forward passes of ``model``.
+    """``with est.attach(model) as live:`` around forward passes of ``model``, whose runs are counted.
 
     What a module's hooks cost is measured first and taken off the times of the modules around it:
-    ``cost_s`` is the sum over the window, ``cost_share`` its part. The number of runs is counted. Energy
-    counters are too slow for single modules: nodes get ``latency`` and the window's clocks.
+    ``cost_s`` is the sum over the window, ``cost_share`` its part. Energy counters are too slow for
+    single modules: nodes get ``latency`` and the window's clocks.
     """
 
     def __init__(self, estimator: Any, model: Any, **options: Any) -> None:
@@ -29,20 +29,17 @@ class Attached(Monitor):
         self._stack: List[Tuple[str, Any, int]] = []
         #: (scope, type, call) -> [(start, end, hooked calls inside), ...], one a run.
         self._times: Dict[Tuple[str, str, int], List[Tuple[Any, Any, int]]] = {}
-        self._entered = 0
-        self._pair_s = 0.0
+        self._entered, self._pair_s = 0, 0.0
         self.cost_s = self.cost_share = 0.0
 
     def __enter__(self) -> Any:
         self._pair_s = self._cost_of_a_pair()
-        for name, module in self._model.named_modules():
-            kind = type(module).__name__
-            self._handles += [
-                module.register_forward_pre_hook(self._before(name)),
-                module.register_forward_hook(self._after(name, kind)),
-            ]
-        self._entered, self._times, self._stack = 0, {}, []
+        self._entered = 0
         try:
+            for name, module in self._model.named_modules():
+                before, after = self._hooks(name, type(module).__name__)
+                self._handles.append(module.register_forward_pre_hook(before))
+                self._handles.append(module.register_forward_hook(after))
             return super().__enter__()
         except BaseException:
             self._detach()
@@ -57,7 +54,7 @@ class Attached(Monitor):
                 raise InputError("no forward pass of the attached model finished in the window")
         super().__exit__(kind, error, trace)
         self.cost_s = self._entered * self._pair_s
-        self.cost_share = self.cost_s / self.seconds if self.seconds else 0.0
+        self.cost_share = self.cost_s / (self.seconds or 1.0)
         if self._features:
             self._features["latency"] = max(0.0, self._features["latency"] - self.cost_s / self.runs)
 
@@ -73,31 +70,28 @@ class Attached(Monitor):
         event.record()
         return event
 
-    def _before(self, name: str) -> Any:
-        def hook(module: Any, args: Any) -> None:
+    def _hooks(self, name: str, kind: str) -> Tuple[Any, Any]:
+        def before(module: Any, args: Any) -> None:
             if not name:  # a new run; whatever an exception left open is void
                 self._calls, self._stack = {}, []
             self._entered += 1
             self._stack.append((name, self._now(), self._entered))
 
-        return hook
-
-    def _after(self, name: str, kind: str) -> Any:
-        def hook(module: Any, args: Any, output: Any) -> None:
+        def after(module: Any, args: Any, output: Any) -> None:
             while self._stack:
                 opened, start, entered = self._stack.pop()
                 if opened == name:
                     call = self._calls.get(name, 0)
                     self._calls[name] = call + 1
-                    inside = self._entered - entered
-                    self._times.setdefault((name, kind, call), []).append((start, self._now(), inside))
+                    row = start, self._now(), self._entered - entered
+                    self._times.setdefault((name, kind, call), []).append(row)
                     return
 
-        return hook
+        return before, after
 
     def _cost_of_a_pair(self) -> float:
         """Seconds that the two hooks of one call take, by calling them."""
-        before, after = self._before("x"), self._after("x", "X")
+        before, after = self._hooks("x", "X")
         best = float("inf")
         for _ in range(5):
             start = time.perf_counter_ns()
@@ -113,12 +107,10 @@ class Attached(Monitor):
         clocks = {k: v for k, v in self.features.items() if k in ("g_clk", "gm_clk")}
         out: Dict[int, Dict[str, float]] = {}
         for index, node in enumerate(tree.nodes):
-            times = self._times.get((node.scope, node.type, node.call))
-            if not times:
-                continue
-            total = 0.0
+            times, total = self._times.get((node.scope, node.type, node.call), ()), 0.0
             for start, end, inside in times:
                 raw = start.elapsed_time(end) / 1e3 if self._cuda else (end - start) / 1e9
                 total += max(0.0, raw - inside * self._pair_s)
-            out[index] = dict(clocks, latency=total / len(times))
+            if times:
+                out[index] = dict(clocks, latency=total / len(times))
         return out

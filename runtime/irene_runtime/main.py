@@ -19,67 +19,55 @@ def _parser() -> Any:
         def error(self, message: str) -> Any:
             raise InputError("%s (see %s --help)" % (message, self.prog))
 
-    about = "Predicts the energy of neural networks, node by node, on the PC that it was calibrated on."
-    parser = Parser(description=about, allow_abbrev=False)
+    parser = Parser(description="Energy of neural networks, node by node, on the PC calibrated for.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     predict = commands.add_parser("predict", help="joules of every node of a tree file")
-    predict.add_argument("tree", metavar="TREE", help="a tree file (irene-build trace writes them)")
-    form = predict.add_mutually_exclusive_group()
-    for name, text in (
-        ("json", "the whole prediction as JSON"),
-        ("csv", "one line a node"),
-        ("openmetrics", "OpenMetrics text"),
-    ):
-        form.add_argument("--" + name, dest="form", action="store_const", const=name, help=text)
-    form.add_argument("--explain", metavar="SCOPE", help="how one node's number came about")
-    predict.add_argument("--tier", choices=TIERS, help="default: the best that the tree's features allow")
-    predict.add_argument("--engine", choices=("python", "onnx"), default="python", help="default: python")
-    predict.add_argument("--co2", type=float, metavar="G_PER_KWH", help="grams of CO2 of one kWh")
-    predict.add_argument("--depth", type=int, default=3, help="depth of the table (default 3)")
+    add = predict.add_argument
+    add("tree", metavar="TREE", help="a tree file (irene-build trace writes them)")
+    for form in ("json", "csv", "openmetrics"):
+        add("--" + form, action="store_true", help="print %s instead of the table" % form)
+    add("--explain", metavar="SCOPE", help="how one node's number came about")
+    add("--tier", choices=TIERS, help="default: the best that the tree's features allow")
+    add("--engine", choices=("python", "onnx"), default="python", help="default: python")
+    add("--co2", type=float, metavar="G_PER_KWH", help="grams of CO2 of one kWh")
+    add("--depth", type=int, default=3, help="depth of the table (default 3)")
     commands.add_parser("selftest", help="evaluate the golden trees; exit code 1 where they differ")
-    info = commands.add_parser("info", help="what this estimator is, and how good")
-    info.add_argument("--json", action="store_true", help="as JSON")
-    monitor = commands.add_parser("monitor", help="run a command and show its resource features")
-    monitor.add_argument("--runs", type=int, default=1, help="forward passes that the command makes")
-    monitor.add_argument("--tree", metavar="TREE", help="also predict this tree in the live tier")
-    monitor.add_argument("--json", action="store_true", help="as JSON")
-    monitor.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
+    about = commands.add_parser("info", help="what this estimator is, and how good")
+    watch = commands.add_parser("monitor", help="run a command and show its resource features")
+    watch.add_argument("--runs", type=int, default=1, help="forward passes that the command makes")
+    watch.add_argument("--tree", metavar="TREE", help="also predict this tree in the live tier")
+    for command in (about, watch):
+        command.add_argument("--json", action="store_true", help="as JSON")
+    watch.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
     return parser
 
 
+def _dumps(data: Any) -> str:
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
 def _predict(args: Any) -> str:
-    est = Estimator(engine=args.engine)
+    if args.json + args.csv + args.openmetrics + (args.explain is not None) > 1:
+        raise InputError("--json, --csv, --openmetrics and --explain: one at a time")
     if args.co2 is not None and not 0.0 <= args.co2 < 1e6:
         raise InputError("--co2 %r: expected grams of CO2 per kWh" % args.co2)
-    prediction = est.predict(load(args.tree), tier=args.tier)
+    p = Estimator(engine=args.engine).predict(load(args.tree), tier=args.tier)
     if args.explain is not None:
-        return prediction.explain(args.explain)
-    if args.form == "json":
-        out = prediction.to_json()
-        if args.co2 is not None:
-            out["co2_g"] = prediction.co2_g(args.co2)
-        return json.dumps(out, indent=1, allow_nan=False) + "\n"
-    if args.form == "csv":
-        return prediction.to_csv()
-    if args.form == "openmetrics":
-        return prediction.to_openmetrics()
-    return prediction.table(depth=args.depth, g_per_kwh=args.co2)
+        return p.explain(args.explain)
+    if args.json:
+        return _dumps(p.to_json() if args.co2 is None else dict(p.to_json(), co2_g=p.co2_g(args.co2)))
+    if args.csv or args.openmetrics:
+        return p.to_csv() if args.csv else p.to_openmetrics()
+    return p.table(depth=args.depth, g_per_kwh=args.co2)
 
 
 def info() -> Dict[str, Any]:
     """What the estimator is, how good it was, and whether this is the PC that it was calibrated on."""
     est = Estimator()
-    data = est.data
     here = machine_fingerprint()
-    out = {
-        "format": "irene-info",
-        "version": 1,
-        "exported_by": globals().get("VERSION"),
-        "digest": est.digest,
-    }
-    out.update((k, data[k]) for k in sorted(data) if k not in ("format", "version", "tiers", "features"))
-    out["tiers"] = [tier for tier in TIERS if tier in est.tiers]
-    out["this_pc"] = here
+    out: Dict[str, Any] = {"format": "irene-info", "version": 1, "exported_by": globals().get("VERSION")}
+    out.update((k, v) for k, v in sorted(est.data.items()) if k not in ("format", "version", "features"))
+    out.update(digest=est.digest, tiers=list(est.tiers), this_pc=here)
     out["differs"] = differences(est.fingerprint, here) if est.fingerprint else None
     return out
 
@@ -87,17 +75,16 @@ def info() -> Dict[str, Any]:
 def _info(args: Any) -> str:
     data = info()
     if args.json:
-        return json.dumps(data, indent=1, allow_nan=False) + "\n"
-    evaluation = data.pop("evaluation", None) or {}
+        return _dumps(data)
     lines = ["SIMULATED: calibrated on simulated energy."] if data["provenance"] == "simulated" else []
-    for key, value in data.items():
-        if isinstance(value, dict):
-            value = ["%s %s" % (k, v if not isinstance(v, list) else len(v)) for k, v in value.items()]
-        lines.append("%-13s %s" % (key, ", ".join(value) if isinstance(value, list) else value))
-    for tier, protocols in evaluation.items():
+    for tier, protocols in (data.pop("evaluation") or {}).items():
         for protocol, levels in protocols.items():
             errors = ["%s %.2f %%" % (k, v["mape"]) for k, v in levels.items() if "mape" in v]
-            lines.append("%-13s tier %s, %s: %s" % ("mean error", tier, protocol, ", ".join(errors)))
+            data["error, " + tier] = "%s: %s" % (protocol, ", ".join(errors))
+    for key, value in data.items():
+        if isinstance(value, dict):
+            value = ["%s %s" % (k, len(v) if isinstance(v, list) else v) for k, v in value.items()]
+        lines.append("%-14s %s" % (key, ", ".join(value) if isinstance(value, list) else value))
     return "\n".join(lines) + "\n"
 
 
@@ -113,11 +100,7 @@ def selftest() -> Tuple[str, bool]:
         same = p.tier == case["tier"] and len(p) == len(case["energy_j"])
         for i, n in enumerate(p.nodes if same else ()):
             same = same and case["flags"][i] == sum(bit for bit, name in FLAGS.items() if name in n.flags)
-            for key, got in (
-                ("energy_j", n.energy_j),
-                ("low_j", n.interval_j[0]),
-                ("high_j", n.interval_j[1]),
-            ):
+            for key, got in zip(("energy_j", "low_j", "high_j"), (n.energy_j,) + n.interval_j):
                 want = float.fromhex(case[key][i])
                 off = abs(got - want)
                 # An end is the energy times a factor, and so is its rounding error.
@@ -126,13 +109,11 @@ def selftest() -> Tuple[str, bool]:
                 count, exact = count + 1, exact + (got == want)
                 largest = max(largest, (off, " (%s, %s, %s)" % (case["name"], p.tree.nodes[i].name, key)))
         good = good and same
-        lines.append(
-            "%-4s %s, tier %s, %d nodes" % ("ok" if same else "FAIL", case["name"], case["tier"], len(p))
-        )
-    where = largest[1] if largest[0] else ""
-    lines.append(
-        "largest deviation %r J%s; %d of %d numbers equal to the last bit" % (largest[0], where, exact, count)
-    )
+        verdict = "ok" if same else "FAIL"
+        lines.append("%-4s %s, tier %s, %d nodes" % (verdict, case["name"], case["tier"], len(p)))
+    off, where = largest
+    lines.append("largest deviation %r J%s" % (off, where if off else ""))
+    lines.append("%d of %d numbers equal to the last bit" % (exact, count))
     if est.simulated:
         lines.append("SIMULATED: calibrated on simulated energy.")
     return "\n".join(lines) + "\n", good
@@ -151,18 +132,13 @@ def _monitor(args: Any) -> Tuple[str, int]:
             code = subprocess.call(command)
     except OSError as error:
         raise InputError("cannot run %s: %s" % (command[0], error.strerror or error)) from None
-    prediction = None if tree is None else est.predict(tree, live)
+    p = None if tree is None else est.predict(tree, live)
     if args.json:
         data = {key: getattr(live, key) for key in ("features", "missing", "runs", "seconds", "differs")}
-        data["exit_code"] = code
-        if prediction is not None:
-            data["prediction"] = prediction.to_json()
-        return json.dumps(data, indent=1, allow_nan=False) + "\n", code
+        return _dumps(dict(data, exit_code=code, prediction=p and p.to_json())), code
     lines = ["%-11s %.6g" % item for item in live.features.items()]
     lines += ["%-11s missing: %s" % item for item in live.missing.items()]
-    if prediction is not None:
-        lines += ["", prediction.table().rstrip()]
-    return "\n".join(lines) + "\n", code
+    return "\n".join(lines) + "\n" + ("\n" + p.table() if p else ""), code
 
 
 def main(argv: Optional[List[str]] = None) -> int:

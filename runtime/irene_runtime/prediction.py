@@ -37,7 +37,7 @@ class NodePrediction(NamedTuple):
     flags: List[str]
 
 
-def _printable(text: Any) -> str:
+def printable(text: Any) -> str:
     """Names come from files: nothing in them may steer a terminal."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
@@ -125,8 +125,8 @@ class Prediction:
             from difflib import get_close_matches
 
             near = get_close_matches(str(key)[:200], list(self._lookup)[:5000], n=3, cutoff=0.4)
-            hint = "; near: %s" % ", ".join(_printable(n) for n in near) if near else ""
-            raise UnknownScopeError("no node %r in %s%s" % (key, _printable(self.tree.header["model"]), hint))
+            hint = "; near: %s" % ", ".join(printable(n) for n in near) if near else ""
+            raise UnknownScopeError("no node %r in %s%s" % (key, printable(self.tree.header["model"]), hint))
         return self._lookup[key]
 
     def explain(self, key: Union[int, str] = "") -> str:
@@ -209,10 +209,10 @@ class Prediction:
         lines = [
             "%s, batch %s, %s tokens, %s, %s, %s"
             % tuple(
-                _printable(head[k]) for k in ("model", "batch_size", "seq_len", "phase", "dtype", "attention")
+                printable(head[k]) for k in ("model", "batch_size", "seq_len", "phase", "dtype", "attention")
             ),
             "on %s (%s, %s), tier %s"
-            % (_printable(about["hardware"]), about["boundary"], about["provenance"], self.tier),
+            % (printable(about["hardware"]), about["boundary"], about["provenance"], self.tier),
             "%s a run, 90 %% interval %s to %s, %.4g Wh"
             % (joules(self.energy_j), joules(low), joules(high), self.energy_wh),
         ]
@@ -220,7 +220,7 @@ class Prediction:
             lines[-1] += ", %.4g g CO2" % self.co2_g(g_per_kwh)
         if self.simulated:
             lines.insert(0, "SIMULATED: calibrated on simulated energy, not on a measurement.")
-        lines += ["note: " + _printable(note) for note in self.notes]
+        lines += ["note: " + printable(note) for note in self.notes]
         return lines
 
     def table(
@@ -246,7 +246,7 @@ class Prediction:
             mark = "!" if "extrapolates" in n.flags else " "
             mark = "?" if "uncalibrated" in n.flags else mark
             marks |= sum(bit for bit, name in FLAGS.items() if name in n.flags)
-            indent, name = min(20, 2 * depths[n.index]), _printable(self.tree.nodes[n.index].name)
+            indent, name = min(20, 2 * depths[n.index]), printable(self.tree.nodes[n.index].name)
             room = max(12, width - 41 - indent)
             name = " " * indent + (name if len(name) <= room else "..." + name[3 - room :])
             bar = "\x1b[32m%s\x1b[0m" % bar if color else bar

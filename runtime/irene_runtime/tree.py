@@ -8,7 +8,7 @@ later version may add some. Two nodes may bear one name; a key that stands twice
 
 import json
 import math
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from .errors import TreeError
 from .features import FEATURES, PRIMITIVES
@@ -142,62 +142,47 @@ def _number(value: Any, where: str) -> float:
     return number
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _node(raw: Any, index: int, depths: List[int]) -> Node:
     where = "node %d" % index
-    if not isinstance(raw, dict):
-        raise TreeError("%s is %s, expected an object" % (where, type(raw).__name__))
+
+    def check(good: bool, text: str, *values: Any) -> None:
+        if not good:
+            raise TreeError("%s: %s" % (where, text % values))
+
+    check(isinstance(raw, dict), "is %s, expected an object", type(raw).__name__)
     for key in ("scope", "type", "level", "parent", "features"):
-        if key not in raw:
-            raise TreeError("%s lacks %r" % (where, key))
-    scope, kind, level = raw["scope"], raw["type"], raw["level"]
-    if not isinstance(scope, str) or not isinstance(kind, str):
-        raise TreeError("%s: scope and type must be strings" % where)
+        check(key in raw, "lacks %r", key)
+    scope, kind, level, parent = raw["scope"], raw["type"], raw["level"], raw["parent"]
+    check(isinstance(scope, str) and isinstance(kind, str), "scope and type must be strings")
     where = "node %d (%s:%s)" % (index, scope[:80], kind[:80])
-    if level not in LEVELS:
-        raise TreeError("%s: level is %.40r, expected one of %s" % (where, level, ", ".join(LEVELS)))
-    parent = raw["parent"]
-    if isinstance(parent, bool) or not isinstance(parent, int):
-        raise TreeError("%s: parent is %.40r, expected an index" % (where, parent))
-    if index == 0:
-        if parent != -1:
-            raise TreeError("%s: the first node is the root, its parent must be -1" % where)
-        depths.append(0)
-    elif not 0 <= parent < index:
-        raise TreeError(
-            "%s: parent %d is not an earlier node; nodes stand in pre-order, without cycles, under one root"
-            % (where, parent)
-        )
+    check(level in LEVELS, "level is %.40r, expected one of %s", level, LEVELS)
+    check(_is_whole(parent), "parent is %.40r, expected an index", parent)
+    check(index > 0 or parent == -1, "the first node is the root, its parent must be -1")
+    check(
+        index == 0 or 0 <= parent < index,
+        "parent %d is not an earlier node; nodes stand in pre-order, without cycles, under one root", parent,
+    )  # fmt: skip
+    depths.append(depths[parent] + 1 if index else 0)
+    check(depths[index] <= MAX_DEPTH, "deeper than %d levels", MAX_DEPTH)
+    primitive, call, features = raw.get("primitive"), raw.get("call", 0), raw["features"]
+    if level == "ml":
+        check(primitive in PRIMITIVES, "unknown primitive %.40r; known are %s", primitive, PRIMITIVES)
     else:
-        depths.append(depths[parent] + 1)
-    if depths[index] > MAX_DEPTH:
-        raise TreeError("%s: deeper than %d levels" % (where, MAX_DEPTH))
-    primitive = raw.get("primitive")
-    if level == "ml" and primitive not in PRIMITIVES:
-        raise TreeError(
-            "%s: unknown primitive %.40r; known are %s" % (where, primitive, ", ".join(PRIMITIVES))
-        )
-    if level != "ml" and primitive is not None:
-        raise TreeError("%s: only leaves (level ml) have a primitive" % where)
-    call = raw.get("call", 0)
-    if isinstance(call, bool) or not isinstance(call, int) or call < 0:
-        raise TreeError("%s: call is %.40r, expected a count" % (where, call))
-    features = raw["features"]
-    if not isinstance(features, dict):
-        raise TreeError("%s: features must be an object" % where)
+        check(primitive is None, "only leaves (level ml) have a primitive")
+    check(_is_whole(call) and call >= 0, "call is %.40r, expected a count", call)
+    check(isinstance(features, dict), "features must be an object")
     clean: Dict[str, float] = {}
     for key, value in features.items():
         clean[key] = _number(value, "%s: feature %.40s" % (where, key))
-        if key in FEATURES and clean[key] < 0.0:
-            raise TreeError("%s: feature %s is negative (%r)" % (where, key, value))
-    shapes = raw.get("shapes")
-    if shapes is not None and not isinstance(shapes, dict):
-        raise TreeError("%s: shapes must be an object" % where)
-    energy = raw.get("energy_j")
-    if energy is not None:
-        energy = _number(energy, "%s: energy_j" % where)
-    provenance = raw.get("provenance")
-    if provenance is not None and not isinstance(provenance, str):
-        raise TreeError("%s: provenance must be a string" % where)
+        check(clean[key] >= 0.0 or key not in FEATURES, "feature %s is negative (%r)", key, value)
+    shapes, energy, provenance = raw.get("shapes"), raw.get("energy_j"), raw.get("provenance")
+    check(shapes is None or isinstance(shapes, dict), "shapes must be an object")
+    energy = None if energy is None else _number(energy, where + ": energy_j")
+    check(provenance is None or isinstance(provenance, str), "provenance must be a string")
     return Node(scope, kind, level, parent, primitive, call, clean, shapes, energy, provenance)
 
 
@@ -208,46 +193,40 @@ def from_json(data: Any) -> ModelTree:
     """
     if not isinstance(data, dict) or data.get("format") != TREE_FORMAT:
         raise TreeError('not a model tree: expected an object with "format": "%s"' % TREE_FORMAT)
-    version = data.get("version")
-    if isinstance(version, bool) or not isinstance(version, int):
+    version: Any = data.get("version")
+    raw: Any = data.get("nodes")
+    if not _is_whole(version):
         raise TreeError("version is %.40r, expected a whole number" % (version,))
-    if version > TREE_VERSION:
-        raise TreeError(
-            "tree version %d is newer than %d, the newest known here: update irene-build"
-            % (version, TREE_VERSION)
-        )
-    if version < 1:
-        raise TreeError("unknown tree version %d" % version)
-    raw = data.get("nodes")
+    if version != TREE_VERSION:
+        known = "newer than 1, the newest known here: update irene-build" if version > 1 else "not known"
+        raise TreeError("tree version %d is %s" % (version, known))
     if not isinstance(raw, list) or not raw:
         raise TreeError("nodes must be a list that is not empty")
     if len(raw) > MAX_NODES:
         raise TreeError("%d nodes, at most %d are read" % (len(raw), MAX_NODES))
     depths: List[int] = []
     nodes = [_node(item, index, depths) for index, item in enumerate(raw)]
-    has_children = [False] * len(nodes)
-    for node in nodes:
-        if node.parent >= 0:
-            has_children[node.parent] = True
-    open_path: List[int] = []
+    path: List[int] = []
     for index, node in enumerate(nodes):
-        del open_path[depths[index] :]
-        if node.parent >= 0 and open_path[-1] != node.parent:
-            raise TreeError("node %d: nodes are not in pre-order (parent %d)" % (index, node.parent))
-        open_path.append(index)
-        if node.level == "ml" and has_children[index]:
-            raise TreeError("node %d (%s): a leaf has children" % (index, node.name[:80]))
-        if node.level == "model" and index:
-            raise TreeError("node %d (%s): a model below the root" % (index, node.name[:80]))
+        wrong = ""
+        del path[depths[index] :]
+        if index and path[-1] != node.parent:
+            wrong = "nodes are not in pre-order (parent %d)" % node.parent
+        elif index and nodes[node.parent].level == "ml":
+            wrong = "its parent %d is a leaf: a leaf has children" % node.parent
+        elif index and node.level == "model":
+            wrong = "a model below the root"
+        if wrong:
+            raise TreeError("node %d (%s): %s" % (index, node.name[:80], wrong))
+        path.append(index)
     header = {key: data.get(key, default) for key, default in HEADER.items()}
     for key in ("batch_size", "seq_len", "past_len"):
-        value = header[key]
-        if value is None and key != "past_len":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-            if not (isinstance(value, float) and value.is_integer() and 0.0 <= value < 2**53):
+        value: Any = header[key]
+        if value is not None or key == "past_len":
+            whole = _is_whole(value) or (isinstance(value, float) and value.is_integer())
+            if not whole or not 0 <= value < 2**53:
                 raise TreeError("%s is %.40r, expected a count" % (key, value))
-        header[key] = int(value)
+            header[key] = int(value)
     for key in ("model", "phase", "dtype", "attention", "cost_model"):
         if not isinstance(header[key], str) and not (key == "model" and header[key] is None):
             raise TreeError("%s is %.40r, expected a string" % (key, header[key]))
@@ -265,11 +244,11 @@ def _constant(text: str) -> float:
 
 
 def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        seen: Set[str] = set()
-        twice = [key for key, _ in pairs if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
-        raise TreeError("not a model tree: the key %.40r stands twice in one object" % twice[0])
+    out: Dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise TreeError("not a model tree: the key %.40r stands twice in one object" % key)
+        out[key] = value
     return out
 
 
