@@ -24,6 +24,8 @@ _POLL_S = 0.010
 _POWER_POLL_S = 0.020
 _MAX_GPU_W = 20_000.0
 _STEP_POLL_S = 0.002
+_STEPS = 8
+_STEPS_S = 1.0
 _STORE = "nvml.json"
 
 
@@ -86,6 +88,7 @@ class NvmlMeter(PolledMeter):
         self._joules = 0.0
         self._last_s = 0.0
         self._emitted = False
+        self._step_s = 0.0
 
     @property
     def info(self) -> MeterInfo:
@@ -97,7 +100,7 @@ class NvmlMeter(PolledMeter):
             kind="energy" if counter else "power",
             boundary=str(self._config.get("boundary", "gpu")),
             provenance="measured" if counter else "integrated",
-            period_s=self._period_s,
+            period_s=max(self._period_s, self._step_s) if counter else self._period_s,
             quantum=float(self._details.get("counter", {}).get("step_j", 0.001)) if counter else 0.001,
             power_kind="board",
             details=dict(self._details),
@@ -125,8 +128,31 @@ class NvmlMeter(PolledMeter):
         if self._kind == "power":
             self._period_s = float(self._config.get("poll_s", _POWER_POLL_S))
         self._details.update(known_counter(self._details))
+        if self._kind == "energy":
+            self._step_s = self._watch_step()
+            self._details["step_s"] = self._step_s
         self._details["reading"] = "counter" if self._kind == "energy" else "instant power"
         self._joules, self._last_s, self._emitted = 0.0, time.monotonic(), False
+
+    def _watch_step(self) -> float:
+        """Median time between moves of the counter: how often it brings news on this GPU and driver."""
+        known = self._details.get("counter", {}).get("step_s")
+        if known:
+            return float(known)
+        moves: list[float] = []
+        last, start = self._raw, time.monotonic()
+        while len(moves) < _STEPS and time.monotonic() - start < _STEPS_S:
+            time.sleep(_STEP_POLL_S)
+            try:
+                raw = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+            except self._nvml.NVMLError:
+                continue
+            if raw != last:
+                moves.append(time.monotonic())
+                last = raw
+        if len(moves) < 3:
+            return _STEPS_S
+        return statistics.median(b - a for a, b in itertools.pairwise(moves))
 
     def _fall_back(self, counter_error: Exception) -> None:
         try:

@@ -8,6 +8,7 @@ moved, a counter that lost joules, another load on the same line.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from irene_build.hardware import Supply
 from irene_build.meters.base import Meter, MeterInfo, Reading
 from irene_build.meters.sums import Cumulative
 
+#: Jumps are warnings here at the moment at which they are seen.
+_LOG = logging.getLogger("irene_build.meters")
 _WARM_UP = 30
 _FORGET = 0.998
 _ALARM_SIGMA = 8.0
@@ -183,4 +186,6 @@ class ReconciledMeter:
             end = start + step
             edge = self._edge = end, self._wall_j.at(end), self._parts_j.at(end)
             seconds = step / 1e9
-            self.reconciler.add(end, (edge[2] - parts_j) / seconds, (edge[1] - wall_j) / seconds)
+            jump = self.reconciler.add(end, (edge[2] - parts_j) / seconds, (edge[1] - wall_j) / seconds)
+            if jump is not None:
+                _LOG.warning("%s", jump)

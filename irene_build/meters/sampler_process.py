@@ -135,3 +135,21 @@ class SamplerProcess:
             return {}
         start = rows[0].host_time_ns if start_ns is None else start_ns
         return summarise(rows, start, rows[-1].host_time_ns if end_ns is None else end_ns)
+
+
+def sampling_cost(period_s: float = PERIOD_S, seconds: float = 3.0) -> dict[str, float]:
+    """What sampling in a thread costs here, by comparison: this process asleep with it off, then on.
+
+    ``on_share`` and ``off_share``: CPU time of the process over time; ``core_share``: their difference, of
+    one core. Measured asleep, so that caches are cold, as they are between the samples of a campaign.
+    """
+
+    def share() -> float:
+        cpu, start = time.process_time(), time.monotonic()
+        time.sleep(seconds)
+        return (time.process_time() - cpu) / (time.monotonic() - start)
+
+    off = share()
+    with Sampler(period_s):
+        on = share()
+    return {"period_s": period_s, "on_share": on, "off_share": off, "core_share": max(0.0, on - off)}

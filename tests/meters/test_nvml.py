@@ -45,6 +45,13 @@ def test_the_counter_gives_the_boards_energy(fake_nvml: FakeNvml) -> None:
     assert info.details["gpu"] == "Fake GPU"
 
 
+def test_its_period_is_how_often_the_counter_brings_news(fake_nvml: FakeNvml) -> None:
+    fake_nvml.set(step_ms=60)
+    with NvmlMeter({}) as meter:
+        assert meter.info.period_s == pytest.approx(0.06, rel=0.25)
+        assert meter.info.details["step_s"] == meter.info.period_s
+
+
 def test_an_unchanged_counter_is_no_news(fake_nvml: FakeNvml) -> None:
     with NvmlMeter({}) as meter:
         collect(meter, 3)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from irene_build.errors import MeterError
-from irene_build.meters.sampler_process import SamplerProcess
+from irene_build.meters.sampler_process import SamplerProcess, sampling_cost
 from tests.meters.test_virtual import running
 from tests.meters.wire import until
 from tests.nvml import FakeNvml
@@ -63,3 +63,9 @@ def test_it_ends_with_whoever_started_it() -> None:
     parent.wait()
     parent.stdout.close()
     until(lambda: not running(pid), 5.0)
+
+
+def test_the_cost_is_a_comparison_of_on_and_off() -> None:
+    cost = sampling_cost(0.005, 0.5)
+    assert cost["core_share"] == pytest.approx(max(0.0, cost["on_share"] - cost["off_share"]))
+    assert 0.0 < cost["on_share"] < 1.0
