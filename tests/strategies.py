@@ -235,6 +235,15 @@ def estimator(f: Forms) -> dict[str, Any]:
             },
             "ranges": {},
         }  # fmt: skip
+        if rng.random() < 0.5 and static:
+            chosen = rng.sample(static, min(2, len(static)))
+            tier["interval"]["kinds"] = {
+                "columns": chosen,
+                "points": [[_sample(rng, columns, c) for c in chosen] for _ in range(4)],
+                "reach": rng.choice([0.5, 1e3, 1e9]),
+            }
+            for level in ("module", "model"):
+                tier["interval"]["levels"][level]["far"] = rng.uniform(0.3, 0.6)
         if f.ranges:
             kinds = [*known, "module", "model"]
             tier["ranges"] = {

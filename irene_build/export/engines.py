@@ -16,7 +16,7 @@ import numpy as np
 
 from irene_build.errors import EstimatorError, ParityError, TreeError
 from irene_build.export.arrays import encode
-from irene_build.export.graph import OUTPUTS, TIERS
+from irene_build.export.builder import OUTPUTS, TIERS
 from irene_runtime.equations import FLAGS
 from irene_runtime.tree import ModelTree
 

@@ -348,17 +348,50 @@ _FUNCTIONS = {
             away = ReduceSum <keepdims = 0>(logs, axis)
         }""",
     ),
+    "Far": (
+        "Modules of no known kind (no point within reach in every column), and roots that get more than half of "
+        "their joules from such children.",
+        """
+        Far (columns, points, reach, level, parent, up, alpha, energy) => (far) {
+            zero = Constant <value = double {0.0}>()
+            half = Constant <value = double {0.5}>()
+            none = Constant <value = int64 {0}>()
+            module = Constant <value = int64 {1}>()
+            middle = Constant <value = int64[1] {1}>()
+            last = Constant <value = int64[1] {2}>()
+            row = Unsqueeze(columns, middle)
+            difference = Sub(row, points)
+            distance = Abs(difference)
+            furthest = ReduceMax <keepdims = 0>(distance, last)
+            nearest = ReduceMin <keepdims = 0>(furthest, middle)
+            unlike = Greater(nearest, reach)
+            is_module = Equal(level, module)
+            is_root = Greater(level, module)
+            far_module = And(unlike, is_module)
+            below = GreaterOrEqual(parent, none)
+            gift = Mul(alpha, energy)
+            given = Where(below, gift, zero)
+            by_far = Where(far_module, given, zero)
+            empty = Sub(parent, parent)
+            nothing = Cast <to = 11>(empty)
+            total = ScatterElements <axis = 0, reduction = "add">(nothing, up, given)
+            far_total = ScatterElements <axis = 0, reduction = "add">(nothing, up, by_far)
+            limit = Mul(half, total)
+            mostly = Greater(far_total, limit)
+            far_root = And(mostly, is_root)
+            far = Or(far_module, far_root)
+        }""",
+    ),
     "HalfWidth": (
         "Half the 90 % interval in natural-log units: q (1 + slope * away), at most 16.",
         """
         HalfWidth (away, kind, q, slope) => (half) {
             one = Constant <value = double {1.0}>()
             widest = Constant <value = double {16.0}>()
-            narrow = Gather <axis = 0>(q, kind)
             growth = Gather <axis = 0>(slope, kind)
             grown = Mul(growth, away)
             factor = Add(one, grown)
-            wide = Mul(narrow, factor)
+            wide = Mul(q, factor)
             half = Min(wide, widest)
         }""",
     ),

@@ -120,8 +120,21 @@ def estimator_literal(estimator: Mapping[str, Any]) -> str:
 
 
 def golden_literal(golden: Sequence[Mapping[str, Any]]) -> str:
-    """Golden cases: one node a line, results as hexadecimal floats."""
-    return _literal(list(golden), 0, ("golden",))
+    """The golden trees, each written once, one node a line; and the list GOLDEN of cases that refer to them."""
+    trees: dict[str, str] = {}
+    for case in golden:
+        name = "_TREE_" + re.sub(r"\W", "_", str(case["name"])).upper()
+        head = {k: v for k, v in case["tree"].items() if k != "nodes"}
+        nodes = "".join(f"    {_inline(node)},\n" for node in case["tree"]["nodes"])
+        trees[name] = f"{name} = {{\n {_inline(head)[1:-1]},\n 'nodes': [\n{nodes}]}}\n"
+    lines = [*trees.values(), "GOLDEN = ["]
+    for case in golden:
+        name = "_TREE_" + re.sub(r"\W", "_", str(case["name"])).upper()
+        lines.append(f" {{'name': {case['name']!r}, 'tier': {case['tier']!r}, 'tree': {name},")
+        for key in ("energy_j", "low_j", "high_j", "flags", "tolerance_j"):
+            lines.append(f"  {key!r}: [\n{_wrapped([_inline(item) for item in case[key]], '   ')}\n  ],")
+        lines.append(" },")
+    return "\n".join([*lines, "]"])
 
 
 def _comment(path: tuple[str, ...]) -> str:
@@ -140,8 +153,13 @@ def _comment(path: tuple[str, ...]) -> str:
 
 def _literal(value: Any, depth: int, path: tuple[str, ...]) -> str:
     short = _inline(value)
-    room = _WIDTH - depth - 20
-    if not isinstance(value, (Mapping, list, tuple)) or (len(short) <= room and not _comment(path)):
+    room = _WIDTH - depth - 8
+    is_term = path[-2:] == ("terms", "#")
+    if (
+        not isinstance(value, (Mapping, list, tuple))
+        or is_term
+        or (len(short) <= room and not _comment(path))
+    ):
         return short
     pad = " " * (depth + 1)
     if isinstance(value, Mapping):

@@ -11,7 +11,7 @@ from typing import Any
 
 from irene_build.errors import TreeError
 from irene_build.export.arrays import encode
-from irene_build.export.graph import TIERS
+from irene_build.export.builder import TIERS
 from irene_build.export.parity import EPS, FACTOR, scales
 from irene_build.export.tables import resolved
 from irene_runtime.equations import FLAGS

@@ -266,14 +266,29 @@ class Kinds:
     _levels: list[str]
     _keys: list[str | None]
 
-    def widths(self, interval: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """q and slope of every kind, float64[kinds] each."""
+    def forms(self) -> tuple[list[Mapping[str, Any]], np.ndarray]:
+        """The distinct leaves, and int64[kinds]: which of them a kind takes (any, where a kind has children)."""
+        distinct: list[Mapping[str, Any]] = []
+        form_of = np.zeros(len(self.leaves), dtype=np.int64)
+        for kind, leaf in enumerate(self.leaves):
+            if leaf is None:
+                continue
+            found = [index for index, other in enumerate(distinct) if other is leaf]
+            if not found:
+                distinct.append(leaf)
+            form_of[kind] = found[0] if found else len(distinct) - 1
+        return distinct, form_of
+
+    def widths(self, interval: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """q, what takes its place at nodes of unknown kinds, and slope; float64[kinds] each."""
         own = interval.get("primitives", {})
         entries = [
             own.get(k, interval["levels"][level]) for k, level in zip(self._keys, self._levels, strict=True)
         ]
-        return np.array([float(e["q"]) for e in entries]), np.array(
-            [float(e.get("slope", 0.0)) for e in entries]
+        return (
+            np.array([float(e["q"]) for e in entries]),
+            np.array([float(e.get("far", e["q"])) for e in entries]),
+            np.array([float(e.get("slope", 0.0)) for e in entries]),
         )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from irene_build.errors import EstimatorError, ParityError, TreeError
 from irene_build.export import engines, oracle
-from irene_build.export.graph import TIERS
+from irene_build.export.builder import TIERS
 from irene_build.export.manifest import FILE_NAME, canonical, load_manifest
 from irene_build.export.parity import Deviation, compare, scales
 from irene_build.export.samples import with_resources
@@ -69,18 +69,31 @@ def constants_of(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise EstimatorError(f"cannot read {path}: {type(error).__name__}") from None
     out: dict[str, Any] = {}
+    golden_trees: dict[str, ast.expr] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
-            if name in ("ESTIMATOR", "DIGEST", "VERSION", "GOLDEN"):
+            if name.startswith("_TREE_"):
+                golden_trees[name] = node.value
+            elif name in ("ESTIMATOR", "DIGEST", "VERSION", "GOLDEN"):
                 try:
-                    out[name] = ast.literal_eval(node.value)
+                    out[name] = ast.literal_eval(_Named(golden_trees).visit(node.value))
                 except (ValueError, RecursionError):
                     raise EstimatorError(f"{path}: {name} is not a plain constant; export it again") from None
     missing = {"ESTIMATOR", "DIGEST", "GOLDEN"} - set(out)
     if missing:
         raise EstimatorError(f"{path}: no {', '.join(sorted(missing))}; it was not written by irene-build")
     return out
+
+
+class _Named(ast.NodeTransformer):
+    """Puts literals in the place of the names that stand for them."""
+
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self._values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._values.get(node.id, node)
 
 
 def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.OnnxRuntime]:
