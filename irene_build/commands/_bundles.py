@@ -3,52 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from irene_build.errors import EstimatorError, InputError
+from irene_build.errors import InputError
 
-
-class Bundle:
-    """The estimator of a folder that `irene-build export` wrote; predictions come from its own module.
-
-    Raises EstimatorError where the folder holds none.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "irene_estimator.py"
-        if not path.is_file():
-            raise EstimatorError(
-                f"{folder} holds no irene_estimator.py: `irene-build export {folder}` writes one"
-            )
-        spec = importlib.util.spec_from_file_location("irene_estimator", path)
-        assert spec is not None and spec.loader is not None
-        self._module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(self._module)
-            self._estimator = self._module.Estimator()
-        except (AttributeError, SyntaxError, ImportError) as error:
-            raise EstimatorError(f"{path} is not an exported estimator ({error}); export it again") from None
-        except Exception as error:
-            if type(error).__name__ != "EstimatorError":
-                raise
-            # The module has error classes of its own.
-            raise EstimatorError(f"{path}: {error}") from None
-        self.cost_model = str(self._estimator.cost_model)
-        self.attention = str(self._estimator.attention)
-
-    def predict(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """The prediction of a decoded tree file in the static tier, as `predict --json` prints it."""
-        try:
-            data: dict[str, Any] = self._estimator.predict(
-                self._module.from_json(tree), tier="static"
-            ).to_json()
-        except Exception as error:
-            if type(error).__name__ not in ("TreeError", "InputError", "EstimatorError"):
-                raise
-            raise InputError(f"{tree.get('model') or 'the tree'}: {error}") from None
-        return data
+if TYPE_CHECKING:
+    from irene_runtime.model import Estimator
 
 
 def expand(names: list[str]) -> list[str]:
@@ -67,26 +29,28 @@ def expand(names: list[str]) -> list[str]:
     return list(dict.fromkeys(out))
 
 
-def tree_of(
-    model: str, bundle: Bundle, batch_size: int, seq_len: int, phase: str, past_len: int
+def predicted(
+    estimator: Estimator, model: str, batch_size: int, seq_len: int, phase: str, past_len: int, dtype: str
 ) -> dict[str, Any]:
-    """MODEL traced at one size under the bundle's cost model; a tree file is read as it is."""
-    from irene_runtime.tree import load
+    """The static prediction of MODEL at one size, as `predict --json` prints it; a tree file is taken as is.
 
-    path = Path(model)
-    if is_tree_file(path):
-        tree = load(str(path))
-        return tree.to_json()
-    from irene_build.trace import trace
+    A decode step without ``past_len`` comes after ``seq_len`` tokens; in other phases there is no past.
+    """
+    if is_tree_file(Path(model)):
+        tree = estimator.load_tree(model)
+    else:
+        from irene_build.trace import trace
 
-    return trace(
-        model, batch_size, seq_len, phase=phase, past_len=past_len,
-        attention=bundle.attention, cost_model=bundle.cost_model,
-    ).to_json()  # fmt: skip
+        tree = trace(
+            model, batch_size, seq_len, phase=phase, dtype=dtype,
+            past_len=past_len if phase == "decode" else 0, attention=estimator.attention,
+            cost_model=estimator.cost_model,
+        )  # fmt: skip
+    return estimator.predict(tree, tier="static").to_json()
 
 
 def is_tree_file(path: Path) -> bool:
-    """Whether a JSON file is a tree and not a transformers configuration."""
+    """Whether this is a tree file, and not a transformers configuration or no file at all."""
     try:
         with path.open(encoding="utf-8") as file:
             return '"irene-tree"' in file.read(200)
@@ -105,7 +69,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
     return sorted(set(numbers))
 
 
-def accuracies_for(models: list[str], given: dict[str, float]) -> dict[str, float]:
+def accuracies_for(models: Iterable[str], given: dict[str, float]) -> dict[str, float]:
     """The accuracies under the names that the models have here (with or without ``google/``)."""
     plain = {name.removeprefix("google/"): value for name, value in given.items()}
     return {model: plain[key] for model in models if (key := model.removeprefix("google/")) in plain}

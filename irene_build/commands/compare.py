@@ -18,14 +18,15 @@ def compare(
         metavar="MODEL...",
         help="Named models, patterns ('bert_uncased_*'), configs, factories or tree files.",
     ),
-    batch_size: int = typer.Option(16, "--batch-size", "-b", min=1, help="Batch size."),
-    seq_len: int = typer.Option(128, "--seq-len", "-s", min=1, help="Tokens of one sequence."),
+    batch_size: int = typer.Option(16, "--batch", "-b", min=1, help="Batch size."),
+    seq_len: int = typer.Option(128, "--seq", "-s", min=1, help="Tokens of one sequence."),
     phase: list[str] = typer.Option(
         ["forward"], "--phase", help="forward, prefill or decode; may be given twice."
     ),
     past_len: int = typer.Option(
-        0, "--past", min=0, help="Cached tokens before a decode step (default: --seq-len)."
+        0, "--past", min=0, help="Cached tokens before a decode step (default: --seq)."
     ),
+    dtype: str = typer.Option("float32", "--dtype", help="float32, float16 or bfloat16."),
     accuracy: Path | None = typer.Option(None, "--accuracy", help="CSV with the columns model,accuracy."),
     budget_j: float | None = typer.Option(
         None, "--budget-j", help="Name the most accurate model within this many joules."
@@ -42,6 +43,7 @@ def compare(
     from irene_build import console
     from irene_build.commands import _bundles
     from irene_build.errors import InputError
+    from irene_build.export.load import load_bundle
     from irene_build.report import grid, write
     from irene_build.report.tradeoff import read_accuracies
 
@@ -50,15 +52,15 @@ def compare(
     given = read_accuracies(accuracy) if accuracy else None
     if folder is not None:
         write.check_folder(folder)
-    bundle = _bundles.Bundle(out)
+    estimator, _ = load_bundle(out)
     names = _bundles.expand(models)
     predictions = []
     with console.Progress(len(names) * len(phase), "predicting", quiet=as_json) as progress:
         for one in phase:
             for name in names:
-                past = past_len or (seq_len if one == "decode" else 0)
-                tree = _bundles.tree_of(name, bundle, batch_size, seq_len, one, past)
-                predictions.append(bundle.predict(tree))
+                predictions.append(
+                    _bundles.predicted(estimator, name, batch_size, seq_len, one, past_len, dtype)
+                )
                 progress.update(len(predictions), name)
     known = [str(p["model"]) for p in predictions]
     rated = _bundles.accuracies_for(known, given) if given is not None else None

@@ -16,10 +16,10 @@ def sweep(
     model: str = typer.Argument(..., metavar="MODEL", help="A named model, config or factory."),
     batch: str = typer.Option("1,2,4,8,16,32", "--batch", help="Batch sizes, with commas between them."),
     seq: str = typer.Option("32,64,128,256,512", "--seq", help="Sequence lengths, with commas between them."),
-    phase: str = typer.Option("forward", "--phase", help="forward, prefill or decode."),
-    past_len: int = typer.Option(
-        0, "--past", min=0, help="Cached tokens before a decode step (default: the length)."
+    phase: str = typer.Option(
+        "forward", "--phase", help="forward, prefill or decode (one token after each length of --seq)."
     ),
+    dtype: str = typer.Option("float32", "--dtype", help="float32, float16 or bfloat16."),
     folder: Path | None = typer.Option(
         None, "--output", "-o", help="Folder for the page, its tables and figures."
     ),
@@ -30,6 +30,7 @@ def sweep(
     from irene_build import console
     from irene_build.commands import _bundles
     from irene_build.errors import InputError
+    from irene_build.export.load import load_bundle
     from irene_build.report import grid, write
 
     batches, seqs = _bundles.whole_numbers(batch, "--batch"), _bundles.whole_numbers(seq, "--seq")
@@ -39,13 +40,12 @@ def sweep(
         raise InputError("--json or --csv, not both")
     if folder is not None:
         write.check_folder(folder)
-    bundle = _bundles.Bundle(out)
+    estimator, _ = load_bundle(out)
     sizes = [(b, s) for s in seqs for b in batches]
     predictions = []
     with console.Progress(len(sizes), "predicting", quiet=as_json or as_csv) as progress:
         for b, s in sizes:
-            past = past_len or (s if phase == "decode" else 0)
-            predictions.append(bundle.predict(_bundles.tree_of(model, bundle, b, s, phase, past)))
+            predictions.append(_bundles.predicted(estimator, model, b, s, phase, 0, dtype))
             progress.update(len(predictions), f"{b} x {s}")
     result = grid.sweep(predictions)
     if folder is not None:
@@ -74,7 +74,7 @@ def _print(result: dict[str, Any], batches: list[int], seqs: list[int]) -> None:
 
     if is_simulated(result):
         console.say("SIMULATED: these joules descend from a simulated power meter.\n")
-    cells = {(c["batch_size"], c["seq_len"]): c for c in result["cells"]}
+    cells = {(c["batch_size"], c["length"]): c for c in result["cells"]}
     for per in ("token", "sequence"):
         console.say(f"{result['model']}: predicted energy per {per}")
         lines: list[list[object]] = []
@@ -87,7 +87,7 @@ def _print(result: dict[str, Any], batches: list[int], seqs: list[int]) -> None:
     best = min(result["cells"], key=lambda c: c["energy_per_token_j"])
     low, high = best["interval_per_token_j"]
     console.say(
-        f"least per token: {best['batch_size']} x {best['seq_len']}, {joules(best['energy_per_token_j'])} "
+        f"least per token: {best['batch_size']} x {best['length']}, {joules(best['energy_per_token_j'])} "
         f"({joules(low)} to {joules(high)})"
     )
     if any(c["extrapolates"] for c in result["cells"]):

@@ -54,6 +54,6 @@ def of_compare(result: dict[str, Any]) -> list[draw.Figure]:
 
 def of_sweep(result: dict[str, Any]) -> list[draw.Figure]:
     """Heat maps of the energy per token and per sequence."""
-    cells = {(c["batch_size"], c["seq_len"]): c for c in result["cells"]}
+    cells = {(c["batch_size"], c["length"]): c for c in result["cells"]}
     batches, seqs = sorted({b for b, _ in cells}), sorted({s for _, s in cells})
     return [draw.heat_map(batches, seqs, cells, per, is_simulated(result)) for per in ("token", "sequence")]

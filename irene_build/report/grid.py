@@ -15,7 +15,8 @@ _ABOUT = ("hardware", "boundary", "provenance", "digest")
 def _row(prediction: Prediction) -> dict[str, Any]:
     """Energy of one pass, per sequence and per token (J), with intervals and flags.
 
-    A decode step makes one token a sequence; every other pass reads ``seq_len`` of them.
+    A decode step makes one token a sequence; every other pass reads ``seq_len`` of them. ``length`` is the
+    sequence length, in a decode step that of the cached part.
     """
     batch = prediction["batch_size"]
     tokens = batch * (1 if prediction.get("phase") == "decode" else prediction["seq_len"])
@@ -25,6 +26,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     return {
         "model": prediction["model"], "phase": prediction.get("phase") or "forward", "batch_size": batch,
         "seq_len": prediction["seq_len"], "past_len": prediction.get("past_len") or 0,
+        "length": prediction.get("past_len") or prediction["seq_len"],
         "tier": prediction["tier"],
         "energy_j": energy, "interval_j": [low, high],
         "energy_per_sequence_j": energy / batch, "interval_per_sequence_j": [low / batch, high / batch],

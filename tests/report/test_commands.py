@@ -193,8 +193,8 @@ def test_wrong_input_is_one_line_and_exit_code_2(irene: Run, bundle: Path, tmp_p
     (tmp_path / "odd" / "irene_estimator.py").write_text("x = 1\n")
     (tmp_path / "acc.csv").write_text("model,accuracy\nother,1\n")
     for arguments, words in (
-        (("compare", tmp_path, MODELS[0]), "holds no irene_estimator.py"),
-        (("compare", tmp_path / "odd", MODELS[0]), "not an exported estimator"),
+        (("compare", tmp_path, MODELS[0]), "manifest"),
+        (("compare", tmp_path / "odd", MODELS[0]), "manifest"),
         (("compare", bundle, "no_such_*"), "no named model matches"),
         (("compare", bundle, MODELS[0], "--budget-j", 3), "--accuracy FILE.csv"),
         (("compare", bundle, MODELS[0], "--accuracy", tmp_path / "acc.csv"), "none of the compared models"),
