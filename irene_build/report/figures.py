@@ -124,7 +124,7 @@ def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
             from matplotlib import rc_context
         except ImportError as error:
             raise RunError(
-                "figures need matplotlib, which is not installed: pip install 'irene-build[figures]'"
+                "figures need matplotlib, which is not installed: pip install matplotlib"
             ) from error
         with rc_context(_STYLE):
             return function(*args, **kwargs)
