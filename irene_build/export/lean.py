@@ -1,9 +1,9 @@
 """Makes the runtime's source smaller for the generated module, without changing what it does.
 
-A single file of at most 100 KB holds the runtime and the constants. What a reader of that file does not miss is
-left out: definitions that only the build tool uses, docstrings of private helpers, hints for formatter and type
-checker. A level of indentation is one space, and statements fill their lines. ``lean`` proves by the syntax tree
-that nothing else has changed.
+A single file of at most 100 KB holds the runtime and the constants. What a reader of that file does not miss
+is left out: definitions that only the build tool uses, docstrings of private helpers, hints for formatter and
+type checker; and a level of indentation is one space. ``lean`` proves by the syntax tree that nothing else
+has changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ ROOTS = (
 #: Marks a method that only the build tool uses.
 BUILD_ONLY = "# build tool only"
 _HINT = re.compile(r"  # (type: ignore|fmt: (skip|off|on)|noqa|build tool only)[^\n]*$", re.M)
-_WIDTH = 110
 _Definition = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
@@ -42,7 +41,7 @@ def lean(source: str, roots: Iterable[str] = ROOTS) -> str:
     source = _without(source, _private_docstrings(ast.parse(source)))
     before = _program(source)
     source = _HINT.sub("", source)
-    source = _filled(_indented(source))
+    source = _indented(source)
     source = re.sub(r"\n{3,}", "\n\n", source)
     assert _program(source) == before, "leaning the runtime's source changed it"
     return source
@@ -133,14 +132,10 @@ def _indented(source: str) -> str:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.STRING and token.start[0] != token.end[0]:
             inside.update(range(token.start[0], token.end[0]))
-    docstrings = {
-        index
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-        for index in range(node.lineno, node.end_lineno or node.lineno)
-    }
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and _is_text(node):
+            docstrings.update(range(node.lineno, node.end_lineno or node.lineno))
     out = []
     for index, line in enumerate(lines):
         if index in inside and index not in docstrings:
@@ -152,63 +147,19 @@ def _indented(source: str) -> str:
     return "\n".join(out)
 
 
-def _filled(source: str) -> str:
-    """Statements that stand on several lines fill them up to the width; those with comments or long strings stay."""
-    lines = source.split("\n")
-    out: list[str] = []
-    statement: list[tokenize.TokenInfo] = []
-    done = 0
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in (tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER):
-            continue
-        if token.type not in (tokenize.NEWLINE, tokenize.NL) or (statement and token.type == tokenize.NL):
-            statement.append(token)
-            continue
-        first, last = (statement or [token])[0].start[0], token.start[0]
-        tokens = [t for t in statement if t.type != tokenize.NL]
-        statement = []
-        plain = all(t.type != tokenize.COMMENT and t.start[0] == t.end[0] for t in tokens)
-        out += lines[done : first - 1]
-        out += _fill(tokens) if first < last and plain else lines[first - 1 : last]
-        done = last
-    return "\n".join(out + lines[done:])
-
-
-def _fill(tokens: list[tokenize.TokenInfo]) -> list[str]:
-    """The tokens of one statement on as few lines as the width allows; lines break only within brackets."""
-    indent = " " * tokens[0].start[1]
-    out, line = [], indent + tokens[0].string
-    commas: list[int] = []
-    for before, token, after in zip(tokens, tokens[1:], [*tokens[2:], tokens[-1]], strict=False):
-        opened = before.type == tokenize.OP and before.string in "([{"
-        closes = token.type == tokenize.OP and token.string in ")]}"
-        if opened:
-            commas.append(0)
-        if closes:
-            commas.pop()
-        if token.string == "," and commas:
-            commas[-1] += 1
-            if commas[-1] > 1 and after.string in ")]}" and token.end[0] != after.start[0]:
-                continue  # it only stood there because the bracket closed on a line of its own
-        gap = " " * (token.start[1] - before.end[1]) if before.end[0] == token.start[0] else " "
-        if before.end[0] != token.start[0] and (opened or closes):
-            gap = ""
-        tight = token.string in ",:." or closes
-        if commas and not tight and before.string != "." and len(line + gap + token.string) >= _WIDTH:
-            out.append(line.rstrip())
-            line, gap = indent + " ", ""
-        line += gap + token.string
-    return [*out, line]
+def _is_text(node: ast.AST) -> bool:
+    """A string that stands alone: a docstring."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _program(source: str) -> str:
-    """What is run: the syntax tree, with docstrings by their words alone."""
+    """What is run: the syntax tree, without docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ):
-            node.value.value = " ".join(node.value.value.split())
+        if _is_text(node):
+            node.value = ast.Constant("")  # type: ignore[attr-defined]
     return ast.dump(tree)

@@ -14,6 +14,7 @@ from typing import Any
 
 from irene_build import __version__
 from irene_build.errors import EstimatorError
+from irene_build.export.lean import lean
 from irene_build.paths import runtime_source, templates_dir
 from irene_runtime import MODULES
 from irene_runtime.features import FEATURES
@@ -61,6 +62,9 @@ def parts() -> tuple[list[Part], list[str]]:
         body = "\n".join(line for index, line in enumerate(lines) if index not in cut).strip("\n")
         about = (ast.get_docstring(tree) or "").split("\n")[0]
         out.append(Part(name, about, re.sub(r"\n{4,}", "\n\n\n", body)))
+    joined = "\n\n".join(f"# ---- {part.name}\n{part.source}" for part in out)
+    texts = re.split(r"^# ---- \w+\n", lean(joined), flags=re.M)[1:]
+    out = [Part(part.name, part.about, text.strip("\n")) for part, text in zip(out, texts, strict=True)]
     imports = [f"import {name}" for name in sorted(plain)]
     imports += [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(named.items())]
     return out, imports

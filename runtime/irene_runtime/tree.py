@@ -76,7 +76,7 @@ class Node:
         text = "%s:%s" % (self.scope, self.type) if self.scope else self.type
         return "%s#%d" % (text, self.call) if self.call else text
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> Dict[str, Any]:  # build tool only
         out: Dict[str, Any] = {
             "scope": self.scope, "type": self.type, "level": self.level, "parent": self.parent,
             "primitive": self.primitive, "call": self.call, "features": self.features,
@@ -113,19 +113,19 @@ class ModelTree:
             out.append(0 if node.parent < 0 else out[node.parent] + 1)
         return out
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> Dict[str, Any]:  # build tool only
         out: Dict[str, Any] = {"format": TREE_FORMAT, "version": TREE_VERSION}
         out.update(self.header)
         out["nodes"] = [node.to_json() for node in self.nodes]
         return out
 
-    def dumps(self) -> str:
+    def dumps(self) -> str:  # build tool only
         """The file's text: one node a line, keys in a fixed order, floats by ``repr``."""
         head = json.dumps({k: v for k, v in self.to_json().items() if k != "nodes"}, allow_nan=False)
         nodes = ",\n".join(json.dumps(n.to_json(), allow_nan=False) for n in self.nodes)
         return '%s, "nodes": [\n%s\n]}\n' % (head[:-1], nodes)
 
-    def save(self, path: str) -> None:
+    def save(self, path: str) -> None:  # build tool only
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.dumps())
 

@@ -1,0 +1,77 @@
+"""Leaning the runtime's source: what goes, what stays, and that it is the same program."""
+
+from __future__ import annotations
+
+import ast
+
+from irene_build.export.lean import lean
+
+SOURCE = '''
+def main() -> int:
+    """Public.
+
+        With an indented example.
+    """
+    return _helper(Shown().method(3))
+
+
+class Shown:
+    """A class."""
+
+    def method(self, x: "Quoted") -> int:
+        """Stays."""
+        text = """raw
+    text"""
+        return x + len(text)
+
+    def save(self) -> None:  # build tool only
+        """Goes."""
+
+
+def _helper(x: int) -> int:
+    """Goes: private."""
+    return {
+        "a": x,  # type: ignore[misc]
+    }["a"]
+
+
+class Quoted:
+    pass
+
+
+# A comment that belongs to what goes.
+def unused() -> None:
+    pass
+
+
+UNUSED = 1
+USED = globals().get("CONSTANT")
+CONSTANT = 2
+'''
+
+
+def test_what_goes_and_what_stays() -> None:
+    text = lean(SOURCE, roots=("main", "USED"))
+    for gone in ("unused", "UNUSED", "A comment", "save", "Goes", "type: ignore", "\n\n\n"):
+        assert gone not in text
+    for kept in (
+        "Public.",
+        "Stays.",
+        "class Quoted",
+        "CONSTANT = 2",
+        " def method",
+        "\n  return x + len(text)",
+    ):
+        assert kept in text
+
+
+def test_it_is_the_same_program() -> None:
+    text = lean(SOURCE, roots=("main", "USED"))
+    scope: dict[str, object] = {}
+    exec(compile(ast.parse(text), "lean", "exec"), scope)
+    assert scope["main"]() == 3 + len("raw\n    text")  # type: ignore[operator]
+
+
+def test_leaning_twice_changes_nothing_more() -> None:
+    text = lean("def main():\n    return 1\n", roots=("main",))
+    assert text == "def main():\n return 1\n"
