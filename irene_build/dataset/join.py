@@ -14,7 +14,7 @@ from irene_runtime.tree import ModelTree, Node
 
 #: (model, batch_size, seq_len) -> the analytic tree under eager attention.
 Tracer = Callable[[str, int, int], ModelTree]
-_LIST_NAME = re.compile(r"(^|\.)[^.]+(?=\.\d+(\.|$))")
+_LIST_NAME = re.compile(r"(?<![^.])(?!\d+\.)[^.]+\.(?=\d+(\.|$))")
 
 
 @dataclass
@@ -27,8 +27,11 @@ class Joined:
 
 
 def scope_key(scope: str) -> str:
-    """A scope without the names of module lists: the authors' JSONL leaves them out, their CSV does not."""
-    return _LIST_NAME.sub(lambda match: match.group(1), scope).replace("..", ".").strip(".")
+    """A scope without the names above numbers: of ``encoder.layer.0.output`` the authors' JSONL says
+    ``encoder.0.output``, their CSV all; ``0.output`` is what both have.
+    """
+    shorter = _LIST_NAME.sub("", scope)
+    return scope if shorter == scope else scope_key(shorter)
 
 
 def _keys(nodes: Iterable[Node]) -> Iterator[tuple[Any, ...]]:

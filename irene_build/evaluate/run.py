@@ -41,7 +41,7 @@ def evaluate(
     """The evaluation, as ``--json`` prints it, with ``pairs`` (single predictions) beside it.
 
     ``constants``: those of the hardware profile for the Strubell formula (None: that baseline is left out).
-    ``counts``: ``published`` as the paper had it, ``irene2021`` as an estimator is shipped (method paper alone).
+    ``counts``: ``published`` as the paper had it, ``irene2021`` as an estimator is shipped (method paper).
     Raises DatasetError where the protocol needs more models, InputError for unknown names.
     """
     unknown = [tier for tier in tiers if tier not in TIERS]

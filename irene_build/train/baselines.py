@@ -39,7 +39,7 @@ def fit_constant(dataset: Dataset, feature: str) -> Constant:
 class Strubell:
     """The software formula of Strubell et al. 2019 and experiment-impact-tracker (section 5.1 of the paper).
 
-    e = pue (p_dram e_dram + p_cpu e_cpu + p_gpu e_gpu), where e is a part's rated power (W) times the time of a
+    e = pue (p_dram e_dram + p_cpu e_cpu + p_gpu e_gpu), e being a part's rated power (W) times the time of a
     run, and p the share of the part that is used, as the resource features give it.
     """
 
