@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from irene_build.export.builder import OUTPUTS, Builder, graph_of
+from irene_build.export.builder import OUTPUTS, Builder, Tables, graph_of
 from irene_build.export.tables import (
     Columns,
     KernelTable,
@@ -35,10 +35,12 @@ class _Direct(NamedTuple):
 class Branch:
     """One tier: its nodes in ``build``, written in the order of the computation."""
 
-    def __init__(self, estimator: Mapping[str, Any], name: str, shared: Mapping[str, str]) -> None:
+    def __init__(
+        self, estimator: Mapping[str, Any], name: str, shared: Mapping[str, str], tables: Tables
+    ) -> None:
         self.estimator, self.name, self.shared = estimator, name, shared
         self.tier = resolved(estimator, name)
-        self.build = Builder(f"{name}.")
+        self.build = Builder(f"{name}.", tables)
         self.columns_plan = Columns(self.tier["columns"], estimator["features"])
         self.kinds = kinds(estimator, self.tier)
         self._write()

@@ -28,13 +28,34 @@ DOCS = {
 }
 
 
-class Builder:
-    """Nodes and tables of one graph; every name starts with the graph's own, so that names are unique."""
+class Tables:
+    """The initializers of the whole graph. Equal arrays are one: tiers that share numbers share their tables."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self) -> None:
+        self.tensors: list[Any] = []
+        self._names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def add(self, name: str, array: Any, doc: str) -> str:
+        """The name under which the array is in the graph; ``name`` if it is new. float64, int64 or bool as it is."""
+        from onnx import numpy_helper
+
+        values = np.asarray(array, order="C")
+        key = (values.dtype.str, values.shape, values.tobytes())
+        if key not in self._names:
+            tensor = numpy_helper.from_array(values, name)
+            tensor.doc_string = doc
+            self.tensors.append(tensor)
+            self._names[key] = name
+        return self._names[key]
+
+
+class Builder:
+    """Nodes of one (sub)graph; every name starts with the graph's own, so that names are unique."""
+
+    def __init__(self, prefix: str, tables: Tables) -> None:
         self.prefix = prefix
         self.nodes: list[Any] = []
-        self.tables: list[Any] = []
+        self.tables = tables
         self.used: set[str] = set()
         self._count: dict[str, int] = {}
 
@@ -44,13 +65,8 @@ class Builder:
         return f"{self.prefix}{stem}" if number == 1 else f"{self.prefix}{stem}_{number}"
 
     def table(self, stem: str, array: Any, doc: str = "") -> str:
-        """An initializer; float64, int64 or bool as the array is."""
-        from onnx import numpy_helper
-
-        tensor = numpy_helper.from_array(np.ascontiguousarray(array), self.name(stem))
-        tensor.doc_string = doc
-        self.tables.append(tensor)
-        return str(tensor.name)
+        """An initializer of the main graph, which subgraphs see."""
+        return self.tables.add(self.name(stem), array, doc)
 
     def op(self, kind: str, inputs: Sequence[str], stem: str, **attributes: Any) -> str:
         """A node of standard ONNX with one output."""
@@ -90,4 +106,4 @@ def graph_of(build: Builder, name: str, outputs: Sequence[str]) -> Any:
         )
         for n in outputs
     ]
-    return helper.make_graph(build.nodes, name, [], made, build.tables)
+    return helper.make_graph(build.nodes, name, [], made)

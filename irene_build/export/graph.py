@@ -13,7 +13,7 @@ import numpy as np
 
 from irene_build import __version__
 from irene_build.export.branch import Branch
-from irene_build.export.builder import DOCS, OUTPUTS, TIERS, Builder, graph_of
+from irene_build.export.builder import DOCS, OUTPUTS, TIERS, Builder, Tables, graph_of
 from irene_build.export.functions import DOMAIN, OPSET, local_functions
 from irene_runtime.features import FEATURES, MODEL_FEATURES
 
@@ -30,7 +30,8 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     from onnx import TensorProto, helper
 
     features, primitives = list(estimator["features"]), list(estimator["primitives"])
-    main = Builder("")
+    tables = Tables()
+    main = Builder("", tables)
     absent = [0.0 if name in MODEL_FEATURES else np.nan for name in features]
     known = main.call(
         "Known",
@@ -54,20 +55,19 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     branches = {}
     for name in TIERS:
         if name in estimator["tiers"]:
-            branches[name] = Branch(estimator, name, shared)
+            branches[name] = Branch(estimator, name, shared, tables)
             main.used |= branches[name].build.used
-    graph = _nothing()
+    graph = _nothing(tables)
     for name in reversed(TIERS):
         if name not in branches:
             continue
-        outer = Builder(f"choose.{name}.")
+        outer = Builder(f"choose.{name}.", tables)
         is_tier = outer.op("Equal", ["tier", outer.table("number", np.array(TIERS.index(name)))], "is")
         outer.ops(
             "If", [is_tier], OUTPUTS, f"tier {name}", then_branch=branches[name].graph(), else_branch=graph
         )
         graph = graph_of(outer, f"choose_{name}", OUTPUTS)
     main.nodes += graph.node
-    main.tables += graph.initializer
     for node_output, name in zip([o.name for o in graph.output], OUTPUTS, strict=True):
         main.nodes.append(helper.make_node("Identity", [node_output], [name], name=f"{name}/out"))
     sizes = {"features": ["N", len(features)], "tier": []}
@@ -91,7 +91,7 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
         if estimator["provenance"] == "simulated"
         else ""
     )
-    whole = helper.make_graph(main.nodes, "irene_estimator", inputs, outputs, main.tables)
+    whole = helper.make_graph(main.nodes, "irene_estimator", inputs, outputs, tables.tensors)
     whole.doc_string = (
         f"Joules of every node of a model tree on {estimator['hardware']} (boundary {estimator['boundary']}, "
         f"provenance {estimator['provenance']}). Equations 1 and 3 of IrEne (ACL 2021).{simulated}"
@@ -116,9 +116,9 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     return model
 
 
-def _nothing() -> Any:
+def _nothing(tables: Tables) -> Any:
     """The branch of a tier that is not there: NaN everywhere."""
-    build = Builder("none.")
+    build = Builder("none.", tables)
     shape = build.op("Shape", ["parent"], "shape")
     nan = build.table("nan", np.array(np.nan))
     for name in _REALS:
