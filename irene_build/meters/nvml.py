@@ -71,7 +71,8 @@ def instant_power_w(nvml: Any, handle: Any) -> float:
 
 
 class NvmlMeter(PolledMeter):
-    """Settings: ``gpu`` (index or UUID, ``auto``), ``reading``: ``counter``, ``power``, or ``auto``.
+    """Settings: ``gpu`` (index or UUID, ``auto``), ``reading``: ``counter``, ``power``, or ``auto``,
+    ``step_s`` of the counter (measured on opening where it is not given).
 
     Emits only when the counter moved: an unchanged reading is no news. A counter that goes backwards (the
     driver was reloaded) or jumps further than any GPU can draw is counted, and bridged, never added.
@@ -136,7 +137,7 @@ class NvmlMeter(PolledMeter):
 
     def _watch_step(self) -> float:
         """Median time between moves of the counter: how often it brings news on this GPU and driver."""
-        known = self._details.get("counter", {}).get("step_s")
+        known = self._config.get("step_s") or self._details.get("counter", {}).get("step_s")
         if known:
             return float(known)
         moves: list[float] = []

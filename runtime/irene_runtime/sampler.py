@@ -1,30 +1,25 @@
 """Resource features while something runs: /proc through open descriptors, and NVML where a driver is.
 
-Ships inside every exported estimator and is what campaigns sample with, so that a feature means the
-same in training and in prediction. Nothing is ever a silent zero: what cannot be read is ``None`` in
-a sample, absent from a summary, and named with its reason in ``Sampler.missing``.
+Campaigns sample with this very code, so that a feature means the same in training and in prediction. What
+cannot be read is ``None`` in a sample, absent from a summary, and named with its reason in ``missing``.
 """
 
 import os
-import sys
 import threading
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 #: The paper's period (appendix A.3).
 PERIOD_S = 0.170
-_GAUGES = ("mem_usg", "gpu_util", "gm_usg", "g_clk", "gm_clk")
 _GPU = ("gpu_util", "gm_usg", "g_clk", "gm_clk", "gpu_energy")
-# Memory moves slowly, and its file costs as much to read as all the rest.
-_MEMORY_PERIOD_NS = 100_000_000
-_NO_GPU = (None,) * 6
+_FILES = {"cpu_util": "stat", "mem_usg": "meminfo"}
+_Points = List[Tuple[int, float]]
 
 
 class Sample(NamedTuple):
-    """One look at the machine; ``None`` is "not known". The CPU and the energy are running counts.
+    """One look at the machine; ``None`` is "not known". Ticks and ``gpu_energy_j`` are running counts.
 
-    ``cpu_util``: busy share since the sample before, %. ``gpu_energy_j``: the driver's counter since
-    it was loaded. ``gpu_power_w``: instant board power, read only where there is no such counter.
+    ``cpu_util``: busy share since the sample before. ``gpu_power_w``: only where there is no energy counter.
     """
 
     host_time_ns: int
@@ -40,16 +35,9 @@ class Sample(NamedTuple):
     gpu_power_w: Optional[float] = None
 
 
-#: What the thread keeps: time, /proc/stat, /proc/meminfo, GPU. Text is parsed when it is asked for, which
-#: halves the cost of a sample taken with cold caches.
-_Raw = Tuple[int, Optional[bytes], Optional[bytes], Tuple[Optional[float], ...]]
-
-
 def cpu_ticks(stat: bytes) -> Tuple[int, int]:
-    """``(busy, total)`` of the first line of /proc/stat, in ticks.
-
-    busy = user + nice + system + irq + softirq; total = busy + idle + iowait + steal. Guest time is in
-    user already; stolen time ran somebody else's work. ValueError where the line is not one.
+    """``(busy, total)`` ticks of /proc/stat: busy = user + nice + system + irq + softirq, total = busy + idle
+    + iowait + steal. Guest time is in user; stolen time ran somebody else's work.
     """
     field = stat.split(b"\n", 1)[0].split()
     if len(field) < 5 or field[0] != b"cpu":
@@ -72,8 +60,8 @@ def memory_usage(meminfo: bytes) -> float:
     return 100.0 * (1.0 - free / size[b"MemTotal"])
 
 
-def _at(points: List[Tuple[int, float]], t_ns: float) -> float:
-    """Linear interpolation; the value at the nearer end outside."""
+def _at(points: _Points, t_ns: float) -> float:
+    """Linear interpolation; outside, the value at the nearer end."""
     low, high = 0, len(points) - 1
     if t_ns <= points[low][0]:
         return points[low][1]
@@ -86,19 +74,19 @@ def _at(points: List[Tuple[int, float]], t_ns: float) -> float:
     return v0 + (v1 - v0) * (t_ns - t0) / (t1 - t0)
 
 
-def _area(points: List[Tuple[int, float]], start: int, end: int) -> float:
-    """Integral of the interpolated values from ``start`` to ``end`` (ns), in value x seconds."""
-    inner = [p for p in points if start < p[0] < end]
-    path = [(start, _at(points, start))] + inner + [(end, _at(points, end))]
+def _area(points: _Points, start: int, end: int) -> float:
+    """Integral of the interpolated values, in value x seconds."""
+    path = (
+        [(start, _at(points, start))] + [p for p in points if start < p[0] < end] + [(end, _at(points, end))]
+    )
     return sum((b[0] - a[0]) * (a[1] + b[1]) / 2e9 for a, b in zip(path, path[1:]))
 
 
-def counted(points: List[Tuple[int, float]], start: int, end: int) -> Optional[float]:
+def counted(points: _Points, start: int, end: int) -> Optional[float]:
     """What a stepping counter counted in the window; ``None`` where that cannot be known.
 
-    An unchanged reading is no news, so only the moments at which the counter moved are used, and the part
-    of the window after the last of them (at most half) is filled at the mean rate before it. A counter
-    that goes backwards (a driver reload) is not known.
+    An unchanged reading is no news: only moments at which the counter moved are used, and what the window has
+    after the last of them (at most half) is filled at the mean rate. One that fell is not known.
     """
     moved = points[:1] + [b for a, b in zip(points, points[1:]) if b[1] != a[1]]
     if len(moved) < 2 or any(b[1] < a[1] for a, b in zip(moved, moved[1:])):
@@ -110,28 +98,26 @@ def counted(points: List[Tuple[int, float]], start: int, end: int) -> Optional[f
 
 
 def summarise(samples: Iterable[Sample], start_ns: int, end_ns: int) -> Dict[str, float]:
-    """Means of the features from ``start_ns`` to ``end_ns`` (monotonic ns); gpu_energy: J of the window.
+    """Means of the features over a window (monotonic ns), and gpu_energy in J of all of it; known keys only.
 
-    Keys of what is not known are absent. A few samples before and after the window sharpen its ends.
-    CPU: difference of the tick counts; the others: time-weighted mean; gpu_energy: difference of the
-    driver's counter, else the integral of instant power.
+    A sample before and after the window sharpens its ends. CPU: difference of tick counts; the others:
+    time-weighted mean; gpu_energy: difference of the driver's counter, else the integral of power.
     """
     rows = list(samples)
     result: Dict[str, float] = {}
-    if not rows or end_ns <= start_ns or rows[0].host_time_ns > end_ns or rows[-1].host_time_ns < start_ns:
+    if not rows or end_ns <= start_ns or rows[0][0] > end_ns or rows[-1][0] < start_ns:
         return result
 
-    def known(column: str) -> List[Tuple[int, float]]:
+    def known(column: str) -> _Points:
         at = Sample._fields.index(column)
         return [(row[0], row[at]) for row in rows if row[at] is not None]  # type: ignore[misc]
 
     busy, total = known("cpu_busy_ticks"), known("cpu_total_ticks")
-    if len(total) > 1:
-        elapsed = _at(total, end_ns) - _at(total, start_ns)
-        if elapsed > 0:
-            share = (_at(busy, end_ns) - _at(busy, start_ns)) / elapsed
-            result["cpu_util"] = 100.0 * min(1.0, max(0.0, share))
-    for name in _GAUGES:
+    elapsed = _at(total, end_ns) - _at(total, start_ns) if total else 0.0
+    if elapsed > 0:
+        share = (_at(busy, end_ns) - _at(busy, start_ns)) / elapsed
+        result["cpu_util"] = 100.0 * min(1.0, max(0.0, share))
+    for name in ("mem_usg", "gpu_util", "gm_usg", "g_clk", "gm_clk"):
         points = known(name)
         if points:
             result[name] = _area(points, start_ns, end_ns) * 1e9 / (end_ns - start_ns)
@@ -147,9 +133,9 @@ def summarise(samples: Iterable[Sample], start_ns: int, end_ns: int) -> Dict[str
 class Sampler:
     """Samples in a background thread, every ``period_s`` seconds, from ``start`` to ``stop``.
 
-    ``gpu``: NVML index or UUID; by default the first of CUDA_VISIBLE_DEVICES, else 0. ``capacity`` bounds
-    the memory: when it is reached, every second sample of the older half goes. ``missing``: name of a
-    feature -> why it is not known here. ``gpu_energy_source``: ``counter``, ``integrated`` or ``None``.
+    ``gpu``: NVML index or UUID; by default the first of CUDA_VISIBLE_DEVICES, else 0. At ``capacity``
+    samples, every second one of the older half goes. ``missing``: feature -> why it is not known here.
+    ``gpu_energy_source``: ``counter``, ``integrated`` (power) or ``None``.
     """
 
     def __init__(
@@ -162,12 +148,14 @@ class Sampler:
         self.gpu_energy_source: Optional[str] = None
         self.gpu_name: Optional[str] = None
         self._gpu, self._proc, self._capacity = gpu, proc, max(8, capacity)
-        self._ring: List[_Raw] = []
+        # Time, /proc/stat, /proc/meminfo, GPU: text is parsed when asked for, which halves a sample's cost.
+        self._ring: List[Tuple[Any, ...]] = []
         self._lock = threading.Lock()
         self._files: Dict[str, int] = {}
         self._nvml: Any = None
         self._handle: Any = None
-        self._memory: Tuple[int, Optional[bytes]] = (-_MEMORY_PERIOD_NS, None)
+        self._reads: Tuple[Tuple[str, Any], ...] = (("", None),) * 6
+        self._memory: Tuple[int, Optional[bytes]] = (-1 << 60, None)
         self._stopping = False
         self._thread: Optional[threading.Thread] = None
 
@@ -178,15 +166,14 @@ class Sampler:
         self.stop()
 
     def open(self) -> "Sampler":
-        """Opens the sources and finds out what is missing; samples nothing."""
-        for name, file in (("cpu_util", "stat"), ("mem_usg", "meminfo")):
-            if name in self._files:
-                continue
-            try:
-                self._files[name] = os.open(os.path.join(self._proc, file), os.O_RDONLY)
-                self.missing.pop(name, None)
-            except OSError as error:
-                self.missing[name] = "%s/%s: %s (%s)" % (self._proc, file, error.strerror, sys.platform)
+        """Opens the sources and finds out what is missing."""
+        for name, file in _FILES.items():
+            if name not in self._files:
+                try:
+                    self._files[name] = os.open(os.path.join(self._proc, file), os.O_RDONLY)
+                    self.missing.pop(name, None)
+                except OSError as error:
+                    self.missing[name] = "%s/%s: %s" % (self._proc, file, error.strerror)
         if self._nvml is None:
             self._open_gpu()
         return self
@@ -203,7 +190,7 @@ class Sampler:
         self._nvml = self._handle = None
 
     def start(self) -> "Sampler":
-        """Takes the first sample at once. A sampler can be started again; it goes on where it was."""
+        """Takes the first sample at once."""
         if self._thread is None:
             self.open()
             self._stopping = False
@@ -213,7 +200,7 @@ class Sampler:
         return self
 
     def stop(self) -> None:
-        """Takes a last sample and lets go of the sources; the samples stay."""
+        """Takes a last sample; the samples stay."""
         if self._thread is not None:
             self._stopping = True
             self._thread.join()
@@ -241,15 +228,13 @@ class Sampler:
             rows = self._ring[-2:]
         return self.decode(rows)[-1]
 
-    def take(self) -> _Raw:
-        """``sample`` without parsing: cheap enough for any period."""
+    def take(self) -> Tuple[Any, ...]:
+        """``sample`` without parsing."""
         now = time.monotonic_ns()
         stat = self._pread("cpu_util", 256)
-        memory = self._memory
-        if now - memory[0] >= _MEMORY_PERIOD_NS:
-            memory = self._memory = now, self._pread("mem_usg", 128)
-        gpu = self._sample_gpu() if self._handle is not None else _NO_GPU
-        row = now, stat, memory[1], gpu
+        if now - self._memory[0] >= 100_000_000:  # memory moves slowly, and costs as much to read as the rest
+            self._memory = now, self._pread("mem_usg", 128)
+        row = now, stat, self._memory[1], tuple(self._ask(*read) for read in self._reads)
         with self._lock:
             self._ring.append(row)
             if len(self._ring) >= self._capacity:
@@ -260,29 +245,29 @@ class Sampler:
         try:
             return os.pread(self._files[name], size, 0) if name in self._files else None
         except OSError as error:
-            self.missing[name] = "%s: %s" % (self._proc, error.strerror)
+            self.missing[name] = "%s/%s: %s" % (self._proc, _FILES[name], error.strerror)
             return None
 
-    def decode(self, rows: List[_Raw]) -> List[Sample]:
-        """Samples out of what ``take`` returned."""
+    def decode(self, rows: Iterable[Tuple[Any, ...]]) -> List[Sample]:
+        """Samples out of what ``take`` returned, in order."""
         result: List[Sample] = []
-        last_busy = last_total = 0
+        last: Tuple[Any, Any] = (0, 0)
         for now, stat, meminfo, gpu in rows:
-            busy = total = util = memory = None
-            try:
-                if stat is not None:
-                    busy, total = cpu_ticks(stat)
-                    if 0 < last_total < total:
-                        util = 100.0 * max(0, busy - last_busy) / (total - last_total)
-                    last_busy, last_total = busy, total
-            except ValueError as error:
-                self.missing["cpu_util"] = "%s/stat: %s" % (self._proc, error)
-            try:
-                memory = memory_usage(meminfo) if meminfo is not None else None
-            except ValueError as error:
-                self.missing["mem_usg"] = "%s/meminfo: %s" % (self._proc, error)
-            result.append(Sample(now, busy, total, util, memory, *gpu))
+            busy, total = self._parse("cpu_util", cpu_ticks, stat) or (None, None)
+            util = None
+            if busy is not None and total is not None:
+                if 0 < last[1] < total:
+                    util = 100.0 * max(0, busy - last[0]) / (total - last[1])
+                last = busy, total
+            result.append(Sample(now, busy, total, util, self._parse("mem_usg", memory_usage, meminfo), *gpu))
         return result
+
+    def _parse(self, name: str, parse: Any, text: Optional[bytes]) -> Any:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            self.missing[name] = "%s/%s: %s" % (self._proc, _FILES[name], error)
+            return None
 
     def samples(self, start_ns: int = 0, end_ns: Optional[int] = None) -> List[Sample]:
         """Kept samples from ``start_ns`` to ``end_ns``, both included, oldest first."""
@@ -290,15 +275,15 @@ class Sampler:
             rows = [row for row in self._ring if end_ns is None or row[0] <= end_ns]
         first = next((i for i, row in enumerate(rows) if row[0] >= start_ns), len(rows))
         # One more, since the utilisation of a sample needs the one before it.
-        return [row for row in self.decode(rows[max(0, first - 1) :]) if row.host_time_ns >= start_ns]
+        return [row for row in self.decode(rows[max(0, first - 1) :]) if row[0] >= start_ns]
 
     def summary(self, start_ns: Optional[int] = None, end_ns: Optional[int] = None) -> Dict[str, float]:
         """``summarise`` of what is kept; without bounds, of all of it."""
         rows = self.samples()
         if not rows:
             return {}
-        start = rows[0].host_time_ns if start_ns is None else start_ns
-        return summarise(rows, start, rows[-1].host_time_ns if end_ns is None else end_ns)
+        start, end = rows[0][0] if start_ns is None else start_ns, rows[-1][0] if end_ns is None else end_ns
+        return summarise(rows, start, end)
 
     def _open_gpu(self) -> None:
         try:
@@ -306,68 +291,63 @@ class Sampler:
         except ImportError:
             self._no_gpu("pynvml is not installed (pip install nvidia-ml-py)")
             return
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            self._no_gpu("no NVIDIA driver answers: %s" % error)
-            return
-        self._nvml = pynvml
         which = self._gpu
         if which is None:
             which = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
         try:
-            if str(which).lstrip("-").isdigit():
-                self._handle = pynvml.nvmlDeviceGetHandleByIndex(int(which))
-            else:
-                self._handle = pynvml.nvmlDeviceGetHandleByUUID(str(which))
+            pynvml.nvmlInit()
+            self._nvml = pynvml
+            number = str(which).lstrip("-").isdigit()
+            find = pynvml.nvmlDeviceGetHandleByIndex if number else pynvml.nvmlDeviceGetHandleByUUID
+            self._handle = find(int(which) if number else str(which))
             name = pynvml.nvmlDeviceGetName(self._handle)
-            self.gpu_name = name.decode() if isinstance(name, bytes) else name
         except pynvml.NVMLError as error:
-            self._handle = None
-            self._no_gpu("GPU %s: %s" % (which, error))
+            what = "no NVIDIA driver answers" if self._nvml is None else "GPU %s" % which
+            self._no_gpu("%s: %s" % (what, error))
             return
+        self.gpu_name = name.decode() if isinstance(name, bytes) else name
         for feature in _GPU:
             self.missing.pop(feature, None)
-        self.gpu_energy_source = "counter"
+        n, h = pynvml, self._handle
+
+        def usage() -> Any:
+            memory = n.nvmlDeviceGetMemoryInfo(h)
+            return 100.0 * memory.used / memory.total
+
+        def joules() -> Any:
+            return n.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3
+
+        def watts() -> Any:
+            return n.nvmlDeviceGetPowerUsage(h) / 1e3
+
+        counter = self._ask("gpu_energy", joules) is not None
+        if not counter and self._ask("gpu_energy", watts) is not None:
+            self.missing.pop("gpu_energy", None)
+            self.gpu_energy_source = "integrated"
+        elif counter:
+            self.gpu_energy_source = "counter"
+        self._reads = (
+            ("gpu_util", lambda: float(n.nvmlDeviceGetUtilizationRates(h).gpu)),
+            ("gm_usg", usage),
+            ("g_clk", lambda: float(n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM))),
+            ("gm_clk", lambda: float(n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_MEM))),
+            ("gpu_energy", joules if self.gpu_energy_source == "counter" else None),
+            ("gpu_energy", watts if self.gpu_energy_source == "integrated" else None),
+        )
 
     def _no_gpu(self, reason: str) -> None:
-        self.gpu_energy_source = None
+        self._handle = None
+        self._reads = (("", None),) * 6
         self.missing.update((name, reason) for name in _GPU)
 
-    def _sample_gpu(self) -> Tuple[Optional[float], ...]:
-        n, h = self._nvml, self._handle
-
-        def ask(feature: str, read: Any, *arguments: Any) -> Any:
-            if self._handle is None:
-                return None
-            try:
-                return read(h, *arguments)
-            except n.NVMLError as error:
-                if error.value == n.NVML_ERROR_GPU_IS_LOST:
-                    self._handle = None
-                    self._no_gpu("the GPU was lost: %s" % error)
-                else:
-                    self.missing[feature] = "NVML: %s" % error
-                return None
-
-        util = ask("gpu_util", n.nvmlDeviceGetUtilizationRates)
-        memory = ask("gm_usg", n.nvmlDeviceGetMemoryInfo)
-        clock = ask("g_clk", n.nvmlDeviceGetClockInfo, n.NVML_CLOCK_SM)
-        memory_clock = ask("gm_clk", n.nvmlDeviceGetClockInfo, n.NVML_CLOCK_MEM)
-        energy = power = None
-        if self.gpu_energy_source == "counter":
-            energy = ask("gpu_energy", n.nvmlDeviceGetTotalEnergyConsumption)
-            if energy is None and self._handle is not None:
-                self.gpu_energy_source = "integrated"
-        if self.gpu_energy_source == "integrated":
-            power = ask("gpu_energy", n.nvmlDeviceGetPowerUsage)
-            if power is not None:
-                self.missing.pop("gpu_energy", None)
-        return (
-            None if util is None else float(util.gpu),
-            None if memory is None or not memory.total else 100.0 * memory.used / memory.total,
-            None if clock is None else float(clock),
-            None if memory_clock is None else float(memory_clock),
-            None if energy is None else energy / 1e3,
-            None if power is None else power / 1e3,
-        )
+    def _ask(self, feature: str, read: Any) -> Optional[float]:
+        if read is None or self._handle is None:
+            return None
+        try:
+            return read()  # type: ignore[no-any-return]
+        except (self._nvml.NVMLError, ZeroDivisionError) as error:
+            if getattr(error, "value", None) == self._nvml.NVML_ERROR_GPU_IS_LOST:
+                self._no_gpu("the GPU was lost: %s" % error)
+            else:
+                self.missing[feature] = "NVML: %s" % error
+            return None

@@ -187,7 +187,7 @@ def test_times_strictly_increase_and_bunched_frames_are_spread(wire: Wire) -> No
         assert 0.02 < (times[-1] - times[-2]) / 1e9 < 0.1
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=8))
 def test_no_garbage_on_the_wire_makes_a_reading_that_was_not_sent(wire: Wire, garbage: list[bytes]) -> None:
     with EmonPiUnderTest(wire) as meter:

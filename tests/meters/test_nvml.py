@@ -169,7 +169,7 @@ def test_it_works_in_a_process_of_its_own(fake_nvml: FakeNvml) -> None:
 @given(values=st.lists(st.integers(0, 2**52), min_size=2, max_size=12))
 def test_no_counter_values_yield_joules_that_were_not_there(fake_nvml: FakeNvml, values: list[int]) -> None:
     """Whatever the counter says: readings never fall, and rise by no more than a GPU can draw."""
-    meter = NvmlMeter({"poll_s": 3600.0})
+    meter = NvmlMeter({"poll_s": 3600.0, "step_s": 0.02})
     fake_nvml.set(counter_mj=values[0])
     with meter:
         until(lambda: bool(meter.read_new(0.0)))

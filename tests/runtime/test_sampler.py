@@ -178,6 +178,18 @@ def test_a_gpu_that_is_lost_is_told_and_the_rest_goes_on(fake_nvml: FakeNvml) ->
     assert last.gpu_util is None and last.cpu_total_ticks is not None
 
 
+def test_a_call_that_fails_now_and_then_loses_no_joules(fake_nvml: FakeNvml) -> None:
+    fake_nvml.set(power_w=100)
+    with Sampler(0.01) as sampler:
+        fake_nvml.set(calls_fail_every=3)
+        time.sleep(0.5)
+    rows = sampler.samples()
+    seconds = (rows[-1].host_time_ns - rows[0].host_time_ns) / SECOND
+    assert any(row.gpu_util is None for row in rows)
+    assert "Unknown Error" in sampler.missing["gpu_util"]
+    assert sampler.summary()["gpu_energy"] == pytest.approx(100.0 * seconds, rel=0.15)
+
+
 def test_a_stuck_counter_is_not_zero_joules(fake_nvml: FakeNvml) -> None:
     fake_nvml.set(stuck=1)
     with Sampler(0.02) as sampler:
