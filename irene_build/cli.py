@@ -118,11 +118,12 @@ def main(argv: list[str] | None = None) -> Any:
         typer.echo(f"irene-build: {error.format_message()} (see `{command} --help`)", err=True)
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("irene-build: interrupted; run the same command again to go on", err=True)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
+    if code == 130:  # some versions of typer turn Ctrl-C into this exit code themselves
+        typer.echo("irene-build: interrupted; run the same command again to go on", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
