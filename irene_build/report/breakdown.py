@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,18 +36,27 @@ def units(prediction: Prediction) -> list[tuple[str, str, int]]:
     return out
 
 
-def bottlenecks(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def bottlenecks(
+    predictions: Sequence[Prediction], labels: Sequence[Sequence[float | None]] | None = None
+) -> list[dict[str, Any]]:
     """The table of one model: rows by falling energy, averaged over ``predictions`` (its input sizes).
 
     As in the paper the energies are averaged first, and shares are of the root's average:
-    ``{"module", "kind": "module" | "ml", "calls" (of one pass), "energy_j", "interval_j", "share"}``.
+    ``{"module", "kind": "module" | "ml", "calls" (of one pass), "energy_j", "interval_j", "share",
+    "measured_share"}``. ``labels`` are measured joules per node (None: no label): a part that has them
+    in every size and call has a measured share as well, other parts have None.
     Interval ends are summed over a unit's calls, which takes their errors as fully shared (the wide end).
     The last row, "(not in these parts)", is what the root has beyond its units (negative if they exceed it).
     """
     count = len(predictions)
     total: dict[tuple[str, str], list[float]] = {}
-    for prediction in predictions:
+    measured: dict[tuple[str, str], float] = {}
+    whole = 0.0
+    for k, prediction in enumerate(predictions):
+        known = labels[k] if labels is not None else [None] * len(prediction["nodes"])
+        whole += _joules(known[0])
         for name, kind, index in units(prediction):
+            measured[name, kind] = measured.get((name, kind), 0.0) + _joules(known[index])
             node = prediction["nodes"][index]
             row = total.setdefault((name, kind), [0.0, 0.0, 0.0, 0.0])
             for column, value in enumerate((node["energy_j"], *node["interval_j"], 1.0)):
@@ -60,6 +70,7 @@ def bottlenecks(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "energy_j": energy,
             "interval_j": [low, high],
             "share": energy / root if root else 0.0,
+            "measured_share": _finite(measured[name, kind] / whole) if whole else None,
         }
         for (name, kind), (energy, low, high, calls) in total.items()
     ]
@@ -73,6 +84,16 @@ def bottlenecks(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
             "energy_j": rest,
             "interval_j": None,
             "share": rest / root if root else 0.0,
+            "measured_share": None,
         }
     )
     return rows
+
+
+def _joules(label: float | None) -> float:
+    """A label as a number that spoils every sum it is unknown in."""
+    return math.nan if label is None else label
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -152,14 +152,17 @@ def report_data(
     errors, pairs = _errors(evaluation, predicted)
     tables: dict[str, dict[str, Any]] = {}
     for tier in TIERS:
-        groups: dict[str, list[Prediction]] = {}
-        for prediction in predicted.predictions:
+        groups: dict[str, list[tuple[Prediction, list[float | None]]]] = {}
+        for prediction, known in zip(predicted.predictions, predicted.labels, strict=True):
             if prediction["tier"] == tier:
                 phase = prediction.get("phase") or "forward"
                 name = prediction["model"] if phase == "forward" else f"{prediction['model']} ({phase})"
-                groups.setdefault(name, []).append(prediction)
+                groups.setdefault(name, []).append((prediction, known))
         if groups:
-            tables[tier] = {model: bottlenecks(items) for model, items in groups.items()}
+            tables[tier] = {
+                model: bottlenecks([p for p, _ in items], [known for _, known in items])
+                for model, items in groups.items()
+            }
     notes = [
         f"{count} of {len(dataset.trees)} trees lack readings that the tier {tier} needs: not predicted there"
         for tier, count in predicted.skipped.items()

@@ -136,7 +136,7 @@ def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
 def error_cdf(errors: Mapping[str, Sequence[float]], level: str, simulated: bool) -> Figure:
     """Figure 3: the share of nodes whose absolute error (percent) is at most x, one curve a tier."""
     drawing, axes = _axes(simulated)
-    words = []
+    words, end = [], 0.0
     for (tier, values), colour, dash in zip(errors.items(), SERIES, ("-", "--", "-.", ":"), strict=False):
         ordered = sorted(values)
         axes.step(
@@ -147,8 +147,11 @@ def error_cdf(errors: Mapping[str, Sequence[float]], level: str, simulated: bool
             ordered[(len(ordered) - 1) // 2],
             ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
         )
-        words.append(f"{tier}: half within {half:.2g} %, 99 % within {most:.2g} %")
-    axes.set(xlabel="absolute error (%)", ylabel="share of predictions", xlim=(0, None), ylim=(0, 1.01))
+        words.append(
+            f"{tier}: half within {half:.2g} %, 99 % within {most:.2g} %, all within {ordered[-1]:.3g} %"
+        )
+        end = max(end, 1.25 * most)
+    axes.set(xlabel="absolute error (%)", ylabel="share of predictions", xlim=(0, end or 1.0), ylim=(0, 1.01))
     axes.legend(loc="lower right")
     what = {"model": "whole models", "module": "modules", "ml": "ML primitives"}.get(level, level)
     return Figure(f"error-cdf-{level}", f"How large errors are: {what}", "; ".join(words) + ".", drawing, {})

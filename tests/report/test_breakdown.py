@@ -61,3 +61,14 @@ def test_the_last_row_closes_the_sum() -> None:
     assert sum(r["energy_j"] for r in rows) == pytest.approx(whole["energy_j"])
     assert sum(r["share"] for r in rows) == pytest.approx(1.0)
     assert [r["energy_j"] for r in rows[:-1]] == sorted((r["energy_j"] for r in rows[:-1]), reverse=True)
+
+
+def test_measured_shares_are_there_where_every_label_is() -> None:
+    sizes = [prediction(batch_size=b) for b in (1, 3)]
+    labels: list[list[float | None]] = [[2.0 * n["energy_j"] for n in p["nodes"]] for p in sizes]
+    gone = next(n["index"] for n in sizes[0]["nodes"] if n["type"] == "BertPooler")
+    labels[0][gone] = None
+    rows = {r["module"]: r for r in bottlenecks(sizes, labels)}
+    assert rows["BertOutput"]["measured_share"] == pytest.approx(rows["BertOutput"]["share"])
+    assert rows["BertPooler"]["measured_share"] is None
+    assert all(r["measured_share"] is None for r in bottlenecks(sizes))

@@ -244,7 +244,7 @@ def test_two_thousand_nodes_draw_only_what_can_be_seen(visit: Open) -> None:
 def test_flagged_parts_are_hatched_and_named(visit: Open) -> None:
     tab = visit(html.render_prediction(prediction(seq_len=512)))
     assert tab.locator('.icicle rect[fill="url(#hatch)"]').count() >= 1
-    assert "flagged: extrapolates" in tab.locator(".legend").inner_text()
+    assert "outside what was calibrated" in tab.locator(".legend").inner_text()
 
 
 def test_dark_and_light_differ_and_text_stands_out(visit: Open) -> None:
