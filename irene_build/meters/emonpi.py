@@ -61,7 +61,6 @@ class EmonPi(FeedMeter):
         self._frame: Frame | None = None
         self._last_ns = 0
         self._lost_since: float | None = None
-        self._quarantined = 0
         self._gaps: deque[float] = deque(maxlen=15)
         self._quarantine = Path(config["quarantine"]) if config.get("quarantine") else None
 
@@ -253,13 +252,13 @@ class EmonPi(FeedMeter):
 
     def _reject(self, raw: bytes, reason: str) -> None:
         self._counts[reason] += 1
-        if self._quarantine is None or self._quarantined >= _MAX_QUARANTINE:
+        if self._quarantine is None or not self._quarantine.parent.is_dir():
             return
         line = f"{time.time():.3f} {reason} {raw[:200]!r}\n"
         try:
             with self._quarantine.open("a", encoding="ascii") as file:
-                file.write(line)
-            self._quarantined += len(line)
+                if file.tell() < _MAX_QUARANTINE:
+                    file.write(line)
         except OSError:  # a full disk must not stop the meter; the counters still tell
             self._counts["quarantine_failed"] += 1
 

@@ -17,6 +17,7 @@ from irene_build.meters.reconcile import ReconciledMeter
 from irene_build.meters.replay import ReplayMeter
 from irene_build.meters.sums import SumMeter, join_boundaries
 from irene_build.meters.virtual import VirtualMeter
+from irene_build.paths import hardware_dir
 
 #: name -> driver. A new meter goes here; its settings are the ``[meter]`` table of the profile.
 DRIVERS: dict[str, Callable[[Mapping[str, Any]], FeedMeter]] = {
@@ -37,13 +38,15 @@ def open_meter(profile: HardwareProfile, name: str | None = None) -> Meter:
     """The meter of a profile, or the source ``name`` on that PC. Enter it to start reading.
 
     ``name`` may be a sum, ``rapl+nvml``. With ``reconcile = "rapl+nvml"`` in the profile, the meter
-    is watched against those parts while it is read.
+    is watched against those parts while it is read. Lines that are no frames are kept in the
+    hardware's folder of artifacts, in quarantine.txt.
 
     Raises HardwareError for an unknown source; one that is not here is told on entering, in one line that
     says what was looked for and what would work instead.
     """
     own = str(profile.meter["driver"])
-    meter: Meter = _Guarded(_make(name or own, profile.meter), profile.name)
+    settings = {"quarantine": str(hardware_dir(profile.name) / "quarantine.txt"), **profile.meter}
+    meter: Meter = _Guarded(_make(name or own, settings), profile.name)
     parts = profile.meter.get("reconcile")
     if parts and (name or own) == own:
         meter = ReconciledMeter(meter, _make(str(parts), {"driver": str(parts)}))
@@ -60,7 +63,7 @@ def _make(name: str, settings: Mapping[str, Any]) -> FeedMeter:
         )
     config = settings if settings.get("driver", name) == name else settings.get(name, {})
     if name == "virtual" and "model" not in config:
-        config = load_profile("virtual").meter
+        config = {**config, **load_profile("virtual").meter}
     return DRIVERS[name](config)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irene_build.errors import HardwareError, MeterError
@@ -181,3 +182,23 @@ def test_broken_zones_are_passed_over(tmp_path: Path) -> None:
 def test_unwrapping_gives_back_the_step(start: int, step: int) -> None:
     modulus = 10**9 + 1
     assert unwrapped_j(start, (start + step) % modulus, 10**9) == pytest.approx(step / 1e6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(values=st.lists(st.integers(0, RANGE), min_size=2, max_size=20))
+def test_no_counter_values_yield_joules_that_were_not_there(
+    tmp_path_factory: pytest.TempPathFactory, values: list[int]
+) -> None:
+    """Whatever the counter says, readings never fall, and rise by no more than a socket can draw."""
+    root = tmp_path_factory.mktemp("powercap")
+    package = zone(root, "intel-rapl:0", "package-0", energy_uj=values[0])
+    with RaplMeter({"root": str(root), "poll_s": 3600.0}) as meter:
+        until(lambda: meter._due > time.monotonic())  # the meter's own first look is over
+        total, longest_s = 0.0, meter.info.period_s
+        for before, value in itertools.pairwise(values):
+            count(package, value)
+            reading = meter._poll()
+            assert (reading is None) == (value == before)
+            if reading is not None:
+                assert total <= reading.value <= total + 5_000.0 * longest_s + 1e-6
+                total = reading.value

@@ -95,3 +95,13 @@ def test_without_any_real_meter_the_simulated_pc_is_taken(monkeypatch: pytest.Mo
     assert profile.name == "virtual"
     assert [f.available for f in findings] == [False]
     assert "ttyUSB" in findings[0].reason
+
+
+def test_rejected_lines_are_kept_beside_the_hardwares_artifacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRENE_ARTIFACTS", str(tmp_path))
+    (tmp_path / "virtual").mkdir()
+    with open_meter(load_profile("virtual")) as meter:
+        meter.read_new(1.0)
+    assert "simulated meter" in (tmp_path / "virtual" / "quarantine.txt").read_text()
