@@ -177,12 +177,20 @@ def alphas(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
     return 1.0 + np.tanh(z @ np.asarray(data["weights"], dtype=np.float64) + data["bias"]) / data["tau"]
 
 
+def childless(forest: Forest) -> np.ndarray:
+    """bool[n]: nodes that take a leaf's regressor. A module without children takes the fallback: never a silent 0 J."""
+    out = np.ones(len(forest.parent), dtype=bool)
+    out[forest.parent[forest.parent >= 0]] = False
+    return out
+
+
 def _leaves(tier: Mapping[str, Any], forest: Forest) -> tuple[np.ndarray, np.ndarray]:
     """Joules of the leaves (NaN elsewhere), and which of them have a primitive that was never calibrated."""
     out = np.full(len(forest.parent), np.nan)
     unknown = np.zeros(len(forest.parent), dtype=bool)
-    for primitive in np.unique(forest.primitive[forest.leaf]):
-        rows = np.flatnonzero(forest.leaf & (forest.primitive == primitive))
+    bare = childless(forest)
+    for primitive in np.unique(forest.primitive[bare]):
+        rows = np.flatnonzero(bare & (forest.primitive == primitive))
         data = tier["leaf"].get(str(primitive))
         if data is None:
             unknown[rows] = True
@@ -208,7 +216,7 @@ def _factors(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
     """The correction of every inner node; 1 at leaves and at levels without one."""
     factor = np.ones(len(forest.parent))
     for level, data in tier.get("correction", {}).items():
-        rows = np.flatnonzero((forest.level == LEVELS.index(level)) & ~forest.leaf)
+        rows = np.flatnonzero((forest.level == LEVELS.index(level)) & ~childless(forest))
         factor[rows] = correction(data, Columns(tier["columns"], forest.names, forest.features[rows]))
     return factor
 
@@ -222,7 +230,7 @@ def _add_up(
     pool: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A(n) and P(n), from the deepest nodes to the roots; children are added in their order."""
-    a = np.where(forest.leaf, own, 0.0)
+    a = np.where(childless(forest), own, 0.0)
     p = np.empty(len(a))
     reads = ~np.isnan(reading)
     for depth in range(int(forest.depth.max(initial=0)), -1, -1):
@@ -243,7 +251,7 @@ def _distance(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
     total = np.zeros(len(forest.parent))
     where = {name: index for index, name in enumerate(forest.names)}
     ranges = tier.get("ranges", {})
-    kinds = np.where(forest.leaf, forest.primitive, np.array(LEVELS)[forest.level])
+    kinds = np.where(forest.primitive != "", forest.primitive, np.array(LEVELS)[forest.level])
     for kind in np.unique(kinds):
         chosen = ranges.get(str(kind))
         if chosen is None:
@@ -288,7 +296,7 @@ def _half_widths(
 ) -> np.ndarray:
     interval = tier["interval"]
     out = np.empty(len(forest.parent))
-    kinds = np.where(forest.leaf, forest.primitive, "")
+    kinds = forest.primitive
     for level_index, level in enumerate(LEVELS):
         at_level = forest.level == level_index
         for kind in np.unique(kinds[at_level]):
@@ -304,7 +312,7 @@ def _half_widths(
 def _refuse(tier: Mapping[str, Any], forest: Forest, trees: Sequence[LabelledTree]) -> None:
     """Raise TreeError where a model feature is 0 that never was where the primitive was calibrated."""
     where = {name: index for index, name in enumerate(forest.names)}
-    kinds = np.where(forest.leaf, forest.primitive, np.array(LEVELS)[forest.level])
+    kinds = np.where(forest.primitive != "", forest.primitive, np.array(LEVELS)[forest.level])
     for kind, ranges in tier.get("ranges", {}).items():
         rows = np.flatnonzero(kinds == kind)
         for name, (low, _) in ranges.items():
@@ -323,7 +331,7 @@ def _can(tier: Mapping[str, Any], name: str, forest: Forest, own: np.ndarray, al
          reading: np.ndarray) -> np.ndarray:  # fmt: skip
     """bool[trees]: which trees know enough for this tier."""
     trees = len(forest.starts) - 1
-    lacks = (forest.leaf & np.isnan(own)) | ((forest.parent >= 0) & np.isnan(alpha))
+    lacks = (childless(forest) & np.isnan(own)) | ((forest.parent >= 0) & np.isnan(alpha))
     able = np.bincount(forest.tree[lacks], minlength=trees) == 0
     if tier.get("direct") and name != "static":
         counted = ~np.isnan(reading) & ((forest.depth == 0) | (name == "profile"))
