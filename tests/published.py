@@ -1,4 +1,4 @@
-"""Files in the form of the published dataset, made from traced trees and an invented law: no measurement of anybody."""
+"""Files in the form of the published dataset, from an invented law: no measurement of anybody."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def values(tree: ModelTree, node: Node) -> dict[str, Any]:
     flops, size = node.features["flops"], node.features["mem_bytes"]
     gpu = (1e-3 * flops + 5e-3 * size + 1e-3) * (1.0 if node.level == "ml" else 1.05)
     return {
-        "batch_size": float(tree.header["batch_size"]), "seq_len": float(tree.header["seq_len"]), "flops": flops,
-        "mem_bytes": size, "cpu": 8.5, "mem": 10.0, "gpu": 60.0 + 30.0 * gpu / (1.0 + gpu), "gpu_mem": 20.0,
+        "batch_size": float(tree.header["batch_size"]), "seq_len": float(tree.header["seq_len"]),
+        "flops": flops, "mem_bytes": size, "cpu": 8.5, "mem": 10.0,
+        "gpu": 60.0 + 30.0 * gpu / (1.0 + gpu), "gpu_mem": 20.0,
         "gpu_clk": 1900.0, "gpu_mem_clk": 3802.0, "times_mean": gpu / 150.0 + 2e-5, "gpu_energy_mean": gpu,
         "energy_mean": 1.1 * gpu + 100.0 * (gpu / 150.0 + 2e-5),
     }  # fmt: skip
@@ -77,7 +78,7 @@ def write_csv(folder: Path, trees: list[ModelTree]) -> Path:
 
 
 def write_jsonl(path: Path, trees: list[ModelTree]) -> Path:
-    """The JSONL of the cleaned-up branch: nested, names of module lists left out, functional leaves in lower case."""
+    """The JSONL of the cleaned-up branch: nested, no names of lists, functional leaves in lower case."""
     with path.open("w", encoding="utf-8") as file:
         for tree in trees:
             children = tree.children

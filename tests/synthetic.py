@@ -34,9 +34,10 @@ def tree(model: str, batch_size: int, seq_len: int) -> ModelTree:
 
     def linear(scope: str, parent: int, n: int, k: int) -> None:
         add(
-            scope, "Linear", "ml", parent, flops=2e-6 * rows * n * k, mem_bytes=4.0 * (rows * (n + k) + n * k) / 2**20,
-            num_parameters=float(n * k + n), kernels=1.0, elements=float(rows * n), gemm_m=float(rows), gemm_n=float(n),
-            gemm_k=float(k), gemm_batch=1.0, matmul_flops=2e-6 * rows * n * k,
+            scope, "Linear", "ml", parent, flops=2e-6 * rows * n * k,
+            mem_bytes=4.0 * (rows * (n + k) + n * k) / 2**20, num_parameters=float(n * k + n), kernels=1.0,
+            elements=float(rows * n), gemm_m=float(rows), gemm_n=float(n), gemm_k=float(k), gemm_batch=1.0,
+            matmul_flops=2e-6 * rows * n * k,
         )  # fmt: skip
 
     def pointwise(scope: str, type_: str, parent: int, cost: float, elements: float) -> None:
@@ -67,7 +68,8 @@ def tree(model: str, batch_size: int, seq_len: int) -> ModelTree:
 
 
 def labelled(source: ModelTree, seed: int = 0, noise: float = 0.0, first: int = 0) -> LabelledTree:
-    """Labels by a law: gpu = 2e-3 J a MFLOP + 1e-2 J a MiB, latency = 1e-5 s + gpu / 150 W; E = 1.1 gpu + 90 W latency.
+    """Labels by a law: gpu = 2e-3 J a MFLOP + 1e-2 J a MiB, latency = 1e-5 s + gpu / 150 W,
+    E = 1.1 gpu + 90 W latency.
 
     Modules add 4 % of their own to what their leaves need. ``noise``: relative, drawn from ``seed``.
     """

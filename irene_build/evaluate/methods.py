@@ -55,7 +55,13 @@ def stripped(tree: LabelledTree, tier: str, label_source: str) -> LabelledTree:
     return LabelledTree(tree.tree, unknown, resources, np.full(size, -1, dtype=np.int64), unknown)
 
 
-def by_estimator(name: str, recipe: str | None = None, seed: int = 0, counts: str = "published") -> Method:
+def by_estimator(
+    name: str,
+    recipe: str | None = None,
+    seed: int = 0,
+    counts: str = "published",
+    tiers: Sequence[str] = ("static", "live", "profile"),
+) -> Method:
     """``best`` or ``paper`` through an estimator and the trainer's own arithmetic.
 
     ``counts`` (method paper on an imported dataset): what modules count, as in ``dataset.view``.
@@ -64,9 +70,9 @@ def by_estimator(name: str, recipe: str | None = None, seed: int = 0, counts: st
 
     def fit(dataset: Dataset) -> tuple[tuple[str, ...], Predictor]:
         if name == "paper":
-            estimator = paper_estimator.fit(dataset, recipe or "converged", seed=seed, counts=counts)
+            estimator = paper_estimator.fit(dataset, recipe or "converged", tiers, seed, counts)
         else:
-            estimator = api.fit(dataset, name, recipe, seed=seed)
+            estimator = api.fit(dataset, name, recipe, tiers, seed)
 
         def predict(trees: Sequence[LabelledTree], tier: str) -> list[Answer]:
             found = arithmetic.predict(estimator, trees, tier)

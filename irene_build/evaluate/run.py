@@ -58,7 +58,7 @@ def evaluate(
             report(done / steps, name)
 
     began = time.perf_counter()
-    chosen = by_estimator(method, recipe, seed, counts)
+    chosen = by_estimator(method, recipe, seed, counts, tiers)
     scores = run(chosen, dataset, protocol, tiers, tick)
     seconds = time.perf_counter() - began
     if not scores:

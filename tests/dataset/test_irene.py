@@ -108,16 +108,17 @@ def test_repeated_rows_are_dropped_and_contradictions_refused(folder: Path) -> N
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("ml1_level_features.csv", lambda ls: [ls[0].replace("flops", "flop"), *ls[1:]], "line 1: column 'flops'"),
-        ("ml2_level_features.csv", lambda ls: [*ls[:2], ls[2].replace("3802.0", "fast"), *ls[3:]], "line 3: gpu_mem_clk"),
-        ("module_level_features.csv", lambda ls: [*ls[:-1], ls[-1][:20]], "cells where the header has 15"),
-        ("module_level_features.csv", lambda ls: [*ls[:-1], ls[-1][:-4]], "the file ends inside a row"),
-        ("model_level_features.csv", lambda ls: ls[:1], "header without rows"),
-        ("ml1_level_features.csv", lambda ls: [*ls[:1], ls[1].replace(":", "."), *ls[2:]], "line 2: level_name"),
-        ("ml1_level_features.csv", lambda ls: [*ls[:1], ls[1].replace("2.0,8.0", "2.5,8.0"), *ls[2:]], "whole number"),
+        ("ml1", lambda ls: [ls[0].replace("flops", "flop"), *ls[1:]], "line 1: column 'flops'"),
+        ("ml2", lambda ls: [*ls[:2], ls[2].replace("3802.0", "fast"), *ls[3:]], "line 3: gpu_mem_clk"),
+        ("module", lambda ls: [*ls[:-1], ls[-1][:20]], "cells where the header has 15"),
+        ("module", lambda ls: [*ls[:-1], ls[-1][:-4]], "the file ends inside a row"),
+        ("model", lambda ls: ls[:1], "header without rows"),
+        ("ml1", lambda ls: [*ls[:1], ls[1].replace(":", "."), *ls[2:]], "line 2: level_name"),
+        ("ml1", lambda ls: [*ls[:1], ls[1].replace("2.0,8.0", "2.5,8.0"), *ls[2:]], "whole number"),
     ],
-)  # fmt: skip
+)
 def test_broken_files_say_where(folder: Path, name: str, change: Any, says: str) -> None:
+    name += "_level_features.csv"
     edit(folder / name, change)
     with pytest.raises(DatasetError, match=says) as caught:
         read(folder)
@@ -126,7 +127,7 @@ def test_broken_files_say_where(folder: Path, name: str, change: Any, says: str)
 
 def test_a_missing_file_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "ml2_level_features.csv").unlink()
-    with pytest.raises(DatasetError, match="lacks ml2_level_features.csv"):
+    with pytest.raises(DatasetError, match=r"lacks ml2_level_features\.csv"):
         read(folder)
     with pytest.raises(DatasetError, match="no such file"):
         read(tmp_path / "nowhere")

@@ -94,12 +94,12 @@ def test_views_hold_the_published_nodes(published: LabelledTree) -> None:
 
     def content(labelled: LabelledTree) -> dict[str, tuple[float, ...]]:
         nodes = labelled.tree.nodes
-        return {
-            f"{n.scope}:{today.get(n.type, n.type)}#{n.call}<{nodes[n.parent].scope if n.parent >= 0 else None}": (
-                n.features["flops"], n.features["mem_bytes"], float(energy),
-            )
-            for n, energy in zip(nodes, labelled.energy_j, strict=True)
-        }  # fmt: skip
+        out = {}
+        for n, energy in zip(nodes, labelled.energy_j, strict=True):
+            above = nodes[n.parent].scope if n.parent >= 0 else None
+            name = f"{n.scope}:{today.get(n.type, n.type)}#{n.call} below {above}"
+            out[name] = (n.features["flops"], n.features["mem_bytes"], float(energy))
+        return out
 
     assert content(shown) == content(published)
     assert shown.tree.header["cost_model"] == "irene2021"
