@@ -222,7 +222,7 @@ def _factor(data: Mapping[str, Any] | None, columns: _Columns, rows: int) -> tup
     if data is None:
         return np.ones(rows), np.zeros(rows)
     z, noise = columns.z(data)
-    z, noise = z.reshape(-1, rows), noise.reshape(-1, rows)
+    z, noise = z.reshape(len(data["columns"]), rows), noise.reshape(len(data["columns"]), rows)
     if data["kernel"] == "poly":
         value, scale = _polynomial(z, noise, data["weights"], int(data["degree"]), float(data["bias"]))
     else:

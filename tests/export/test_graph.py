@@ -1,0 +1,234 @@
+"""The ONNX graph: it computes FORMAT.md, for one tree or a forest, whatever the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+
+from irene_build.errors import EstimatorError, ParityError
+from irene_build.export.arrays import encode
+from irene_build.export.builder import OUTPUTS, TIERS
+from irene_build.export.engines import OnnxRuntime, Reference, trainer
+from irene_build.export.graph import build_model
+from irene_build.export.parity import Scales, compare, scales
+from irene_runtime.tree import ModelTree
+from tests.export import examples
+from tests.strategies import Forms, Shape, forms, shapes
+from tests.strategies import estimator as make_estimator
+from tests.strategies import tree as make_tree
+
+
+@pytest.fixture(scope="module")
+def everything() -> dict[str, Any]:
+    return examples.estimator()
+
+
+@pytest.fixture(scope="module")
+def model(everything: dict[str, Any]) -> Any:
+    return build_model(everything, {"irene.digest": "d"})
+
+
+@pytest.fixture(scope="module")
+def graph(model: Any) -> OnnxRuntime:
+    return OnnxRuntime(model.SerializeToString())
+
+
+def tree_of(data: dict[str, Any], seed: int = 1, nodes: int = 25, resources: str = "all") -> ModelTree:
+    return make_tree(data["features"], data["primitives"], Shape(seed, nodes, resources, True, True, 0.3))
+
+
+def functions(model: Any) -> Iterator[Any]:
+    yield from model.functions
+
+
+@given(forms, shapes)
+@settings(max_examples=40, deadline=None)
+def test_onnxruntime_is_the_trainer_on_random_estimators_and_trees(form: Forms, shape: Shape) -> None:
+    data = make_estimator(form)
+    tree = make_tree(data["features"], data["primitives"], shape)
+    arrays = encode(data, [tree])
+    graph = OnnxRuntime(build_model(data, {}).SerializeToString())
+    for tier in data["tiers"]:
+        found = graph.run_arrays(arrays, tier)
+        try:
+            expected = trainer(data, tree, tier)
+        except (EstimatorError, ParityError):  # the tree lacks what the tier needs; the graph says NaN or flag 4
+            continue
+        deviation = compare(found, expected, scales(data, tier, arrays), arrays["parent"])
+        assert deviation.agrees, deviation
+
+
+@given(forms, shapes)
+@settings(max_examples=12, deadline=None)
+def test_the_specification_s_own_evaluator_agrees(form: Forms, shape: Shape) -> None:
+    data = make_estimator(form)
+    model = build_model(data, {})
+    graph, reference = OnnxRuntime(model.SerializeToString()), Reference(model)
+    arrays = encode(data, [make_tree(data["features"], data["primitives"], shape)])
+    for tier in data["tiers"]:
+        deviation = compare(
+            graph.run_arrays(arrays, tier), reference.run_arrays(arrays, tier), scales(data, tier, arrays), arrays["parent"]
+        )
+        assert deviation.agrees, deviation
+
+
+def test_a_forest_gives_every_tree_the_bits_that_it_has_alone(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+    trees = [tree_of(everything, seed, nodes) for seed, nodes in ((1, 40), (2, 1), (3, 17), (4, 5))]
+    for tier in TIERS:
+        together = graph.run_arrays(encode(everything, trees), tier)
+        start = 0
+        for tree in trees:
+            alone = graph.run_arrays(encode(everything, [tree]), tier)
+            for name in OUTPUTS:
+                part = together[name][start : start + len(tree.nodes)]
+                # Bit for bit but for the matrix product of the aggregation, whose kernels depend on the width.
+                np.testing.assert_allclose(part, alone[name], rtol=1e-13, atol=0.0, err_msg=f"{tier} {name}")
+            start += len(tree.nodes)
+
+
+def test_an_unknown_primitive_takes_the_fallback_and_a_flag_never_zero(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+    tree = tree_of(everything)
+    arrays = encode(everything, [tree])
+    leaf = next(i for i, node in enumerate(tree.nodes) if node.level == "ml" and node.primitive in everything["tiers"]["static"]["leaf"])
+    for number in (-1, len(everything["primitives"]), 10**12, -(10**12)):
+        arrays["primitive"][leaf] = number
+        found = graph.run_arrays(arrays, "static")
+        assert found["flags"][leaf] & 2
+        assert found["energy"][leaf] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value"),
+    [("parent", 3, 3), ("parent", 3, 9), ("parent", 3, 10**15), ("parent", 3, -2), ("level", 3, 5), ("level", 3, -1)],
+)
+def test_rows_that_make_no_sense_give_nan(everything: dict[str, Any], graph: OnnxRuntime, name: str, index: int, value: int) -> None:
+    arrays = encode(everything, [tree_of(everything)])
+    arrays[name][index] = value
+    try:
+        found = graph.run_arrays(arrays, "static")
+    except Exception as error:
+        assert "out of" in str(error)  # onnxruntime refuses the index: no number is as good as NaN
+    else:
+        assert np.isnan(found["energy"][index])
+
+
+def test_a_cycle_ends(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+    arrays = encode(everything, [tree_of(everything)])
+    arrays["parent"][1:] = np.roll(np.arange(1, len(arrays["parent"])), -1)
+    assert np.isnan(graph.run_arrays(arrays, "static")["energy"]).any()
+
+
+def test_absent_resource_features_spread_as_nan(everything: dict[str, Any]) -> None:
+    data = examples.estimator(examples.PAPER)
+    graph = OnnxRuntime(build_model(data, {}).SerializeToString())
+    tree = tree_of(data)
+    arrays = encode(data, [tree])
+    leaf = max(i for i, node in enumerate(tree.nodes) if node.level == "ml")
+    arrays["features"][leaf] = np.nan
+    found = graph.run_arrays(arrays, "profile")
+    on_path = leaf
+    while on_path >= 0:
+        assert np.isnan(found["energy"][on_path])
+        on_path = tree.nodes[on_path].parent
+    assert np.isfinite(found["energy"]).sum() > 0
+
+
+@pytest.mark.parametrize("tier", ["live", "profile"])
+def test_a_tier_that_is_not_there_gives_nan_everywhere(tier: str) -> None:
+    data = examples.estimator()
+    del data["tiers"][tier]
+    found = OnnxRuntime(build_model(data, {}).SerializeToString()).run_arrays(encode(data, [tree_of(data)]), tier)
+    assert np.isnan(found["energy"]).all()
+    assert np.isnan(found["low"]).all()
+
+
+def test_a_wrong_constant_is_beyond_the_bound(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+    tree = tree_of(everything)
+    arrays = encode(everything, [tree])
+    bound = scales(everything, "static", arrays)
+    wrong = examples.estimator()
+    used = next(n.primitive for n in tree.nodes if n.primitive in wrong["tiers"]["static"]["leaf"])
+    for term in wrong["tiers"]["static"]["leaf"][used]["terms"]:
+        term["weight"] *= 1.0 + 1e-12
+    expected = trainer(wrong, tree, "static")
+    assert not compare(graph.run_arrays(arrays, "static"), expected, bound, arrays["parent"]).agrees
+
+
+def test_the_graph_is_readable_and_loads_where_opset_18_does(model: Any) -> None:
+    assert model.ir_version == 8
+    assert {(o.domain, o.version) for o in model.opset_import} == {("", 18), ("irene", 1)}
+    onnx.checker.check_model(model, full_check=True)
+    names = [function.name for function in functions(model)]
+    assert len(names) == len(set(names)) >= 20
+    for function in functions(model):
+        assert function.doc_string
+        for node in function.node:
+            for attribute in node.attribute:
+                assert not attribute.g.initializer
+    assert all(value.doc_string for value in [*model.graph.input, *model.graph.output])
+    calls = {node.op_type for node in every_node(model.graph) if node.domain == "irene"}
+    assert {"Depth", "AggregatePooled", "Factor", "Weigh", "Ends"} <= calls <= set(names)
+
+
+def every_node(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from every_node(attribute.g)
+
+
+def test_names_in_the_graph_are_unique(model: Any) -> None:
+    outputs = [name for node in every_node(model.graph) for name in node.output]
+    tables = [tensor.name for tensor in model.graph.initializer]
+    assert len(outputs + tables) == len(set(outputs + tables))
+
+
+def test_the_graph_does_not_grow_with_the_tree(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+    """One graph, any depth: a chain of 200 modules has 200 rounds of one loop."""
+    tree = tree_of(everything, nodes=2)
+    arrays = encode(everything, [tree])
+    deep = {name: np.repeat(values[:1], 202, axis=0) for name, values in arrays.items()}
+    deep["parent"] = np.arange(-1, 201)
+    deep["level"] = np.array([2] + [1] * 200 + [0])
+    deep["primitive"][-1] = 0
+    found = graph.run_arrays(deep, "static")
+    assert np.isfinite(found["energy"]).all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda t: t["columns"][0].update(map="cube"), "unknown map 'cube'"),
+        (lambda t: t["aggregation"]["weights"].pop(), "weights, not"),
+        (lambda t: next(x for x in t["leaf"].values() if x["correction"])["correction"].update(kernel="cosine"), "unknown kernel"),
+    ],
+)
+def test_forms_that_the_format_does_not_know_are_refused(spoil: Any, says: str) -> None:
+    data = examples.estimator()
+    spoil(data["tiers"]["static"])
+    with pytest.raises(EstimatorError, match=says):
+        build_model(data, {})
+
+
+def test_scales_belong_to_the_terms() -> None:
+    """Two terms that cancel: the sum is small, its scale is not."""
+    data = examples.estimator(examples.PAPER)
+    leaf = {
+        "terms": [
+            {"name": "up", "columns": [], "weight": 1e6, "mean": 0.0, "scale": 1.0},
+            {"name": "down", "columns": [], "weight": -1e6 + 1.0, "mean": 0.0, "scale": 1.0},
+        ],
+        "floor": None, "correction": None,
+    }  # fmt: skip
+    tier = data["tiers"]["static"]
+    tier["leaf"] = dict.fromkeys(tier["leaf"], leaf)
+    tree = tree_of(data, nodes=4)
+    found: Scales = scales(data, "static", encode(data, [tree]))
+    leaves = [i for i, node in enumerate(tree.nodes) if node.primitive in tier["leaf"]]
+    assert leaves and all(found.energy[i] == pytest.approx(2e6) for i in leaves)
