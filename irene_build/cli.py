@@ -42,6 +42,8 @@ class _LazyGroup(TyperGroup):
         if name not in COMMANDS:
             return None
         module = import_module(f"irene_build.commands.{COMMANDS[name]}")
+        # Plain help for every command: boxes break copy and paste, and markup swallows [brackets].
+        module.app.rich_markup_mode, module.app._add_completion = None, False
         command = typer.main.get_command(module.app)
         command.name = name
         return command
