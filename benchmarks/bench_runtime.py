@@ -93,9 +93,7 @@ def bench_python(folder: Path, tree: Path, python: str) -> None:
         print(f"tree file       {loaded:.1f} ms to read and check {nodes} nodes")
         print(f"predict         {fastest:.2f} ms CPU, median {median:.2f} ms, {nodes} nodes (budget 2 ms)")
         share, whole, missing = run(python, _MONITOR, folder=cache, seconds=10)
-        print(
-            f"monitor         {share:.3f} % of a core at 170 ms (budget 0.1 %), {whole:.1f} ms CPU a window of 10 s"
-        )
+        print(f"monitor         {share:.3f} % of a core at 170 ms (budget 0.1 %), {whole:.1f} ms CPU in 10 s")
         print(f"                not sampled here: {', '.join(missing) or 'nothing'}")
     starts = []
     for _ in range(7):
@@ -142,7 +140,7 @@ def bench_onnx(folder: Path, tree: Path) -> None:
     nodes = len(many["parent"])
     seconds = fastest(many, 3)
     print(
-        f"                {nodes / seconds / 1e6:.2f} million nodes a second in a batch of {nodes} (budget 1 million)"
+        f"                {nodes / seconds / 1e6:.2f} million nodes a second, {nodes} in a batch (budget 1)"
     )
 
 

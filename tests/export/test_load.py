@@ -61,7 +61,7 @@ def test_the_module_is_not_run(bundle: Path) -> None:
 def test_a_changed_module_is_refused(bundle: Path) -> None:
     module = bundle / "irene_estimator.py"
     module.write_text(module.read_text().replace("0.5", "0.4", 1))
-    with pytest.raises(EstimatorError, match="is not the file that .* describes"):
+    with pytest.raises(EstimatorError, match=r"is not the file that .* describes"):
         load_bundle(bundle)
 
 
@@ -100,10 +100,10 @@ def test_a_graph_of_another_estimator_is_refused(
     other = tmp_path_factory.mktemp("other") / "out"
     export(estimator(hardware="other"), other, {"net.json": tree()})
     (bundle / "irene_estimator.onnx").write_bytes((other / "irene_estimator.onnx").read_bytes())
-    with pytest.raises(EstimatorError, match="irene_estimator.onnx: digest"):
+    with pytest.raises(EstimatorError, match=r"irene_estimator\.onnx: digest"):
         load_bundle(bundle, "onnx")
     (bundle / "irene_estimator.onnx").write_bytes(b"none")
-    with pytest.raises(EstimatorError, match="irene_estimator.onnx: "):
+    with pytest.raises(EstimatorError, match=r"irene_estimator\.onnx: "):
         load_bundle(bundle, "onnx")
     (bundle / "irene_estimator.onnx").unlink()
     with pytest.raises(EstimatorError, match="not there"):
