@@ -1,0 +1,131 @@
+"""The generated module: the runtime's own source, readable constants, the same bits on every CPython."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from irene_build.export.module import estimator_literal, golden_literal
+from irene_build.export.samples import golden_cases, with_resources
+from irene_build.export.verify import constants_of
+from irene_runtime.equations import estimator_digest
+from irene_runtime.tree import load
+from tests.strategies import Forms, forms
+from tests.strategies import estimator as make_estimator
+
+
+def pythons() -> list[str]:
+    """Every CPython from 3.8 on that is on PATH or under pyenv, one a version."""
+    found: dict[str, str] = {}
+    roots = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"]
+    candidates = [str(p) for root in roots for p in sorted(root.glob("3.*/bin/python3"))]
+    candidates += [path for minor in range(8, 20) if (path := shutil.which(f"python3.{minor}"))]
+    for path in candidates:
+        probe = subprocess.run(
+            [path, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.implementation.name)"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        words = probe.stdout.split()
+        if probe.returncode == 0 and words[1] == "cpython" and tuple(map(int, words[0].split("."))) >= (3, 8):
+            found.setdefault(words[0], path)
+    return list(found.values())
+
+
+@given(forms)
+@settings(max_examples=25, deadline=None)
+def test_constants_are_the_estimator_to_the_last_bit(form: Forms) -> None:
+    data = json.loads(json.dumps(make_estimator(form)))
+    text = estimator_literal(data)
+    assert ast.literal_eval(text) == data
+    assert estimator_digest(ast.literal_eval(text)) == estimator_digest(data)
+    assert max(map(len, text.splitlines())) < 250
+
+
+def test_constants_are_a_named_table_per_primitive(bundle: Path, estimator: dict[str, Any]) -> None:
+    text = (bundle / "irene_estimator.py").read_text(encoding="utf-8")
+    constants = text[text.index("ESTIMATOR = ") :]
+    for primitive in estimator["tiers"]["static"]["leaf"]:
+        assert re.search(rf"'{primitive}': \{{ +# {primitive}: J = ", constants)
+    for feature in estimator["features"]:
+        assert re.search(rf"^#   {feature} +\S+ ", text, re.M)
+    assert not re.search(r"\d\.\d+e?-?\d*L|float32", constants)
+
+
+def test_importing_it_does_nothing(bundle: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; sys.path.insert(0, sys.argv[1]); before = set(sys.modules)\n"
+        "import irene_estimator as m\n"
+        "heavy = {'numpy', 'onnxruntime', 'torch', 'socket', 'subprocess', 'ctypes'} & (set(sys.modules) - before)\n"
+        "assert not heavy, heavy\nassert threading.active_count() == 1\n"
+        "assert m.Estimator().digest == m.DIGEST\nprint('fine')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", code, str(bundle)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stdout == "fine\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_bit_identical_on_every_cpython(bundle: Path, estimator: dict[str, Any], tmp_path: Path) -> None:
+    interpreters = pythons()
+    if len(interpreters) < 2:
+        pytest.skip(f"only one CPython here ({', '.join(interpreters)}); install others to compare")
+    plain = bundle / "trees" / "tree-0.json"
+    full = tmp_path / "full.json"
+    with_resources(load(str(plain)), estimator).save(str(full))
+    outputs: dict[str, str] = {}
+    for python in interpreters:
+        module = [python, "-I", "-S", str(bundle / "irene_estimator.py")]
+        parts = [
+            subprocess.run([*module, "predict", str(tree), "--json", "--tier", tier], capture_output=True, text=True, check=True).stdout
+            for tree, tier in ((plain, "static"), (full, "live"), (full, "profile"))
+        ]
+        test = subprocess.run([*module, "selftest"], capture_output=True, text=True, check=True).stdout
+        assert re.search(r"; (\d+) of \1 numbers equal to the last bit", test), test
+        outputs[python] = "".join(parts)
+    assert len(set(outputs.values())) == 1, {k: hash(v) for k, v in outputs.items()}
+
+
+@given(forms)
+@settings(max_examples=10, deadline=None)
+def test_golden_trees_come_from_the_estimator_alone(form: Forms) -> None:
+    data = make_estimator(form)
+    cases = golden_cases(data)
+    assert cases == golden_cases(json.loads(json.dumps(data)))
+    assert {case["name"] for case in cases} <= {"inside", "outside"}
+    inside = [case for case in cases if case["name"] == "inside"]
+    assert inside and all(len(case["energy_j"]) == len(case["tree"]["nodes"]) for case in cases)
+    primitives = {node["primitive"] for node in inside[0]["tree"]["nodes"]}
+    assert set(data["tiers"][data_tier(data)]["leaf"]) <= primitives
+
+
+def data_tier(data: dict[str, Any]) -> str:
+    return next(name for name, tier in data["tiers"].items() if "leaf" in tier)
+
+
+def test_golden_literals_read_back(estimator: dict[str, Any], tmp_path: Path) -> None:
+    cases = golden_cases(estimator)
+    path = tmp_path / "irene_estimator.py"
+    path.write_text(f"ESTIMATOR = {{}}\nDIGEST = ''\n{golden_literal(cases)}\n", encoding="utf-8")
+    assert constants_of(path)["GOLDEN"] == cases
+
+
+def test_selftest_notices_a_changed_constant(copied: Path) -> None:
+    """Estimator() refuses constants that do not match the digest, so selftest cannot pass on them."""
+    module = copied / "irene_estimator.py"
+    text = module.read_text(encoding="utf-8")
+    weight = re.search(r"'weight': (\d+\.\d+)", text)
+    assert weight
+    module.write_text(text.replace(weight.group(0), f"'weight': {float(weight.group(1)) * 1.5!r}", 1), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-I", "-S", str(module), "selftest"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "digest" in done.stderr
