@@ -30,7 +30,9 @@ def token_ids(config: Any, batch_size: int, seq_len: int) -> Any:
     if config is not None:
         for part in (config, first_of(config, "text_config", "decoder", default=config)):
             values = vars(part) if hasattr(part, "__dict__") else {}
-            special |= {v for k, v in values.items() if k.endswith(("token_id", "token_index")) and isinstance(v, int)}
+            special |= {
+                v for k, v in values.items() if k.endswith(("token_id", "token_index")) and isinstance(v, int)
+            }
     value = next(v for v in range(5, 10_000) if v not in special)
     return torch.full((batch_size, seq_len), value)
 
@@ -142,7 +144,9 @@ def _images(module: Any, config: Any, names: list[str], batch_size: int) -> dict
     if "image_sizes" in names:
         given["image_sizes"] = torch.tensor([list(image_size(config))] * batch_size)
     if "high_res_pixel_values" in names:
-        size = _pair(first_of(first_of(config, "high_res_vision_config", default=config), "image_size", default=1024))
+        size = _pair(
+            first_of(first_of(config, "high_res_vision_config", default=config), "image_size", default=1024)
+        )
         given["high_res_pixel_values"] = torch.zeros((batch_size, channels(config), *size))
     return given
 
@@ -151,7 +155,9 @@ def _audio(module: Any, config: Any, names: list[str], batch_size: int) -> dict[
     """Log-mel features [batch, bins, frames] or [batch, frames, bins], or the waveform, with their masks."""
     import torch
 
-    part = first_of(config, "audio_config", "encoder_config", "speech_config", "audio_encoder_config", default=config)
+    part = first_of(
+        config, "audio_config", "encoder_config", "speech_config", "audio_encoder_config", default=config
+    )
     given: dict[str, Any] = {}
     if "input_values" in names:
         bins = first_of(part, "num_mel_bins")
@@ -165,7 +171,9 @@ def _audio(module: Any, config: Any, names: list[str], batch_size: int) -> dict[
         positions = first_of(part, "max_source_positions")
         frames = 2 * int(positions) if positions and positions <= 1500 else 200
         mel_first = bool(positions) and config.model_type != "speech_to_text"
-        given["input_features"] = torch.zeros((batch_size, bins, frames) if mel_first else (batch_size, frames, bins))
+        given["input_features"] = torch.zeros(
+            (batch_size, bins, frames) if mel_first else (batch_size, frames, bins)
+        )
         for mask in ("input_features_mask", "feature_attention_mask"):
             if mask in names:
                 given[mask] = torch.ones((batch_size, frames), dtype=torch.long)

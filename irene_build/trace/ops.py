@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 #: Floating point operations an element; every other pointwise operation counts one.
 POINTWISE_FLOPS = {
     "tanh": 4, "tanh_": 4, "sigmoid": 4, "sigmoid_": 4, "exp": 4, "exp_": 4, "log": 4, "sin": 4, "cos": 4, "erf": 4,
-    "log_sigmoid_forward": 5, "softplus": 5, "mish": 6, "silu": 5, "silu_": 5, "gelu": 6, "elu": 5, "elu_": 5,
+    "log_sigmoid_forward": 5, "softplus": 5, "mish": 6, "floor_divide": 1, "floor_divide_": 1, "silu": 5, "silu_": 5, "gelu": 6, "elu": 5, "elu_": 5,
     "relu": 1, "sqrt": 1, "rsqrt": 2, "pow": 2, "leaky_relu": 2, "addcmul": 2, "addcmul_": 2, "lerp": 3,
 }  # fmt: skip
 #: Of a row's element: what operations count that are neither pointwise nor a plain reduction.
@@ -27,7 +27,8 @@ ROWWISE = {
     "cummax": ("Reduction", 1), "_cdist_forward": ("Reduction", 3), "linalg_vector_norm": ("Reduction", 2),
     "logsumexp": ("Reduction", 5), "var_mean": ("Reduction", 3), "var": ("Reduction", 3), "std": ("Reduction", 3),
     "topk": ("TopK", 0), "sort": ("TopK", 0), "argsort": ("TopK", 0), "histc": ("Reduction", 0),
-    "bincount": ("Reduction", 0),
+    "bincount": ("Reduction", 0), "_is_all_true": ("Reduction", 0), "_is_any_true": ("Reduction", 0),
+    "equal": ("Reduction", 0),
 }  # fmt: skip
 COPIES = frozenset((
     "clone", "_to_copy", "copy", "copy_", "cat", "stack", "index", "index_put", "index_put_", "_index_put_impl_",
@@ -151,6 +152,13 @@ class Costs:
 
     def __init__(self, parameters: dict[int, int]) -> None:
         self.parameters = parameters
+        #: (tokens, experts a token) of the mixture that is running.
+        self.routing: tuple[int, int] | None = None
+
+    def chosen_experts(self, rows: int, experts: int) -> float:
+        """Expected share of distinct experts when each of T tokens picks k of E: 1 - (1 - k/E)^T."""
+        tokens, each = self.routing or (rows, 1)
+        return float(1.0 - (1.0 - min(1.0, each / max(experts, 1))) ** tokens)
 
     def traffic(self, inputs: Iterator[Any] | list[Any]) -> tuple[float, float, tuple[int, ...]]:
         """(activation bytes, weight bytes, ids of parameters) read from ``inputs``."""
@@ -235,6 +243,8 @@ class Costs:
             gemm = (1, int(rows), int(b.shape[-1]), int(a.shape[-1]))
             matmul = 2.0 * prod(gemm)
             primitive = "GroupedExperts"
+            # Only the experts that some token chose are read.
+            weight *= self.chosen_experts(rows, int(b.shape[0])) if b.dim() == 3 else 1.0
         elif "scaled_dot_product" in name or "flash_attention" in name or "efficient_attention" in name:
             q, k, v = inputs[0], inputs[1], inputs[2]
             matmul = attention_flops(q, k, v)
@@ -243,7 +253,7 @@ class Costs:
         elif _tagged(func, "reduction"):
             primitive = "Reduction"
             flops = float(inputs[0].numel()) if floating and inputs else 0.0
-        elif _tagged(func, "pointwise") or (mutable and name.endswith("_")):
+        elif name in POINTWISE_FLOPS or _tagged(func, "pointwise") or (mutable and name.endswith("_")):
             primitive = "Elementwise"
             flops = float(POINTWISE_FLOPS.get(name, 1) * elements) if floating else 0.0
         else:

@@ -65,6 +65,11 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         shadows = self._recorder.shadows
+        if shadows is not None and func is torch.ops.aten._grouped_mm.default and args[1].dim() == 3:
+            # The kernel of the meta device wants bfloat16; real ones have more.
+            result = args[0].new_empty((*args[0].shape[:-1], args[1].shape[-1]))
+            self._recorder.operation(func, args, kwargs, result)
+            return result
         result = func(*args, **kwargs) if shadows is None else shadows.run(func, args, kwargs)
         self._recorder.operation(func, args, kwargs, result)
         return result
@@ -140,7 +145,8 @@ class Recorder:
     ) -> None:
         self.shadows = shadows
         self.root: Call | None = None
-        self.owners: list[tuple[str, int]] = []
+        #: With ``audit``: (operation, number of the call, its own primitive or None) of every operation, in order.
+        self.owners: list[tuple[str, int, str | None]] = []
         self._model, self._keep, self._audit = model, keep, bool(audit)
         self._names = {module: name for name, module in model.named_modules()}
         self.parameters = {}
@@ -225,7 +231,11 @@ class Recorder:
         if not self._stack and self.root is None and (entry is not None):
             self._open(scope, type(module).__name__, module, None)
         call = self._open(scope, type(module).__name__, module, entry)
-        call.inputs = [text_of(t) for t in tensors_of([args, kwargs])]
+        tensors = tensors_of([args, kwargs])
+        call.inputs = [text_of(t) for t in tensors]
+        if call.type.endswith("Experts"):
+            chosen = [t for t in tensors if t.dim() == 2 and not t.is_floating_point()]
+            self._costs.routing = tuple(chosen[0].shape) if chosen else None
         if self._keep is not None:
             self._keep(call.sequence, None, module, args, kwargs)
         if entry is not None:
@@ -240,6 +250,8 @@ class Recorder:
         self._listen()
         self._leaf = 0
         call = self._stack.pop()
+        if call.type.endswith("Experts"):
+            self._costs.routing = None
         outputs = tensors_of(output)
         call.outputs = [text_of(t) for t in outputs]
         entry = call.primitive
@@ -253,7 +265,7 @@ class Recorder:
     def function(self, entry: Primitive, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a functional primitive as a leaf of the open call."""
         if self._leaf or not self._stack:
-            return func(*args, **kwargs)
+            return self._called(entry, func, args, kwargs)
         parent = self._stack[-1]
         call = self._open(parent.scope, entry.name, None, entry)
         operands = primitives.operands_of_function(args, kwargs)
@@ -266,7 +278,7 @@ class Recorder:
         if entry.on_meta is not None and self.shadows is not None:
             result = entry.on_meta(operands)
         else:
-            result = func(*args, **kwargs)
+            result = self._called(entry, func, args, kwargs)
         self._listen()
         self._leaf = 0
         self._stack.pop()
@@ -277,13 +289,22 @@ class Recorder:
             call.ops = []
         return result
 
+    def _called(self, entry: Primitive, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if self.shadows is not None and entry.name == "Conv2d" and torch.is_tensor(args[0] if args else None):
+            # Real back ends keep the layout of the image; the meta device forgets it in depthwise convolutions.
+            x, layout = args[0], torch.channels_last
+            if x.dim() == 4 and x.is_contiguous(memory_format=layout) and not x.is_contiguous():
+                return result.contiguous(memory_format=layout)
+        return result
+
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         op = self._costs.of(func, args, kwargs, result)
         if op is None or not self._stack:
             return
         call = self._stack[-1]
         if self._audit:
-            self.owners.append((op.name, call.sequence))
+            self.owners.append((op.name, call.sequence, None if self._leaf else op.primitive))
         call.ops.append(op)
         if self._keep is not None and not self._leaf:
             self._keep(call.sequence, op.primitive, func, args, kwargs)

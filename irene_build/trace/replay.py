@@ -68,7 +68,9 @@ def capture(
     return Captured(tree, {index: _runner(kept) for index, kept in sorted(calls.items())})
 
 
-def _first_that_runs(module: Any, name: str, run: tracer.Pass) -> tuple[ModelTree, tracer.Positions, tracer.Pass]:
+def _first_that_runs(
+    module: Any, name: str, run: tracer.Pass
+) -> tuple[ModelTree, tracer.Positions, tracer.Pass]:
     first: ModelError | None = None
     for variant in range(tracer.variants(module, run)):
         trial = replace(run, variant=variant)

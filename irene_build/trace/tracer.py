@@ -97,6 +97,8 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
     """The tree of the first variant of inputs and the first rung that works; the error is the first one."""
     from irene_build.models.build import instantiate
 
+    from .unwrap import as_if_on_cpu
+
     def made(dtype: str, device: str) -> Any:
         return instantiate(spec, dtype, run.attention, device)
 
@@ -114,8 +116,9 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
             with suppress(ModelError):
                 return record(half, name, replace(trial, dtype="bfloat16"))[0]
     for trial in tries:
-        with suppress(ModelError), _fake_mode():
-            return record(made(run.dtype, "cpu"), name, replace(trial, rung="fake"))[0]
+        bare = made(run.dtype, "meta")
+        with suppress(ModelError), fake_mode():
+            return record(as_if_on_cpu(bare), name, replace(trial, rung="fake"))[0]
     if sum(p.numel() * p.element_size() for p in module.parameters()) <= MAX_REAL_BYTES:
         real = made(run.dtype, "cpu")
         for trial in tries:
@@ -132,7 +135,7 @@ def variants(module: Any, run: Pass) -> int:
     return 1 if run.inputs is not None else len(variants_of(module, run.batch_size, run.seq_len))
 
 
-def _fake_mode() -> AbstractContextManager[Any]:
+def fake_mode() -> AbstractContextManager[Any]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True)
@@ -206,7 +209,7 @@ def record(
 
     device = next((p.device.type for p in module.parameters()), "meta")
     shadows = Shadows() if device == "meta" and run.rung == "meta" else None
-    recorder = Recorder(module, keep, shadows, audit)
+    recorder = Recorder(module, keep, shadows)
     with evaluating(module), _without_checks():
         try:
             with shadows.following() if shadows is not None else nullcontext():

@@ -65,3 +65,20 @@ def _is_parameter(tensor: Any) -> bool:
     import torch
 
     return isinstance(tensor, torch.nn.Parameter)
+
+
+def as_if_on_cpu(module: Any) -> Any:
+    """``module`` from the meta device with empty tensors on the CPU; inside FakeTensorMode they are fake ones."""
+    import torch
+
+    made: dict[int, Any] = {}
+    for part in module.modules():
+        for holder in (part._parameters, part._buffers):
+            for name, tensor in holder.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:
+                    empty = torch.empty_like(tensor, device="cpu")
+                    made[id(tensor)] = torch.nn.Parameter(empty, False) if _is_parameter(tensor) else empty
+                holder[name] = made[id(tensor)]
+    return module
