@@ -308,10 +308,8 @@ def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
         calibrated = level == LEVELS[0] and name in leaf
         leaves.append(None if inner else leaf.get(name) or leaf.get(stand_in.get(name)) or tier["fallback"])
         keys.append(None if inner else name if calibrated else "fallback")
-        chosen = ranges.get(name)
-        if chosen is None:
-            chosen = ranges.get(stand_in.get(name), {})
-        for feature, (bottom, top) in chosen.items():
+        chosen = ranges.get(name) if inner or calibrated else ranges.get(stand_in.get(name))
+        for feature, (bottom, top) in (chosen or {}).items():
             low[row, named.index(feature)], high[row, named.index(feature)] = (
                 max(bottom, TINY),
                 max(top, TINY),

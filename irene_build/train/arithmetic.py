@@ -251,7 +251,7 @@ def _distance(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
     total = np.zeros(len(forest.parent))
     where = {name: index for index, name in enumerate(forest.names)}
     ranges = tier.get("ranges", {})
-    kinds = np.where(forest.primitive != "", forest.primitive, np.array(LEVELS)[forest.level])
+    kinds = np.where(childless(forest), forest.primitive, np.array(LEVELS)[forest.level])
     for kind in np.unique(kinds):
         chosen = ranges.get(str(kind))
         if chosen is None:
@@ -312,7 +312,7 @@ def _half_widths(
 def _refuse(tier: Mapping[str, Any], forest: Forest, trees: Sequence[LabelledTree]) -> None:
     """Raise TreeError where a model feature is 0 that never was where the primitive was calibrated."""
     where = {name: index for index, name in enumerate(forest.names)}
-    kinds = np.where(forest.primitive != "", forest.primitive, np.array(LEVELS)[forest.level])
+    kinds = np.where(childless(forest), forest.primitive, np.array(LEVELS)[forest.level])
     for kind, ranges in tier.get("ranges", {}).items():
         rows = np.flatnonzero(kinds == kind)
         for name, (low, _) in ranges.items():

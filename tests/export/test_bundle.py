@@ -16,7 +16,6 @@ from irene_build.export import bundle as bundles
 from irene_build.export import engines
 from irene_build.export.bundle import export
 from irene_build.export.manifest import check_manifest, load_manifest
-from irene_build.export.module import MAX_BYTES, parts
 from irene_build.export.verify import constants_of, open_bundle, verify_bundle
 from irene_runtime.equations import estimator_digest
 from tests.export import examples
@@ -220,9 +219,3 @@ def test_simulated_is_written_across_everything(small: dict[str, Any], tmp_path:
 def test_measured_is_not_called_simulated(bundle: Path) -> None:
     text = (bundle / "irene_estimator.py").read_text(encoding="utf-8").split('"""')[1]
     assert "SIMULATED" not in text + (bundle / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_runtime_leaves_room_for_constants() -> None:
-    """The module's budget is 100 KB; the runtime's own share must leave a quarter for an estimator."""
-    runtime, _ = parts()
-    assert sum(len(part.source.encode()) for part in runtime) < 0.75 * MAX_BYTES
