@@ -8,7 +8,7 @@ import typer
 
 from irene_build import console
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

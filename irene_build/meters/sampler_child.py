@@ -1,6 +1,6 @@
 """The program that ``SamplerProcess`` runs: the runtime's sampler alone in a process of its own.
 
-``python -I -S sampler_child.py RUNTIME_FOLDER PYNVML_FOLDER PERIOD_S GPU``, the second and the last may be
+``python -I -S sampler_child.py RUNTIME_FOLDER BINDINGS_FOLDER PERIOD_S GPU``, the second and the last may be
 empty. Writes marshalled lists of unparsed samples, at the end a dictionary of what is missing and of its own
 cost. Ends when its stdin ends, which is when whoever started it is gone.
 """
@@ -21,9 +21,9 @@ def _write(data: Any) -> None:
         data = data[os.write(1, data) :]
 
 
-def main(runtime: str, pynvml: str, period_s: float, gpu: str) -> None:
+def main(runtime: str, bindings: str, period_s: float, gpu: str) -> None:
     # Only these two folders: a process that imports nothing else starts at once and stays small.
-    sys.path[:0] = [folder for folder in (runtime, pynvml) if folder]
+    sys.path[:0] = [folder for folder in (runtime, bindings) if folder]
     import sampler  # type: ignore[import-not-found]
 
     source = sampler.Sampler(period_s, gpu or None, capacity=64).open()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +17,7 @@ from irene_build.errors import MeterError
 from irene_runtime.sampler import PERIOD_S, Sample, Sampler, summarise
 
 _PROGRAM = Path(__file__).resolve().parent / "sampler_child.py"
+_BINDINGS = _PROGRAM.parent / "nvml_small"
 _CAPACITY = 65_536
 
 
@@ -60,11 +60,9 @@ class SamplerProcess:
         self.missing, self.gpu_name = dict(probe.missing), probe.gpu_name
         self.gpu_energy_source = probe.gpu_energy_source
         probe.close()
-        # The bindings are half of the process's memory: only where there is a GPU to ask.
-        pynvml = find_spec("pynvml") if self.gpu_name else None
         folders = [
             str(Path(irene_runtime.__file__).parent),
-            str(Path(pynvml.origin).parent) if pynvml and pynvml.origin else "",
+            str(_BINDINGS) if self.gpu_name else "",
         ]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_PROGRAM), *folders, repr(self.period_s), self._gpu],

@@ -60,7 +60,7 @@ def test_a_pc_without_its_meter_is_wrong_input() -> None:
 
 
 @no_emonpi
-def test_without_any_meter_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_meter_it_says_so() -> None:
     done = doctor("--seconds", "1")
     if "nvml:" in done.stdout.replace("no nvml:", "") or "rapl:" in done.stdout.replace("no rapl:", ""):
         pytest.skip("a real meter is here")
@@ -86,7 +86,7 @@ def test_a_gpu_is_examined_and_its_counter_remembered(fake_nvml: FakeNvml, tmp_p
     assert "nvidia-smi -pm 1" in gpu["advice"]
 
 
-def test_a_load_beside_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_beside_is_named() -> None:
     load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         found = examine(load_profile("virtual"), 1.5)

@@ -12,6 +12,7 @@ import pytest
 
 from irene_build.errors import MeterError
 from irene_build.meters.sampler_process import SamplerProcess, sampling_cost
+from irene_runtime.sampler import Sampler
 from tests.meters.test_virtual import running
 from tests.meters.wire import until
 from tests.nvml import FakeNvml
@@ -31,14 +32,39 @@ def test_it_gives_what_the_thread_gives() -> None:
     assert sampler.cost["resident_mib"] is not None and sampler.cost["resident_mib"] > 1.0
 
 
-def test_the_gpu_is_seen_from_there(fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = fake_nvml.environment()
-    monkeypatch.setenv("LD_LIBRARY_PATH", environment["LD_LIBRARY_PATH"])
+def test_the_gpu_is_seen_from_there_as_from_here(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process has small bindings of its own: they must say what the real pynvml says."""
+    fake_nvml.set(gpu_util=55, memory_used_mib=1234, sm_clock=1410, memory_clock=1593, gpus=2)
+    monkeypatch.setenv("LD_LIBRARY_PATH", fake_nvml.environment()["LD_LIBRARY_PATH"])
+    for gpu in (None, "GPU-fake-1"):
+        with SamplerProcess(0.02, gpu) as there:
+            time.sleep(0.3)
+        with Sampler(0.02, gpu) as here:
+            time.sleep(0.3)
+        assert there.gpu_name == here.gpu_name == "Fake GPU"
+        assert there.gpu_energy_source == here.gpu_energy_source == "counter"
+        assert not set(there.missing) & {"gpu_util", "gpu_energy"}
+        for name in ("gpu_util", "gm_usg", "g_clk", "gm_clk"):
+            assert there.summary()[name] == pytest.approx(here.summary()[name])
+        rows = there.samples()
+        seconds = (rows[-1].host_time_ns - rows[0].host_time_ns) / 1e9
+        assert there.summary()["gpu_energy"] == pytest.approx(100.0 * seconds, rel=0.2)
+
+
+def test_a_gpu_that_fails_is_told_from_there_too(
+    fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nvml.set(energy_error=3, util_error=4)
+    monkeypatch.setenv("LD_LIBRARY_PATH", fake_nvml.environment()["LD_LIBRARY_PATH"])
     with SamplerProcess(0.02) as sampler:
-        time.sleep(0.3)
-    assert sampler.gpu_name == "Fake GPU"
-    assert sampler.summary()["g_clk"] == pytest.approx(1500.0)
-    assert sampler.gpu_energy_source == "counter"
+        time.sleep(0.2)
+        fake_nvml.set(lost=1)
+        time.sleep(0.2)
+    assert "the GPU was lost: GPU is lost" in sampler.missing["g_clk"]
+    watts = {row.gpu_power_w for row in sampler.samples()}
+    assert watts == {100.0, None}
 
 
 def test_a_sampler_that_was_killed_is_an_error_when_it_is_stopped() -> None:
