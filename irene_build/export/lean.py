@@ -1,9 +1,9 @@
 """Makes the runtime's source smaller for the generated module, without changing what it does.
 
 A single file of at most 100 KB holds the runtime and the constants. What a reader of that file does not miss
-is left out: definitions that only the build tool uses, docstrings of private helpers, hints for formatter and
-type checker; and a level of indentation is one space. ``lean`` proves by the syntax tree that nothing else
-has changed.
+is left out: definitions that only the build tool uses, docstrings and annotations of private helpers, hints
+for formatter and type checker; and a level of indentation is one space. ``lean`` proves by the syntax tree
+that nothing else has changed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def lean(source: str, roots: Iterable[str] = ROOTS) -> str:
     source = _without(source, _unreached(ast.parse(source), roots) + _build_only(source))
     source = _without(source, _private_docstrings(ast.parse(source)))
     before = _program(source)
+    source = _unannotated(source)
     source = _HINT.sub("", source)
     source = _indented(source)
     source = re.sub(r"\n{3,}", "\n\n", source)
@@ -109,6 +110,40 @@ def _private_docstrings(tree: ast.Module) -> list[ast.stmt]:
     return out
 
 
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+def _hidden_annotations(tree: ast.Module) -> list[ast.expr]:
+    """Annotations of local names, of attributes, and of private functions: what no caller looks at."""
+    out: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.AnnAssign) and inner.value is not None:
+                out.append(inner.annotation)
+            private = isinstance(inner, ast.FunctionDef) and (inner is not node or _is_private(node.name))
+            if private and isinstance(inner, ast.FunctionDef):
+                spec = inner.args
+                out += [a.annotation for a in spec.posonlyargs + spec.args + spec.kwonlyargs if a.annotation]
+                out += [a.annotation for a in (spec.vararg, spec.kwarg) if a is not None and a.annotation]
+                out += [inner.returns] if inner.returns is not None else []
+    return out
+
+
+def _unannotated(source: str) -> str:
+    """The source without the hidden annotations, each with the colon or arrow before it."""
+    lines = source.split("\n")
+    unique = {(a.lineno, a.col_offset): a for a in _hidden_annotations(ast.parse(source))}
+    for (row, start), annotation in sorted(unique.items(), reverse=True):
+        if annotation.end_lineno == row:
+            line = lines[row - 1]
+            before = re.sub(r"\s*(->|:)\s*$", "", line[:start])
+            lines[row - 1] = before + line[annotation.end_col_offset :]
+    return "\n".join(lines)
+
+
 def _without(source: str, nodes: Iterable[ast.stmt]) -> str:
     """The source without these statements, their decorators and the comments right above them."""
     lines = source.split("\n")
@@ -147,6 +182,18 @@ def _indented(source: str) -> str:
     return "\n".join(out)
 
 
+class _Plain(ast.NodeTransformer):
+    """Assignments without their hidden annotations."""
+
+    def __init__(self, hidden: set[int]) -> None:
+        self._hidden = hidden
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        if id(node.annotation) in self._hidden and node.value is not None:
+            return ast.Assign([node.target], node.value, lineno=node.lineno)
+        return node
+
+
 def _is_text(node: ast.AST) -> bool:
     """A string that stands alone: a docstring."""
     return (
@@ -157,8 +204,14 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _program(source: str) -> str:
-    """What is run: the syntax tree, without docstrings."""
+    """What is run: the syntax tree, without docstrings and without annotations that nothing reads."""
     tree = ast.parse(source)
+    hidden = {id(annotation) for annotation in _hidden_annotations(tree)}
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            if id(getattr(node, name, None)) in hidden and not isinstance(node, ast.AnnAssign):
+                setattr(node, name, None)
+    tree = _Plain(hidden).visit(tree)
     for node in ast.walk(tree):
         if _is_text(node):
             node.value = ast.Constant("")  # type: ignore[attr-defined]

@@ -28,8 +28,9 @@ class Shown:
         """Goes."""
 
 
-def _helper(x: int) -> int:
+def _helper(x: int, _unseen: float = 1.0) -> int:
     """Goes: private."""
+    unseen: "List[int]" = []
     return {
         "a": x,  # type: ignore[misc]
     }["a"]
@@ -52,7 +53,7 @@ CONSTANT = 2
 
 def test_what_goes_and_what_stays() -> None:
     text = lean(SOURCE, roots=("main", "USED"))
-    for gone in ("unused", "UNUSED", "A comment", "save", "Goes", "type: ignore", "\n\n\n"):
+    for gone in ("unused", "UNUSED", "A comment", "save", "Goes", "type: ignore", "float", "List", "\n\n\n"):
         assert gone not in text
     for kept in (
         "Public.",
@@ -72,6 +73,6 @@ def test_it_is_the_same_program() -> None:
     assert scope["main"]() == 3 + len("raw\n    text")  # type: ignore[operator]
 
 
-def test_leaning_twice_changes_nothing_more() -> None:
+def test_a_level_of_indentation_is_one_space() -> None:
     text = lean("def main():\n    return 1\n", roots=("main",))
     assert text == "def main():\n return 1\n"
