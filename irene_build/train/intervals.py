@@ -20,8 +20,6 @@ LEAST = 0.005
 SLOPE = 0.15
 #: How much wider where no training model was of a kind that the others lack, so that this was never seen.
 FAR = 2.0
-#: How much wider where a single training model was of such a kind; half of it where two were, and so on.
-DOUBT = 0.5
 
 
 def quantile(residual: np.ndarray, count: np.ndarray, share: float) -> float:
@@ -53,7 +51,7 @@ def interval(
     far: np.ndarray,
     judged: Sequence[str],
 ) -> dict[str, Any]:
-    """``levels`` and ``primitives`` of an INTERVAL from out-of-model log residuals, one entry a labelled node.
+    """``levels`` and ``primitives`` of an INTERVAL from out-of-model log residuals, one a labelled node.
 
     ``level``: str[n]. ``far``: bool[n], the node was of a kind that no other model had; that matters at the
     levels ``judged``, where a prediction rests on what the kind is made of.
@@ -66,14 +64,12 @@ def interval(
         q = half_width(residual[near], count[near], models)
         levels[name] = {"q": round(q, 5), "slope": SLOPE}
         if name in judged:
-            levels[name]["far"] = round(_far(residual, count, model, here & far, q), 5)
+            levels[name]["far"] = round(_far(residual, count, here & far, q), 5)
     return {"levels": levels, "primitives": {"fallback": {"q": UNKNOWN, "slope": SLOPE}}}
 
 
-def _far(residual: np.ndarray, count: np.ndarray, model: np.ndarray, rows: np.ndarray, near: float) -> float:
-    """Half-width of unknown kinds; the fewer models showed any, the less their quantile is believed."""
-    models = len(np.unique(model[rows]))
-    if not models:
+def _far(residual: np.ndarray, count: np.ndarray, rows: np.ndarray, near: float) -> float:
+    """Half-width of unknown kinds, never below that of known ones."""
+    if not rows.any():
         return min(FAR * near, UNKNOWN)
-    q = quantile(residual[rows], count[rows], COVERAGE) * (1.0 + DOUBT / models)
-    return min(max(q, near), UNKNOWN)
+    return min(max(quantile(residual[rows], count[rows], COVERAGE), near), UNKNOWN)

@@ -1,4 +1,4 @@
-"""The columns of a tier while it is being fitted: each distinct one once, values by the shipped arithmetic."""
+"""The columns of a tier while it is being fitted: each distinct one once."""
 
 from __future__ import annotations
 

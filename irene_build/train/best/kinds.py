@@ -11,7 +11,7 @@ from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample
 
 #: Modules closer than this in every log feature are of one kind.
-REACH = 0.02
+REACH = 0.0003
 
 
 def columns(book: Book) -> list[int]:
@@ -20,7 +20,7 @@ def columns(book: Book) -> list[int]:
 
 
 def known(sample: Sample, book: Book) -> tuple[dict[str, Any] | None, np.ndarray]:
-    """The ``kinds`` of an INTERVAL, and which nodes would be far were their model not in the sample: bool[m]."""
+    """The ``kinds`` of an INTERVAL, and which nodes would be far without their model: bool[m]."""
     far = np.zeros(len(sample.energy_j), dtype=bool)
     chosen = columns(book)
     rows = np.flatnonzero(sample.at("module") & sample.labelled)

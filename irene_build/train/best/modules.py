@@ -19,12 +19,14 @@ from irene_build.train.best.sample import Sample
 KIND_LENGTH = 0.4
 #: How strongly an unlabelled primitive is drawn to what all of them cost together.
 PRIOR = 0.03
+#: Levels whose correction has a constant of its own; elsewhere it goes to 1 far from what was measured.
 BIASED = ("model",)
+#: How often corrections are fitted anew, so that a parent's knows its children's.
 ROUNDS = 2
 
 
-def own_terms(book: Book, primitive: str) -> list[tuple[str, list[int]]]:
-    """The terms of a leaf that has no label of its own: launches, bytes, operations.
+def own_terms(book: Book, primitive: str, products: bool) -> list[tuple[str, list[int]]]:
+    """The terms of a leaf that has no label of its own: launches, bytes, operations (``products``: matrices).
 
     Copies also stand for what torch copies and masks inside an attention without showing: as many bytes again
     for every token of the sequence.
@@ -34,6 +36,8 @@ def own_terms(book: Book, primitive: str) -> list[tuple[str, list[int]]]:
            ("elementwise_flops", [book.raw("elementwise_flops")])]  # fmt: skip
     if primitive == "Copy":
         out.append(("pairs", [size, book.raw("seq_len")]))
+    if products:
+        out.append(("matmul_flops", [book.raw("matmul_flops")]))
     return out
 
 
@@ -61,47 +65,46 @@ def balance(
 
 
 def fit_own(
-    book: Book, sample: Sample, energy: np.ndarray, primitives: list[str], prior: np.ndarray, least: float
-) -> dict[str, dict[str, Any]]:
-    """LEAFs of the primitives that have no label, from the balance of the modules.
+    book: Book,
+    sample: Sample,
+    energy: np.ndarray,
+    primitives: list[str],
+    prior: dict[str, float],
+    least: float,
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """LEAFs of the primitives that have no label, from the balance of the modules, and what terms cost.
 
-    ``prior``: float64[3], joules of a launch, a MiB and 1e6 operations, where the modules do not tell.
-    ``least``: joules of the smallest leaf that was measured: no kernel takes less. Primitives that no
-    labelled module uses are left out.
+    ``prior``: joules of each term (a launch, a MiB, 1e6 operations) where the modules do not tell. ``least``:
+    joules of the smallest leaf that was measured: no kernel takes less. Primitives that no labelled
+    module uses are left out.
     """
-    terms = [(p, term) for p in primitives for term in own_terms(book, p)]
+    rows_of = {p: np.flatnonzero(sample.leaf & (sample.primitive == p)) for p in primitives}
+    products = {p: bool((sample.column("matmul_flops")[rows] > 0.0).any()) for p, rows in rows_of.items()}
+    terms = [(p, term) for p in primitives for term in own_terms(book, p, products[p])]
     design = np.zeros((len(sample.energy_j), len(terms)))
     for index, (primitive, term) in enumerate(terms):
-        rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
+        rows = rows_of[primitive]
         design[rows, index] = leaves.design_of(book, [term], sample.features[rows])[:, 0]
     rows, left, below = balance(sample, energy, design)
     some = below.any(axis=1)
     rows, left, below = rows[some], left[some], below[some]
+    if not len(rows):
+        return {}, prior
     kinds = [name for _, (name, _) in terms]
     shared = sorted(set(kinds))
-    known = dict(zip(("launch", "mem_bytes", "elementwise_flops"), prior.tolist(), strict=True))
-    start = np.array([known.get(name, 0.0) for name in shared])
-    weights = np.array([known.get(name, 0.0) for name in kinds])
-    if len(rows):
-        scale = sample.energy_j[rows]
-        weight = np.sqrt(sample.count[rows])
-        pool = np.array([[name == kind for name in shared] for kind in kinds], dtype=np.float64)
-        together = robust.relative(below @ pool, left, scale, weight, prior=start, strength=1e-5)
-        drawn = pool @ np.where(together > 0.0, together, 0.1 * start)
-        weights = robust.relative(below, left, scale, weight, prior=drawn, strength=PRIOR)
+    start = np.array([prior.get(name, 0.0) for name in shared])
+    scale, weight = sample.energy_j[rows], np.sqrt(sample.count[rows])
+    pool = np.array([[name == kind for name in shared] for kind in kinds], dtype=np.float64)
+    together = robust.relative(below @ pool, left, scale, weight, prior=start, strength=1e-5)
+    together = np.where(together > 0.0, together, 0.1 * start)
+    weights = robust.relative(below, left, scale, weight, prior=pool @ together, strength=PRIOR)
     seen = {p for (p, _), used in zip(terms, np.any(below, axis=0).tolist(), strict=True) if used}
-    return {
-        primitive: {
-            "terms": leaves.term_data(
-                [term for p, term in terms if p == primitive],
-                np.array([w for (p, _), w in zip(terms, weights, strict=True) if p == primitive]),
-            ),
-            "floor": smooth.rounded(least),
-            "correction": None,
-        }
-        for primitive in primitives
-        if primitive in seen
-    }
+    found = {}
+    for primitive in sorted(seen):
+        mine = [index for index, (p, _) in enumerate(terms) if p == primitive]
+        data = leaves.term_data([terms[index][1] for index in mine], weights[mine])
+        found[primitive] = {"terms": data, "floor": smooth.rounded(least), "correction": None}
+    return found, dict(zip(shared, together.tolist(), strict=True))
 
 
 def add_up(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray) -> np.ndarray:
@@ -138,7 +141,7 @@ def fit_corrections(
 
 
 def composition(book: Book) -> tuple[list[int], np.ndarray]:
-    """Columns that a module's correction depends on, and how far each reaches, in log units (NaN: to be found).
+    """Columns that a module's correction depends on, and how far each reaches (log units, NaN: to be found).
 
     The first three say what kind of module it is, whatever the input; the others the input's size.
     """

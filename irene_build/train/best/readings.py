@@ -1,7 +1,7 @@
-"""What a run tells: joules from a node's own gpu_energy and latency, and how far to trust them beside the tree.
+"""What a run tells: joules from a node's own gpu_energy and latency.
 
-D(n) = a gpu_energy + b latency and a few small extras; which extras, and whether a level has weights of its own,
-is decided by leaving one training model out at a time. All weights are >= 0, so D never turns negative.
+D(n) = a gpu_energy + b latency and a few small extras; which extras, and whether a level has weights of its
+own, is decided by leaving one training model out at a time. All weights are >= 0: D never turns negative.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ Terms = list[tuple[str, list[int]]]
 LEVELS = ("ml", "module", "model")
 #: A richer form has to be better by this share in the inner cross-validation.
 WORTH = 0.01
-OMEGAS = np.linspace(0.0, 1.0, 21)
-GAMMAS = np.linspace(0.0, 1.2, 25)
 
 
 def _extras(book: Book, with_gpu: bool) -> dict[str, tuple[str, list[int]]]:
@@ -98,8 +96,9 @@ def _read(sample: Sample) -> np.ndarray:
     return np.isfinite(sample.column("latency")) | np.isfinite(sample.column("gpu_energy"))
 
 
-def fit_direct(book: Book, sample: Sample, forms: dict[str, tuple[Terms, bool]]) -> tuple[dict[str, dict[str, Any]],
-                                                                                       np.ndarray]:  # fmt: skip
+def fit_direct(
+    book: Book, sample: Sample, forms: dict[str, tuple[Terms, bool]]
+) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """DIRECTs per level (without pool), and D of every node of the sample, NaN where it has none."""
     everywhere = np.flatnonzero(sample.labelled & (sample.count > 0.0) & _read(sample))
     reading = np.full(len(sample.energy_j), np.nan)

@@ -6,6 +6,8 @@ import numpy as np
 
 #: Residuals beyond this many robust standard deviations count linearly (Huber).
 HUBER = 2.0
+#: A prior holds terms that hardly matter as if they were this share of the target.
+LEAST = 0.003
 
 
 def nnls(
@@ -43,7 +45,7 @@ def relative(
     if prior is not None and strength > 0.0:
         known = prior > 0.0
         total = float(np.sqrt(strength * weight.sum()))
-        typical = np.sqrt(np.mean(a * a, axis=0)) * prior * size
+        typical = np.maximum(np.sqrt(np.mean(a * a, axis=0)) * prior * size, LEAST)
         extra = np.diag(total * typical / np.where(known, prior * size, 1.0))[known]
         aim = (total * typical)[known]
     trust = np.ones(len(y))

@@ -1,4 +1,4 @@
-"""The training data of one fit: the distinct nodes of a dataset, with what they weigh and which model they are of."""
+"""The training data of one fit: the distinct nodes of a dataset, their weights and models."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SHAPE_NAMES = tuple(name for name in MODEL_FEATURES if name not in _PUBLISHED)
 class Sample:
     """``m`` distinct nodes, children before parents.
 
-    ``names``: the columns of ``features`` (float64[m, f]): SHAPE_NAMES, then RESOURCE_FEATURES. ``energy_j``:
-    float64[m], NaN without label. ``level``: int8[m]. ``primitive``: str[m], empty above the leaves. ``model``:
-    int64[m], index into ``models``. ``count``: float64[m], nodes that each stands for. ``steps``: edges
+    ``names``: the columns of ``features`` (float64[m, f]), SHAPE_NAMES, then RESOURCE_FEATURES.
+    ``energy_j``: float64[m], NaN without label. ``level``: int8[m]. ``primitive``: str[m], empty above the
+    leaves. ``model``: int64[m], index into ``models``. ``count``: float64[m], nodes that each stands for. ``steps``: edges
     (parent, child, times) by the height of the parent, lowest first. ``root``: bool[m].
     """
 

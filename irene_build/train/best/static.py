@@ -21,6 +21,15 @@ _LEAF_NAMES = tuple(
 )
 
 
+#: Terms that any primitive has, and the features that they are.
+TYPICAL = {
+    "launch": "kernels", "mem_bytes": "mem_bytes", "matmul_flops": "matmul_flops",
+    "elementwise_flops": "elementwise_flops",
+}  # fmt: skip
+#: Where no leaf was measured, a leaf takes at least this share of the mean kernel of the leanest model.
+LEAST_SHARE = 0.02
+
+
 @dataclass
 class Structure:
     """What a search found, and a refit on fewer models takes over.
@@ -66,15 +75,15 @@ def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
             local, shapes[primitive], structure.waves[primitive], rank, structure.scales, primitive
         )
         found[primitive] = moved(data, local, book)
-    fallback, prior = fit_fallback(book, shapes)
+    prior, least = typical(sample, shapes)
     missing = sorted(set(np.unique(sample.primitive[sample.leaf]).tolist()) - set(found))
     leaf_j = np.full(len(sample.energy_j), np.nan)
     _evaluate(leaf_j, sample, book, found)
     energy = np.where(sample.labelled & (sample.count > 0), sample.energy_j, leaf_j)
-    least = min((float(s.energy_j.min()) for s in shapes.values()), default=0.0)
-    own = modules.fit_own(book, sample, energy, missing, prior, least)
+    own, together = modules.fit_own(book, sample, energy, missing, prior, least)
     found.update(own)
-    tier = {"leaf": found, "fallback": fallback, "aggregation": None}
+    fallback = _fallback(book, prior if shapes else together, 0.5 * least)
+    tier: dict[str, Any] = {"leaf": found, "fallback": fallback, "aggregation": None}
     for primitive in np.unique(sample.primitive[sample.leaf & np.isnan(leaf_j)]).tolist():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
         data = found.get(primitive) or found.get(kin(primitive, found) or "", fallback)
@@ -125,22 +134,31 @@ def moved(data: dict[str, Any], source: Book, target: Book) -> dict[str, Any]:
     return data
 
 
-def fit_fallback(book: Book, shapes: dict[str, leaves.Shapes]) -> tuple[dict[str, Any], np.ndarray]:
-    """The LEAF of primitives that nothing is known of, from all that were measured.
+def typical(sample: Sample, shapes: dict[str, leaves.Shapes]) -> tuple[dict[str, float], float]:
+    """What a launch, a MiB and 1e6 operations cost in the leaves that were measured, and the least of those.
 
-    Also what a launch, a MiB and 1e6 operations cost there: float64[3].
+    Without a measured leaf: nothing, and a small share of what a kernel of a whole model costs.
     """
-    kinds = {"launch": "kernels"} | {n: n for n in ("mem_bytes", "matmul_flops", "elementwise_flops")}
-    terms = [(name, [book.raw(feature)]) for name, feature in kinds.items()]
     if not shapes:
-        return {"terms": [], "floor": 1e-6, "correction": None}, np.array([1e-3, 1e-3, 1e-5])
-    local = Book(_LEAF_NAMES)
-    local_terms = [(name, [local.raw(feature)]) for name, feature in kinds.items()]
-    design = np.concatenate([leaves.design_of(local, local_terms, s.features) for s in shapes.values()])
+        rows = sample.root & sample.labelled & (sample.count > 0.0)
+        each = sample.energy_j[rows] / np.maximum(sample.column("kernels")[rows], 1.0)
+        return {}, float(each.min(initial=1.0)) * LEAST_SHARE
+    book = Book(_LEAF_NAMES)
+    terms = [(name, [book.raw(feature)]) for name, feature in TYPICAL.items()]
+    design = np.concatenate([leaves.design_of(book, terms, s.features) for s in shapes.values()])
     energy = np.concatenate([s.energy_j for s in shapes.values()])
     weight = np.concatenate([np.full(len(s.count), 1.0 / len(s.count)) for s in shapes.values()])
-    weights = robust.nnls(design, energy, weight)
-    floor = 0.5 * float(min(s.energy_j.min() for s in shapes.values()))
-    least = float(energy.min()) / max(float(design[:, 0].max()), 1.0)
-    prior = np.array([max(weights[0], 0.1 * least), max(weights[1], 1e-12), max(weights[3], 1e-12)])
-    return {"terms": leaves.term_data(terms, weights), "floor": floor, "correction": None}, prior
+    found = dict(zip(TYPICAL, robust.nnls(design, energy, weight).tolist(), strict=True))
+    found["launch"] = max(found["launch"], 0.1 * float(energy.min()) / max(float(design[:, 0].max()), 1.0))
+    return found, float(energy.min())
+
+
+def _fallback(book: Book, cost: dict[str, float], floor: float) -> dict[str, Any]:
+    """The LEAF of primitives that nothing is known of."""
+    terms = [(name, [book.raw(feature)]) for name, feature in TYPICAL.items()]
+    weights = np.array([cost.get(name, 0.0) for name in TYPICAL])
+    return {
+        "terms": leaves.term_data(terms, weights),
+        "floor": smooth.rounded(floor),
+        "correction": None,
+    }

@@ -1,0 +1,116 @@
+"""What the tiers above static weigh by: pools, powers, intervals, from models that the fit had not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irene_build.train import intervals
+from irene_build.train.best import readings
+from irene_build.train.best.sample import Sample
+from irene_runtime.tree import LEVELS
+
+OMEGAS = np.linspace(0.0, 1.0, 21)
+GAMMAS = np.linspace(0.0, 1.2, 25)
+
+
+@dataclass
+class Unseen:
+    """What fits that had not seen a node's model say of it: its leaf, factor, A and D. float64[m] each."""
+
+    leaf_j: np.ndarray
+    factor: np.ndarray
+    total_j: np.ndarray
+    reading_j: np.ndarray
+
+
+def interval(
+    data: Sample,
+    predicted: np.ndarray | None,
+    far: np.ndarray,
+    judged: Sequence[str],
+    known: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """An INTERVAL from what ``predicted`` (float64[m], joules) says of models that it had not seen.
+
+    ``far``: nodes of kinds that no other model has; they count apart at the levels ``judged``.
+    """
+    residual = np.full(len(data.energy_j), np.nan)
+    if predicted is not None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            residual = np.log(predicted / data.energy_j)
+    rows = np.flatnonzero(data.labelled)
+    level = np.array(LEVELS)[data.level[rows]]
+    out = intervals.interval(residual[rows], data.count[rows], data.model[rows], level, far[rows], judged)
+    if known is not None and judged:
+        out["kinds"] = known
+    return out
+
+
+def live(
+    data: Sample, unseen: Unseen | None, direct: dict[str, Any], far: np.ndarray, known: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Root by its reading, pooled with the tree's A; nodes below by their A times a power of root over A."""
+    omega, gamma = 1.0, {"ml": 1.0, "module": 1.0}
+    predicted = None
+    if unseen is not None:
+        a, d = unseen.total_j, np.where(unseen.reading_j > 0.0, unseen.reading_j, np.nan)
+        roots = np.flatnonzero(data.root & data.labelled)
+        omega = _best(OMEGAS, lambda w: readings.error_of(data, a ** (1.0 - w) * d**w, roots))
+        scale = _root_scale(data, a ** (1.0 - omega) * d**omega / a)
+        predicted = np.where(data.root, a * scale, a)
+        for level in gamma:
+            here = data.at(level) & ~data.root
+            gamma[level] = _power(data, a, scale, np.flatnonzero(here & data.labelled))
+            predicted[here] = (a * scale ** gamma[level])[here]
+    return {
+        "direct": {"model": {**direct["model"], "pool": round(omega, 4)}},
+        "rescale": {level: round(value, 4) for level, value in gamma.items()},
+        "interval": interval(data, predicted, far, ("module",), known),
+    }
+
+
+def _power(data: Sample, a: np.ndarray, scale: np.ndarray, rows: np.ndarray) -> float:
+    return _best(GAMMAS, lambda g: readings.error_of(data, a * scale**g, rows))
+
+
+def _root_scale(data: Sample, ratio: np.ndarray) -> np.ndarray:
+    """``ratio`` of the root that a node stands below; NaN where that was not read."""
+    scale = np.where(data.root, ratio, np.nan)
+    for parent, child, _ in reversed(data.steps):
+        scale[child] = np.where(np.isnan(scale[child]), scale[parent], scale[child])
+    return scale
+
+
+def profile(data: Sample, unseen: Unseen | None, direct: dict[str, Any], far: np.ndarray) -> dict[str, Any]:
+    """Every node by its own reading, pooled with what the tree says of it."""
+    omega = dict.fromkeys(direct, 1.0)
+    predicted = None
+    if unseen is not None:
+        for level in omega:
+            omega[level] = _pool(data, unseen, omega, level)
+        predicted = readings.pooled(data, unseen.leaf_j, unseen.factor, unseen.reading_j, omega)
+    return {
+        "direct": {level: {**item, "pool": round(omega[level], 4)} for level, item in direct.items()},
+        "interval": interval(data, predicted, far, (), None),
+    }
+
+
+def _pool(data: Sample, unseen: Unseen, omega: dict[str, float], level: str) -> float:
+    rows = np.flatnonzero(data.at(level) & data.labelled)
+
+    def loss(w: float) -> float:
+        p = readings.pooled(data, unseen.leaf_j, unseen.factor, unseen.reading_j, {**omega, level: w})
+        return readings.error_of(data, p, rows)
+
+    return _best(OMEGAS, loss)
+
+
+def _best(grid: np.ndarray, loss: Callable[[float], float]) -> float:
+    """The grid's value of least loss; 1 where no other is better by a per mille."""
+    losses = [loss(float(value)) for value in grid]
+    best = int(np.argmin(losses))
+    return float(grid[best]) if losses[best] < 0.999 * loss(1.0) else 1.0
