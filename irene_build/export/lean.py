@@ -1,9 +1,9 @@
 """Makes the runtime's source smaller for the generated module, without changing what it does.
 
-A single file of at most 100 KB holds the runtime and the constants. What a reader of that file does not miss
-is left out: definitions that only the build tool uses, docstrings and annotations of private helpers, hints
-for formatter and type checker; and a level of indentation is one space. ``lean`` proves by the syntax tree
-that nothing else has changed.
+A single file of at most 100 KB holds the runtime and the constants. What users call keeps its docstrings and
+types. Of the rest, docstrings are cut to their first line (private ones go) and annotations go, as do
+definitions that only the build tool uses and hints for formatter and type checker; and a level of indentation
+is one space. ``lean`` proves by the syntax tree that nothing else has changed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: What users and the command line need; a definition that none of them reaches is left out.
 ROOTS = (
@@ -35,16 +35,15 @@ _Definition = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 def lean(source: str, roots: Iterable[str] = ROOTS) -> str:
     """The same program for ``roots``, in fewer bytes.
 
-    Raises AssertionError where the result would not be the same program; a test of every export runs it.
+    Raises AssertionError where the result would not be the same program.
     """
+    roots = tuple(roots)
     source = _without(source, _unreached(ast.parse(source), roots) + _build_only(source))
-    source = _without(source, _private_docstrings(ast.parse(source)))
-    before = _program(source)
-    source = _unannotated(source)
-    source = _HINT.sub("", source)
-    source = _indented(source)
+    before = _program(source, roots)
+    source = _unannotated(_shortened(source, roots), roots)
+    source = _indented(_HINT.sub("", source))
     source = re.sub(r"\n{3,}", "\n\n", source)
-    assert _program(source) == before, "leaning the runtime's source changed it"
+    assert _program(source, roots) == before, "leaning the runtime's source changed it"
     return source
 
 
@@ -92,50 +91,64 @@ def _build_only(source: str) -> list[ast.stmt]:
     ]
 
 
-def _private_docstrings(tree: ast.Module) -> list[ast.stmt]:
-    """Docstrings of what begins with an underscore, and of what is inside of a function."""
-    out: list[ast.stmt] = []
+def _functions(
+    tree: ast.Module, roots: Iterable[str]
+) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, bool, bool]]:
+    """Every definition; whether users call it; and whether it is private by its name or its place."""
 
-    def visit(node: ast.AST, private: bool) -> None:
+    def visit(
+        node: ast.AST, shown: bool, private: bool
+    ) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, bool, bool]]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
-                hidden = private or child.name.startswith("_")
-                if hidden and ast.get_docstring(child) is not None and len(child.body) > 1:
-                    out.append(child.body[0])
-                visit(child, hidden or isinstance(child, ast.FunctionDef))
+                hidden = private or (child.name.startswith("_") and not child.name.endswith("__"))
+                seen = shown and not hidden
+                yield child, seen, hidden
+                yield from visit(child, seen, hidden or isinstance(child, ast.FunctionDef))
             else:
-                visit(child, private)
+                yield from visit(child, shown, private)
 
-    visit(tree, False)
-    return out
-
-
-def _is_private(name: str) -> bool:
-    return name.startswith("_") and not name.endswith("__")
+    for top in tree.body:
+        name = getattr(top, "name", "")
+        yield from visit(ast.Module([top], []), name in roots, False)
 
 
-def _hidden_annotations(tree: ast.Module) -> list[ast.expr]:
-    """Annotations of local names, of attributes, and of private functions: what no caller looks at."""
+def _shortened(source: str, roots: Iterable[str]) -> str:
+    """Docstrings of private definitions go; those of what users do not call keep their first line."""
+    lines = source.split("\n")
+    cut: set[int] = set()
+    for node, shown, private in _functions(ast.parse(source), roots):
+        text = ast.get_docstring(node)
+        if text is None or shown:
+            continue
+        first, last = node.body[0].lineno - 1, (node.body[0].end_lineno or 0) - 1
+        if private and len(node.body) > 1:
+            cut.update(range(first, last + 1))
+        elif last > first:
+            cut.update(range(first + 1, last + 1))
+            lines[first] += '"""'
+    return "\n".join(line for index, line in enumerate(lines) if index not in cut)
+
+
+def _hidden_annotations(tree: ast.Module, roots: Iterable[str]) -> list[ast.expr]:
+    """Annotations of local names, of attributes, and of functions that no user calls."""
     out: list[ast.expr] = []
-    for node in ast.walk(tree):
+    for node, shown, _ in _functions(tree, roots):
         if not isinstance(node, ast.FunctionDef):
             continue
-        for inner in ast.walk(node):
-            if isinstance(inner, ast.AnnAssign) and inner.value is not None:
-                out.append(inner.annotation)
-            private = isinstance(inner, ast.FunctionDef) and (inner is not node or _is_private(node.name))
-            if private and isinstance(inner, ast.FunctionDef):
-                spec = inner.args
-                out += [a.annotation for a in spec.posonlyargs + spec.args + spec.kwonlyargs if a.annotation]
-                out += [a.annotation for a in (spec.vararg, spec.kwarg) if a is not None and a.annotation]
-                out += [inner.returns] if inner.returns is not None else []
+        out += [n.annotation for n in ast.walk(node) if isinstance(n, ast.AnnAssign) and n.value is not None]
+        if not shown:
+            spec = node.args
+            given = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg]
+            out += [a.annotation for a in given if a is not None and a.annotation is not None]
+            out += [node.returns] if node.returns is not None else []
     return out
 
 
-def _unannotated(source: str) -> str:
+def _unannotated(source: str, roots: Iterable[str]) -> str:
     """The source without the hidden annotations, each with the colon or arrow before it."""
     lines = source.split("\n")
-    unique = {(a.lineno, a.col_offset): a for a in _hidden_annotations(ast.parse(source))}
+    unique = {(a.lineno, a.col_offset): a for a in _hidden_annotations(ast.parse(source), roots)}
     for (row, start), annotation in sorted(unique.items(), reverse=True):
         if annotation.end_lineno == row:
             line = lines[row - 1]
@@ -203,16 +216,16 @@ def _is_text(node: ast.AST) -> bool:
     )
 
 
-def _program(source: str) -> str:
+def _program(source: str, roots: Iterable[str]) -> str:
     """What is run: the syntax tree, without docstrings and without annotations that nothing reads."""
     tree = ast.parse(source)
-    hidden = {id(annotation) for annotation in _hidden_annotations(tree)}
+    hidden = {id(annotation) for annotation in _hidden_annotations(tree, roots)}
     for node in ast.walk(tree):
         for name in ("annotation", "returns"):
             if id(getattr(node, name, None)) in hidden and not isinstance(node, ast.AnnAssign):
                 setattr(node, name, None)
     tree = _Plain(hidden).visit(tree)
     for node in ast.walk(tree):
-        if _is_text(node):
-            node.value = ast.Constant("")  # type: ignore[attr-defined]
+        if isinstance(getattr(node, "body", None), list):
+            node.body = [n for n in node.body if not _is_text(n)]  # type: ignore[attr-defined]
     return ast.dump(tree)

@@ -12,7 +12,7 @@ def main() -> int:
 
         With an indented example.
     """
-    return _helper(Shown().method(3))
+    return _helper(Shown().method(3)) + hidden(0)
 
 
 class Shown:
@@ -40,6 +40,14 @@ class Quoted:
     pass
 
 
+def hidden(x: complex) -> complex:
+    """First line
+
+    Second.
+    """
+    return x
+
+
 # A comment that belongs to what goes.
 def unused() -> None:
     pass
@@ -52,8 +60,20 @@ CONSTANT = 2
 
 
 def test_what_goes_and_what_stays() -> None:
-    text = lean(SOURCE, roots=("main", "USED"))
-    for gone in ("unused", "UNUSED", "A comment", "save", "Goes", "type: ignore", "float", "List", "\n\n\n"):
+    text = lean(SOURCE, roots=("main", "Shown", "USED"))
+    for gone in (
+        "unused",
+        "UNUSED",
+        "A comment",
+        "save",
+        "Goes",
+        "type: ignore",
+        "float",
+        "List",
+        "complex",
+        "Second",
+        "\n\n\n",
+    ):
         assert gone not in text
     for kept in (
         "Public.",
@@ -67,7 +87,7 @@ def test_what_goes_and_what_stays() -> None:
 
 
 def test_it_is_the_same_program() -> None:
-    text = lean(SOURCE, roots=("main", "USED"))
+    text = lean(SOURCE, roots=("main", "Shown", "USED"))
     scope: dict[str, object] = {}
     exec(compile(ast.parse(text), "lean", "exec"), scope)
     assert scope["main"]() == 3 + len("raw\n    text")  # type: ignore[operator]
