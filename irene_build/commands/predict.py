@@ -37,6 +37,15 @@ def predict(
     explain: str = typer.Option(None, "--explain", metavar="SCOPE", help="How one node's number came about."),
     co2: float = typer.Option(None, "--co2", metavar="G_PER_KWH", help="Grams of CO2 of one kWh."),
     html: Path = typer.Option(None, "--html", metavar="FILE", help="Also write a page to look at."),
+    speedscope: Path = typer.Option(
+        None,
+        "--speedscope",
+        metavar="FILE",
+        help="Also write a flame graph for speedscope; widths are joules.",
+    ),
+    chrome_trace: Path = typer.Option(
+        None, "--chrome-trace", metavar="FILE", help="Also write a trace for Perfetto or chrome://tracing."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the prediction as JSON."),
     as_csv: bool = typer.Option(False, "--csv", help="Print one line a node."),
     as_openmetrics: bool = typer.Option(False, "--openmetrics", help="Print OpenMetrics text."),
@@ -69,8 +78,7 @@ def predict(
     data = prediction.to_json()
     if co2 is not None:
         data["co2_g"] = prediction.co2_g(co2)
-    if html is not None:
-        _write_page(html, data)
+    _write_views(data, html, speedscope, chrome_trace)
     if prediction.simulated:
         console.note("SIMULATED: this estimator was calibrated on simulated energy.")
     if as_json:
@@ -128,11 +136,25 @@ def _run(estimator: Any, model: str, batch_size: int, seq_len: int, device: str,
     return window
 
 
-def _write_page(path: Path, data: dict[str, Any]) -> None:
+def _write_views(
+    data: dict[str, Any], html: Path | None, speedscope: Path | None, chrome: Path | None
+) -> None:
+    """The page and the flame graphs that were asked for."""
+    import json
+
+    from irene_build.report import flame
     from irene_build.report.html import render_prediction
 
-    try:
-        path.write_text(render_prediction(data), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-    console.note(f"wrote {path}")
+    views = (
+        (html, render_prediction),
+        (speedscope, lambda shown: json.dumps(flame.speedscope(shown), allow_nan=False)),
+        (chrome, lambda shown: json.dumps(flame.chrome_trace(shown), allow_nan=False)),
+    )
+    for path, render in views:
+        if path is None:
+            continue
+        try:
+            path.write_text(render(data), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        console.note(f"wrote {path}")

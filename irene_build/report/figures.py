@@ -246,7 +246,7 @@ def energy_accuracy(rows: Sequence[dict[str, Any]], front: Sequence[int], simula
     axes.margins(0.1)
     axes.legend(loc="lower right", fontsize=8)
     best = ", ".join(
-        f"{rows[i]['model']} ({rows[i]['energy_j']:.3g} J, {rows[i]['accuracy']:g})" for i in front
+        f"{_short(rows[i]['model'])} ({rows[i]['energy_j']:.3g} J, {rows[i]['accuracy']:g})" for i in front
     )
     return Figure(
         "energy-accuracy", "Energy against accuracy", f"On the Pareto front: {best}.", drawing, hints

@@ -9,6 +9,9 @@ from irene_build.report.breakdown import bottlenecks
 from irene_build.report.predictions import Prediction
 from irene_build.report.tradeoff import best_under, cheapest_above, pareto
 
+#: A pass is marked when its root is flagged, or at least this share of its leaves' energy is in flagged
+#: leaves: a warning that hangs on one odd node of hundreds would hang on everything.
+MARKED_SHARE = 0.05
 _ABOUT = ("hardware", "boundary", "provenance", "digest")
 
 
@@ -22,7 +25,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     tokens = batch * (1 if prediction.get("phase") == "decode" else prediction["seq_len"])
     low, high = prediction["interval_j"]
     energy = prediction["energy_j"]
-    flags = list(prediction.get("flags") or [])
+    outside, unknown = (_flagged_share(prediction, name) for name in ("extrapolates", "uncalibrated"))
     return {
         "model": prediction["model"], "phase": prediction.get("phase") or "forward", "batch_size": batch,
         "seq_len": prediction["seq_len"], "past_len": prediction.get("past_len") or 0,
@@ -31,8 +34,19 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "energy_j": energy, "interval_j": [low, high],
         "energy_per_sequence_j": energy / batch, "interval_per_sequence_j": [low / batch, high / batch],
         "energy_per_token_j": energy / tokens, "interval_per_token_j": [low / tokens, high / tokens],
-        "extrapolates": "extrapolates" in flags, "uncalibrated": "uncalibrated" in flags, "flags": flags,
+        "extrapolates": outside >= MARKED_SHARE, "extrapolating_share": outside,
+        "uncalibrated": unknown >= MARKED_SHARE, "uncalibrated_share": unknown,
     }  # fmt: skip
+
+
+def _flagged_share(prediction: Prediction, flag: str) -> float:
+    """The share of the leaves' energy that is in leaves with this flag; 1 where the root has it."""
+    nodes = prediction["nodes"]
+    if flag in (nodes[0].get("flags") or []):
+        return 1.0
+    leaves = [n for n in nodes if n["level"] == "ml"]
+    total = sum(n["energy_j"] for n in leaves)
+    return sum(n["energy_j"] for n in leaves if flag in (n.get("flags") or [])) / total if total > 0 else 0.0
 
 
 def sweep(predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def prediction(
             energy[node["parent"]] += energy[index]
     for node in out:
         value, half = energy[node["index"]], draw.uniform(0.01, 0.08)
-        flags = ["extrapolates"] if node["primitive"] == "Softmax" and seq_len > 256 else []
+        flags = ["extrapolates"] if node["primitive"] in ("Softmax", "MatMul") and seq_len > 256 else []
         node.update(energy_j=value, interval_j=[value * (1 - half), value * (1 + half)],
                     share=value / energy[0], alpha=1.0, tier=tier, flags=flags)  # fmt: skip
     flags = sorted(

@@ -305,15 +305,16 @@ def test_choosing_a_model_in_the_comparison(visit: Open) -> None:
     compared = grid.compare(models, {"a": 70.0, "b": 80.0, "c": 90.0})
     energy = {row["model"]: row["energy_j"] for row in compared["totals"]}
     tab = visit(html.render_compare(compared, models, drawings.of_compare(compared)))
+    answer = tab.locator("[data-choice-answer]")
     tab.locator("[name=budget]").fill(str(energy["b"] * 1.01))
-    assert tab.locator("[data-choice-answer]").inner_text().startswith("b: ")
+    assert ": b, " in answer.inner_text()
     assert tab.locator("tr.best").get_attribute("data-model") == "b"
     assert tab.locator("tr.over").count() == 1
+    tab.locator("[name=accuracy]").fill("85")
+    assert [line.split(": ")[1][0] for line in answer.inner_text().splitlines()] == ["b", "c"]
     tab.locator("[name=budget]").fill("")
-    tab.locator("[name=accuracy]").fill("75")
-    assert tab.locator("[data-choice-answer]").inner_text().startswith("b: ")
     tab.locator("[name=accuracy]").fill("99")
-    assert tab.locator("[data-choice-answer]").inner_text() == "No model meets this."
+    assert answer.inner_text().endswith("or more: none")
 
 
 def test_without_javascript_the_tables_are_there(visit: Open, report: tuple[Path, str, str]) -> None:

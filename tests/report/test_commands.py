@@ -205,3 +205,22 @@ def test_wrong_input_is_one_line_and_exit_code_2(irene: Run, bundle: Path, tmp_p
         code, _, err = irene(*arguments)
         assert code == 2, (arguments, err)
         assert words in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_predict_writes_a_page_and_flame_graphs(irene: Run, bundle: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("page.html", "p.speedscope.json", "p.trace.json")}
+    code, out, err = irene(
+        "predict", bundle, MODELS[0], "-b", 2, "-s", 32, "--json", "--html", files["page.html"],
+        "--speedscope", files["p.speedscope.json"], "--chrome-trace", files["p.trace.json"],
+    )  # fmt: skip
+    assert code == 0, err
+    whole = json.loads(out)
+    assert f"<title>{MODELS[0]}" in files["page.html"].read_text()
+    profile = json.loads(files["p.speedscope.json"].read_text())["profiles"][0]
+    assert profile["endValue"] == pytest.approx(whole["energy_j"])
+    events = json.loads(files["p.trace.json"].read_text())["traceEvents"]
+    assert [e["args"]["energy_j"] for e in events if e["ph"] == "X"] == [
+        n["energy_j"] for n in whole["nodes"]
+    ]
+    code, _, err = irene("predict", bundle, MODELS[0], "--html", tmp_path / "absent" / "page.html")
+    assert code == 2 and "cannot write" in err

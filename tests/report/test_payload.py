@@ -53,5 +53,5 @@ def test_flags_are_kept_except_the_one_that_the_whole_page_says() -> None:
     for node in simulated["nodes"]:
         node["flags"] = [*node["flags"], "simulated"]
     flags = forest([simulated])["models"][0]["tiers"]["static"][0]["flags"]
-    softmax = [str(n["index"]) for n in simulated["nodes"] if n["primitive"] == "Softmax"]
-    assert flags == {index: ["extrapolates"] for index in softmax}
+    flagged = [str(n["index"]) for n in simulated["nodes"] if n["primitive"] in ("Softmax", "MatMul")]
+    assert flags == {index: ["extrapolates"] for index in flagged}

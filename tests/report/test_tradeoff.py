@@ -111,3 +111,16 @@ def test_sweep_marks_what_extrapolates() -> None:
     assert [c["extrapolates"] for c in result["cells"]] == [False, True]
     low, high = result["cells"][0]["interval_per_sequence_j"]
     assert low < result["cells"][0]["energy_per_sequence_j"] < high
+
+
+def test_one_odd_node_marks_nothing_and_a_flagged_root_everything() -> None:
+    odd, root = prediction(), prediction()
+    leaf = next(n for n in odd["nodes"] if n["primitive"] == "Tanh")
+    leaf["flags"] = odd["flags"] = ["extrapolates"]
+    root["nodes"][0]["flags"] = root["flags"] = ["extrapolates", "uncalibrated"]
+    first, second = grid.sweep([odd, root])["cells"]
+    whole = sum(n["energy_j"] for n in odd["nodes"] if n["level"] == "ml")
+    assert not first["extrapolates"] and first["extrapolating_share"] == pytest.approx(
+        leaf["energy_j"] / whole
+    )
+    assert second["extrapolates"] and second["uncalibrated"]
