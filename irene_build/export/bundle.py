@@ -6,6 +6,7 @@ Nothing is replaced before every engine has agreed; a folder that is not ours is
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -117,6 +118,8 @@ def _check_target(out: Path, force: bool) -> bool:
 
 def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, ModelTree]) -> dict[str, Any]:
     """All files of the bundle; returns the manifest with their hashes."""
+    # In canonical order, so that the order of keys in the estimator's file leaves no trace.
+    estimator = json.loads(manifests.canonical(estimator))
     manifest = manifests.manifest_of(estimator)
     model = build_model(
         estimator,

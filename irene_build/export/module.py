@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from irene_build import __version__
@@ -32,8 +33,9 @@ class Part:
     source: str
 
 
+@cache
 def parts() -> tuple[list[Part], list[str]]:
-    """The runtime's modules, and the lines of the one import block that they need."""
+    """The runtime's modules, and the lines of the one import block that they need; the same for every estimator."""
     out: list[Part] = []
     plain: set[str] = set()
     named: dict[str, set[str]] = {}

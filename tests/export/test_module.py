@@ -91,7 +91,7 @@ def test_it_is_bit_identical_on_every_cpython(bundle: Path, estimator: dict[str,
             for tree, tier in ((plain, "static"), (full, "live"), (full, "profile"))
         ]
         test = subprocess.run([*module, "selftest"], capture_output=True, text=True, check=True).stdout
-        assert re.search(r"; (\d+) of \1 numbers equal to the last bit", test), test
+        assert re.search(r"^(\d+) of \1 numbers equal to the last bit", test, re.M), test
         outputs[python] = "".join(parts)
     assert len(set(outputs.values())) == 1, {k: hash(v) for k, v in outputs.items()}
 
