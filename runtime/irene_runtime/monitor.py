@@ -144,12 +144,13 @@ class Monitor:
         static = est.predict(tree, tier="static")
         if static.tier != "static":
             raise InputError("this estimator has no static tier to compare with")
+        source, observed = "live tier", None
         if est.boundary == "gpu":
-            source = "gpu counter" if self.sampler.gpu_energy_source == "counter" else "gpu power, integrated"
+            counter = self.sampler.gpu_energy_source == "counter"
+            source = "gpu counter" if counter else "gpu power, integrated"
             observed = self.features.get("gpu_energy")
         else:
             live = est.predict(tree, self, tier="live")
-            source = "live tier"
             observed = live.energy_j if live.tier == "live" else None
         if observed is None:
             gone = "; ".join("%s: %s" % item for item in sorted(self.missing.items()))
@@ -158,27 +159,22 @@ class Monitor:
         ratio = observed / static.energy_j
         reasons = []
         if not low <= observed <= high:
-            reasons.append(
-                "a run took %.4g J, outside the static prediction's 90 %% interval %.4g to %.4g J"
-                % (observed, low, high)
-            )
+            text = "a run took %.4g J, outside the static prediction's 90 %% interval %.4g to %.4g J"
+            reasons.append(text % (observed, low, high))
         if self.differs:
             reasons.append("not as calibrated: " + self.differs)
+        ranges: Dict[str, Any] = {}
+        for tier in est.tiers.values():
+            ranges.update(tier.ranges.get("model", {}))
         for name in ("g_clk", "gm_clk"):
-            for tier in est.tiers.values():
-                ends = tier.ranges.get("model", {}).get(name)
-                value = self.features.get(name)
-                if ends and value is not None and not ends[0] * 0.98 <= value <= ends[1] * 1.02:
-                    reasons.append(
-                        "%s ran at %.0f MHz, calibrated at %.0f to %.0f: throttled, or set otherwise"
-                        % (name, value, ends[0], ends[1])
-                    )
-                    break
+            value, ends = self.features.get(name), ranges.get(name)
+            if ends and value is not None and not ends[0] * 0.98 <= value <= ends[1] * 1.02:
+                text = "%s ran at %.0f MHz, calibrated at %.0f to %.0f: throttled, or set otherwise"
+                reasons.append(text % (name, value, ends[0], ends[1]))
         change = self._power_change()
         if change is not None and abs(change) > POWER_DRIFT:
-            reasons.append(
-                "GPU power moved by %+.1f %% within the window: not warmed up, or throttled" % (100 * change)
-            )
+            text = "GPU power moved by %+.1f %% within the window: not warmed up, or throttled"
+            reasons.append(text % (100 * change))
         if before is not None and abs(ratio / before.ratio - 1.0) > 0.5 * (high - low) / static.energy_j:
             reasons.append("observed over predicted moved from %.4f to %.4f" % (before.ratio, ratio))
         return Drift(source, observed, static.energy_j, (low, high), ratio, change, bool(reasons), reasons)
