@@ -35,7 +35,7 @@ from irene_runtime.sampler import Sampler
 
 
 class Truth:
-    """Integrates the virtual PC's formula over this machine's ticks, as its process does, without the noise."""
+    """Integrates the virtual PC's formula over this machine's ticks, without noise and quantisation."""
 
     def __init__(self, settings: dict[str, Any], period_s: float) -> None:
         self._model, self._period = Model(settings), period_s
@@ -103,8 +103,9 @@ def measure(name: str, targets: list[Target], nodes: int, folder: Path, scale: f
     by_work: dict[int, list[tuple[float, float]]] = {}
     for work, start, end, runs, label in rows:
         by_work.setdefault(work, []).append((label, truth.between(start / 1e9, end / 1e9) / runs))
-    errors = [abs(fmean(l for l, _ in v) / fmean(t for _, t in v) - 1.0) for v in by_work.values()]
-    spread = [stdev(l for l, _ in v) / fmean(l for l, _ in v) for v in by_work.values() if len(v) > 1]
+    pairs = [tuple(zip(*found, strict=True)) for found in by_work.values()]
+    errors = [abs(fmean(labels) / fmean(true) - 1.0) for labels, true in pairs]
+    spread = [stdev(labels) / fmean(labels) for labels, _ in pairs if len(labels) > 1]
     full = None
     if name == "paper":
         full = seconds + windows[1] * PAPER_WINDOW_S * (1.0 - scale)

@@ -158,15 +158,10 @@ class ReplayWorkload:
         return captured
 
     def _bytes(self, target: Target) -> int:
+        from irene_build.measure.plan import memory_bytes
+
         kept = self._kept.get(target)
-        return 0 if kept is None else tree_bytes(kept.tree)
-
-
-def tree_bytes(tree: Any) -> int:
-    """Memory of a captured model, roughly: its parameters and what flows through it."""
-    features = tree.nodes[0].features
-    width = {"float16": 2, "bfloat16": 2}.get(str(tree.header.get("dtype")), 4)
-    return int(width * features.get("num_parameters", 0.0) + features.get("mem_bytes", 0.0) * 2**20)
+        return 0 if kept is None else memory_bytes(kept.tree)
 
 
 def free_bytes(device: str) -> int:

@@ -83,6 +83,8 @@ def check(asked: Request) -> None:
         raise InputError("--from HARDWARE and --labels N (at least 1) belong together")
     if asked.grid:
         parts.parse_grid(asked.grid)
+    if asked.plan_file is not None:
+        parts.read_plan_file(asked.plan_file)
     for text in (asked.budget, asked.stop_after):
         if text:
             parts.parse_seconds(text)

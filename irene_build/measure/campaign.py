@@ -6,7 +6,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -16,7 +16,7 @@ from irene_build.errors import InputError, IreneError, MeasurementError
 from irene_build.measure.conditions import SOFT, Conditions
 from irene_build.measure.device import Device
 from irene_build.measure.journal import Journal, pack
-from irene_build.measure.plan import Plan, Target
+from irene_build.measure.plan import Plan, Target, memory_bytes
 from irene_build.measure.plan import Protocol as Settings
 from irene_build.measure.recorder import Recorder, Samples
 from irene_build.measure.relabel import Derived, relabel
@@ -30,6 +30,10 @@ EXTRA_ROUNDS = 2
 
 class Workload(Protocol):
     """Runs single nodes on the device."""
+
+    def holds(self, sizes: Sequence[int]) -> bool:
+        """Can models of these sizes (bytes) be kept ready at the same time?"""
+        ...
 
     def runner(self, target: Target, node: int, wanted: list[int]) -> Runner:
         """A callable that runs one node once; ``wanted`` are all the nodes of that target to come."""
@@ -64,6 +68,7 @@ def start_journal(journal: Journal, plan: Plan, header: Mapping[str, Any]) -> No
                 "budget_s": plan.budget_s,
                 "notes": list(plan.notes),
                 "planned_s": plan.seconds(),
+                "memory_bytes": [memory_bytes(tree) for tree in plan.trees],
                 "finished": False,
             }
         )
@@ -116,20 +121,23 @@ class Campaign:
         self._gate_waited_s = 0.0
         self._pulsed_at = 0.0
         self._began = time.monotonic()
+        # When the budget is spent and what the round still has to do, s; retries live on what is spare.
+        self._spent_at: float | None = None
+        self._to_do_s = 0.0
 
     def run(self, stop_after_s: float | None = None) -> Outcome:
         """Measure until done, the budget is spent, or ``stop_after_s`` is over (then run again to go on)."""
         before = self._elapsed_before()
         budget = self.journal.get("budget_s")
         stop_at = None if stop_after_s is None else self._began + stop_after_s
-        spent_at = None if budget is None else self._began + max(0.0, budget - before)
+        self._spent_at = None if budget is None else self._began + max(0.0, budget - before)
         finished = False
         self.journal.event(self.session, "start", {"pid": os.getpid()})
         try:
             with self.recorder:
                 self._standby()
                 self._pulse()
-                finished = self._rounds(stop_at, spent_at)
+                finished = self._rounds(stop_at)
                 self._pulse()
                 counters = dict(self.meter.counters())
                 self.journal.event(self.session, "stop", {"finished": finished, "meter_counters": counters})
@@ -181,31 +189,53 @@ class Campaign:
         self.journal.insert("pulse", (self.session, json.dumps(busy)))
         self._pulsed_at = time.monotonic()
 
-    def _rounds(self, stop_at: float | None, spent_at: float | None) -> bool:
+    def _rounds(self, stop_at: float | None) -> bool:
         """True when nothing is left to do."""
         number = self.journal.rows("SELECT MAX(number) FROM round")[0][0] or 0
         while True:
             if not number or not self._pending(number):
-                works = self._next_round(number, spent_at)
+                works = self._next_round(number)
                 if not works:
                     return True
                 number += 1
-                random.Random(f"{self.settings.seed}:{number}").shuffle(works)
-                self.journal.insert("round", (number, json.dumps(works)))
+                self.journal.insert("round", (number, json.dumps(self._shuffled(works, number))))
             pending = self._pending(number)
             total = len(self._order(number))
+            guesses = [self._guess(work, number) for work in pending]
+            labelled = {work for (work,) in self.journal.rows("SELECT work FROM result")}
             began = time.monotonic()
             for position, work in enumerate(pending):
                 now, done = time.monotonic(), total - len(pending) + position
                 if stop_at is not None and now >= stop_at:
                     return False
-                if number > 1 and spent_at is not None and now >= spent_at:
+                if number > 1 and work in labelled and self._spent():
                     self._note(f"the budget ended in round {number}, after {done} of {total} nodes")
                     return True
-                pace = (now - began) / position if position else self._guess(work, number)
-                what = f"round {number}: {self.names[work]}"
-                self.report(done, total, what, pace * (len(pending) - position))
+                # The pace so far corrects the guesses, which know nothing of what else this machine does.
+                slower = (now - began) / sum(guesses[:position]) if position else 1.0
+                self._to_do_s = slower * sum(guesses[position:])
+                self.report(done, total, f"round {number}: {self.names[work]}", self._to_do_s)
                 self._measure(work, number, pending[position:])
+
+    def _shuffled(self, works: list[int], number: int) -> list[int]:
+        """Random order, by the seed; model after model where they do not all fit into memory."""
+        chance = random.Random(f"{self.settings.seed}:{number}")
+        order = list(works)
+        chance.shuffle(order)
+        if not self.workload.holds(self.journal.get("memory_bytes")):
+            trees = sorted({self.place[work][0] for work in works})
+            chance.shuffle(trees)
+            order.sort(key=lambda work: trees.index(self.place[work][0]))
+        return order
+
+    def _spent(self) -> bool:
+        return self._spent_at is not None and time.monotonic() >= self._spent_at
+
+    def _spare_s(self) -> float:
+        """Time that the budget leaves beyond what the round has to do."""
+        if self._spent_at is None:
+            return float("inf")
+        return self._spent_at - time.monotonic() - self._to_do_s
 
     def _order(self, number: int) -> list[int]:
         order: list[int] = json.loads(
@@ -232,14 +262,14 @@ class Campaign:
         failed = {work for (work,) in self.journal.rows("SELECT id FROM work WHERE failed IS NOT NULL")}
         return [work for work in self._order(number) if work not in settled and work not in failed]
 
-    def _next_round(self, done: int, spent_at: float | None) -> list[int]:
+    def _next_round(self, done: int) -> list[int]:
         """Works that need another round: all until ``min_rounds``, then those that are not precise enough."""
         usable = [w for (w,) in self.journal.rows("SELECT id FROM work WHERE failed IS NULL ORDER BY id")]
         if not done:
             return usable
         widths = {row[0]: row[4] for row in relabel(self.journal).result}
         missing = [work for work in usable if work not in widths]
-        spent = spent_at is not None and time.monotonic() >= spent_at
+        spent = self._spent()
         last = 1 if spent else self.settings.max_rounds
         if done >= last:
             return missing if done < last + EXTRA_ROUNDS else []
@@ -296,13 +326,13 @@ class Campaign:
     def _gate_patience(self) -> float:
         """What the standby gate may still wait: no campaign starves at it."""
         allowed = self.settings.gate_budget * (time.monotonic() - self._began) - self._gate_waited_s
-        return max(0.0, min(self.settings.gate_timeout_s, allowed))
+        return max(0.0, min(self.settings.gate_timeout_s, allowed, self._spare_s()))
 
     def _retry(self, reasons: list[str], attempt: int) -> bool:
         """Hard faults are always repeated; a busy neighbour only as often as the plan can bear."""
         if any(reason not in SOFT for reason in reasons):
             return True
-        if "foreign load" not in reasons or attempt >= self.settings.max_attempts:
+        if "foreign load" not in reasons or attempt >= self.settings.max_attempts or self._spare_s() <= 0.0:
             return False
         trials, rejected = self.journal.rows("SELECT COUNT(*), SUM(NOT accepted) FROM trial")[0]
         return (rejected or 0) < self.settings.retry_share * max(8, trials)

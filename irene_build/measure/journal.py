@@ -250,8 +250,8 @@ class Journal:
 
     def _remove(self) -> None:
         """Wrong input leaves nothing behind, neither a file nor the folder made for it."""
-        for name in (self.path.name, self.path.name + ".lock"):
-            self.path.with_name(name).unlink(missing_ok=True)
+        for ending in ("", "-wal", "-shm", ".lock"):
+            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
         with suppress(OSError):
             self.path.parent.rmdir()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Protocol
@@ -112,11 +114,8 @@ class Recorder:
     def between(self, start_ns: int, end_ns: int) -> list[tuple[int, float]]:
         """(host_ns, value) of the readings that arrived in a stretch of time."""
         rows = self._rows
-        low, high = len(rows), len(rows)
-        while low > 0 and rows[low - 1][0] >= start_ns:
-            low -= 1
-        while high > low and rows[high - 1][0] > end_ns:
-            high -= 1
+        low = bisect_left(rows, start_ns, key=lambda row: row[0])
+        high = bisect_right(rows, end_ns, key=lambda row: row[0])
         return [(row[0], row[1]) for row in rows[low:high]]
 
     def watts(self, start_ns: int, end_ns: int) -> list[float]:
@@ -127,11 +126,14 @@ class Recorder:
         return [(b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in pairwise(rows) if b[0] > a[0]]
 
     def gap_s(self, start_ns: int, end_ns: int) -> float | None:
-        """The longest silence of the meter in a window, if it is longer than readings may be apart."""
-        reach = round(GAP_PERIODS * self.period_s * 1e9)
-        times = [t for t, _ in self.between(start_ns - reach, end_ns + reach)]
-        inner = [start_ns, *(t for t in times if start_ns < t < end_ns), end_ns]
-        longest = max(b - a for a, b in pairwise(inner)) / 1e9
+        """The longest silence of the meter around and in a window, s, if it is too long; infinite if it lasts."""
+        rows = self._rows
+        first = bisect_right(rows, start_ns, key=lambda row: row[0]) - 1
+        last = bisect_left(rows, end_ns, key=lambda row: row[0])
+        if first < 0 or last >= len(rows):
+            return math.inf
+        times = [row[0] for row in rows[first : last + 1]]
+        longest = max(b - a for a, b in pairwise(times)) / 1e9
         return longest if longest > GAP_PERIODS * self.period_s else None
 
     def require_readings(self, timeout_s: float) -> None:

@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ class DoubleWorkload:
     def __init__(self, power: Power, broken: frozenset[int] = frozenset()) -> None:
         self.power, self.broken = power, broken
         self.runs: dict[int, int] = {}
+        self.roomy = True
+
+    def holds(self, sizes: Sequence[int]) -> bool:
+        return self.roomy
 
     def watts(self, node: int) -> float:
         return IDLE_W + 5.0 * (node + 1)
@@ -108,7 +112,8 @@ class DoubleMeter:
     @property
     def info(self) -> MeterInfo:
         kind = "energy" if self.energy else "power"
-        return MeterInfo("double", "double", kind, "wall", "simulated", self.period_s, 0.01, "real", {})
+        # Nominally slower than it is: on a busy machine its thread is late, which is no fault of a meter.
+        return MeterInfo("double", "double", kind, "wall", "simulated", 2.5 * self.period_s, 0.01, "real", {})
 
     def __enter__(self) -> DoubleMeter:
         return self
