@@ -173,6 +173,9 @@ def test_no_counter_values_yield_joules_that_were_not_there(fake_nvml: FakeNvml,
     fake_nvml.set(counter_mj=values[0])
     with meter:
         until(lambda: bool(meter.read_new(0.0)))
+        assert meter._thread is not None
+        meter._stop.set()  # from here on this test is the one that looks
+        meter._thread.join()
         total, last_s = 0.0, time.monotonic()
         for before, value in itertools.pairwise(values):
             fake_nvml.set(counter_mj=value)
