@@ -179,10 +179,10 @@ class Prediction:
             return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
         head = self.tree.header
-        common = dict(
-            self.about, model=head["model"], batch_size=head["batch_size"], seq_len=head["seq_len"],
-            tier=self.tier,
-        )  # fmt: skip
+        common = {k: self.about[k] for k in ("hardware", "boundary", "provenance")}
+        common.update(
+            {k: head[k] for k in ("model", "batch_size", "seq_len", "phase", "dtype")}, tier=self.tier
+        )
         rows = []
         for n in self.nodes:
             labels = dict(
