@@ -18,6 +18,8 @@ from irene_runtime.tree import ModelTree
 COST_MODELS = ("analytic", "irene2021")
 PHASES = ("forward", "prefill", "decode")
 WEIGHTS = ("int8", "int4")
+DTYPES = ("float32", "float16", "bfloat16")
+ATTENTIONS = ("eager", "sdpa")
 #: The ``cpu`` rung is for models up to this many bytes of parameters.
 MAX_REAL_BYTES = 2**31
 
@@ -49,6 +51,9 @@ class Pass:
                 raise ModelError(f"{name} is {value!r}, expected a whole number from {low} on")
         if self.phase not in PHASES:
             raise ModelError(f"phase {self.phase!r}: expected one of {', '.join(PHASES)}")
+        for what, value, known in (("dtype", self.dtype, DTYPES), ("attention", self.attention, ATTENTIONS)):
+            if value not in known:
+                raise ModelError(f"{what} {value!r}: expected one of {', '.join(known)}")
         if self.weights not in (None, *WEIGHTS):
             raise ModelError(f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}")
         if self.phase == "decode":

@@ -1,0 +1,199 @@
+"""``irene-build trace`` and ``irene-build models`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from irene_build import cli
+from irene_build.errors import ModelError
+from irene_build.trace import trace
+from irene_runtime.tree import load
+
+TINY = "bert_uncased_L-2_H-128_A-2"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    text = capsys.readouterr()
+    return int(stopped.value.code or 0), text.out, text.err
+
+
+def test_prints_a_tree_with_equal_layers_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "trace", TINY, "-b", "2", "-s", "8")
+    assert code == 0
+    assert "2 x layer.0: BertLayer" in out
+    assert "layer.1" not in out
+    assert "attention.self: Attention" not in out and "Attention" in out
+
+
+def test_depth_and_sort(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "trace", TINY, "-b", "2", "-s", "8", "--depth", "1", "--sort", "flops")
+    names = [line.split()[0] for line in out.splitlines()[2:]]
+    assert names == ["BertModel", "encoder:", "pooler:", "embeddings:"]
+
+
+def test_writes_a_file_that_loads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "tree.json"
+    code, out, _ = run(capsys, "trace", TINY, "-b", "2", "-s", "8", "-o", str(path), "--json")
+    assert code == 0
+    tree = load(str(path))
+    assert json.loads(out) == json.loads(path.read_text())
+    assert (tree.header["batch_size"], tree.header["seq_len"]) == (2, 8)
+
+
+def test_the_difference_of_eager_and_sdpa(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    files = []
+    for attention in ("sdpa", "eager"):
+        files.append(str(tmp_path / f"{attention}.json"))
+        run(capsys, "trace", TINY, "-b", "2", "-s", "8", "--attention", attention, "-o", files[-1])
+    code, out, _ = run(capsys, "trace", "--diff", *files, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["primitives"]["Attention"]["count"] == [2, 0]
+    assert found["primitives"]["MatMul"]["count"] == [0, 4]
+    products = [found["primitives"][name]["flops"][side] for name, side in (("Attention", 0), ("MatMul", 1))]
+    softmax = found["primitives"]["Softmax"]["flops"][1]
+    assert products[0] == pytest.approx(products[1] + softmax)
+    _, out, _ = run(capsys, "trace", "--diff", files[0], files[0])
+    assert "no difference" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "irene-build models"),
+        (["bert-base-uncasd"], "did you mean bert-base-uncased"),
+        ([], "which model"),
+        (["missing.json"], "no such file"),
+        ([TINY, "-b", "0"], "batch_size is 0"),
+        ([TINY, "--phase", "sideways"], "forward, prefill, decode"),
+        ([TINY, "--phase", "decode"], "no cache"),
+        ([TINY, "--past", "9"], "phase decode"),
+        ([TINY, "--dtype", "float8"], "float32, float16, bfloat16"),
+        ([TINY, "--attention", "flash"], "eager, sdpa"),
+        ([TINY, "--weights", "int2"], "int8, int4"),
+        ([TINY, "--cost-model", "x"], "analytic, irene2021"),
+        ([TINY, "--inputs", "input_ids=ax8"], "name=8x3x224x224"),
+        ([TINY, "--inputs", "no.such.module:f"], "cannot import"),
+        ([TINY, "--sort", "x"], "flops, bytes, params"),
+        (["os.path:join"], "raised TypeError"),
+        (["os.path:getcwd"], "no callable"),
+        (["os:getcwd"], "expected a torch.nn.Module"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    code, out, err = run(capsys, "trace", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_operation_that_cannot_be_followed_is_named_with_its_module(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stubborn.py").write_text(
+        textwrap.dedent("""
+        import torch
+        class Gate(torch.nn.Module):
+            def forward(self, x):
+                return x if x.sum().item() > 0 else -x
+        class Net(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.front = torch.nn.Linear(4, 4)
+                self.gate = Gate()
+            def forward(self, x):
+                return self.gate(self.front(x))
+    """)
+    )
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "trace", "stubborn:Net", "--inputs", "x=2x5")
+    assert code == 2
+    assert "front:Linear" in err and "x=2x5" in err and "--inputs" in err
+    # With a shape that fits, the value that steers it is had from a real pass.
+    code, out, _ = run(capsys, "trace", "stubborn:Net", "--inputs", "x=2x4", "--json")
+    assert code == 0
+    assert json.loads(out)["traced_by"]["rung"] == "cpu"
+    # A module that was given stays without values, so there it cannot be followed.
+    import stubborn
+
+    with torch.device("meta"):
+        net = stubborn.Net()
+    with pytest.raises(ModelError, match=r"gate:Gate: .*item\(\)"):
+        trace(net, inputs=lambda *_: {"x": torch.zeros(2, 4)})
+
+
+def test_a_factory_with_inputs_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        textwrap.dedent("""
+        import torch
+        def net():
+            return torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU())
+        def inputs(module, batch_size):
+            return {"input": torch.zeros(batch_size, 6)}
+    """)
+    )
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, "trace", "mine:net", "-b", "3", "--inputs", "mine:inputs", "--json")
+    nodes = json.loads(out)["nodes"]
+    assert code == 0
+    assert [n["primitive"] for n in nodes] == [None, "Linear", "ReLU"]
+    assert nodes[1]["features"]["flops"] == (2 * 3 * 6 * 5 + 3 * 5) / 1e6
+
+
+def test_a_config_file_and_its_folder_mean_the_same(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config: dict[str, Any] = {
+        "model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 50,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    trees = []
+    for spec in (tmp_path, tmp_path / "config.json"):
+        code, out, _ = run(capsys, "trace", str(spec), "-b", "1", "-s", "4", "--json")
+        assert code == 0
+        trees.append(json.loads(out)["nodes"])
+    assert trees[0] == trees[1]
+    assert trees[0][0]["type"] == "BertForMaskedLM"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not a transformers configuration"),
+        ("[]", "model_type"),
+        ('{"model_type": "no_such"}', "no model type"),
+    ],
+)
+def test_a_broken_config_file_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "config.json").write_text(text)
+    code, _, err = run(capsys, "trace", str(tmp_path))
+    assert code == 2
+    assert words in err
+
+
+def test_models_lists_the_papers_six_and_the_24_miniatures(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "models", "--json")
+    names = [entry["name"] for entry in json.loads(out)]
+    assert code == 0
+    assert names[:6] == [
+        "bert-base-uncased", "roberta-base", "distilbert-base-uncased", "gpt2", "distilgpt2", "openai-gpt",
+    ]  # fmt: skip
+    assert sum(name.startswith("bert_uncased_L-") for name in names) == 24
+    code, out, _ = run(capsys, "models", "llama")
+    assert code == 0 and "Llama-3-70B" in out and "gpt2" not in out
+    assert run(capsys, "models", "zzz")[0] == 2
