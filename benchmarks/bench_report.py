@@ -2,8 +2,8 @@
 
     python benchmarks/bench_report.py [--model DeepSeek-V3] [--json]
 
-Traces the model (no weights), lays made-up joules over it (only sizes and times matter here), renders the page
-and drives it in headless Chromium: time until the tree is drawn, frames while zooming through the layers,
+Traces the model (no weights), lays made-up joules over it (only sizes and times matter here), renders the
+page and drives it in headless Chromium: time until the tree is drawn, frames while zooming through the layers,
 search, expanding all. Frame times are between animation frames, so 16.7 ms is the best there is.
 """
 
@@ -61,17 +61,18 @@ def prediction_of(model: str) -> dict[str, Any]:
             energy[node.parent] += energy[index]
     rows = [
         {
-            "index": k, "scope": n.scope, "type": n.type, "call": n.call, "level": n.level, "parent": n.parent,
-            "primitive": n.primitive, "energy_j": e, "interval_j": [0.9 * e, 1.1 * e], "share": e / energy[0],
-            "alpha": 1.0, "tier": "static", "flags": ["extrapolates"] if k % 50 == 49 else [],
+            "index": k, "scope": n.scope, "type": n.type, "call": n.call, "level": n.level,
+            "parent": n.parent, "primitive": n.primitive, "energy_j": e, "interval_j": [0.9 * e, 1.1 * e],
+            "share": e / energy[0], "alpha": 1.0, "tier": "static", "flags": ["extrapolates"] if k % 50 == 49 else [],
         }
         for k, (n, e) in enumerate(zip(nodes, energy, strict=True))
     ]  # fmt: skip
     return {
         "format": "irene-prediction", "version": 1, "model": model, "batch_size": 1, "seq_len": 512,
-        "phase": "forward", "past_len": 0, "hardware": "made-up", "boundary": "wall", "provenance": "simulated",
-        "digest": "", "tier": "static", "energy_j": energy[0], "interval_j": rows[0]["interval_j"],
-        "coverage": 0.9, "flags": ["simulated"], "notes": ["made-up joules: a benchmark of the page"], "nodes": rows,
+        "phase": "forward", "past_len": 0, "hardware": "made-up", "boundary": "wall",
+        "provenance": "simulated", "digest": "", "tier": "static", "energy_j": energy[0], "interval_j": rows[0]["interval_j"],
+        "coverage": 0.9, "flags": ["simulated"], "notes": ["made-up joules: a benchmark of the page"],
+        "nodes": rows,
     }  # fmt: skip
 
 
@@ -100,7 +101,8 @@ def drive(path: Path) -> dict[str, Any]:
         browser.close()
     frames.sort()
     return {
-        "open_ms": opened, "boxes_drawn": boxes, "frames": len(frames), "frame_ms_median": statistics.median(frames),
+        "open_ms": opened, "boxes_drawn": boxes, "frames": len(frames),
+        "frame_ms_median": statistics.median(frames),
         "frame_ms_p95": frames[int(0.95 * len(frames))], "frame_ms_max": frames[-1], "search_ms": search,
         "expand_all_ms": expand,
     }  # fmt: skip
