@@ -63,14 +63,16 @@ def prediction_of(model: str) -> dict[str, Any]:
         {
             "index": k, "scope": n.scope, "type": n.type, "call": n.call, "level": n.level,
             "parent": n.parent, "primitive": n.primitive, "energy_j": e, "interval_j": [0.9 * e, 1.1 * e],
-            "share": e / energy[0], "alpha": 1.0, "tier": "static", "flags": ["extrapolates"] if k % 50 == 49 else [],
+            "share": e / energy[0], "alpha": 1.0, "tier": "static",
+            "flags": ["extrapolates"] if k % 50 == 49 else [],
         }
         for k, (n, e) in enumerate(zip(nodes, energy, strict=True))
     ]  # fmt: skip
     return {
         "format": "irene-prediction", "version": 1, "model": model, "batch_size": 1, "seq_len": 512,
         "phase": "forward", "past_len": 0, "hardware": "made-up", "boundary": "wall",
-        "provenance": "simulated", "digest": "", "tier": "static", "energy_j": energy[0], "interval_j": rows[0]["interval_j"],
+        "provenance": "simulated", "digest": "", "tier": "static", "energy_j": energy[0],
+        "interval_j": rows[0]["interval_j"],
         "coverage": 0.9, "flags": ["simulated"], "notes": ["made-up joules: a benchmark of the page"],
         "nodes": rows,
     }  # fmt: skip
