@@ -102,7 +102,7 @@ class NvmlMeter(PolledMeter):
             boundary=str(self._config.get("boundary", "gpu")),
             provenance="measured" if counter else "integrated",
             period_s=max(self._period_s, self._step_s) if counter else self._period_s,
-            quantum=float(self._details.get("counter", {}).get("step_j", 0.001)) if counter else 0.001,
+            quantum=float(self._details.get("step_j", 0.001)) if counter else 0.001,
             power_kind="board",
             details=dict(self._details),
         )
@@ -118,7 +118,7 @@ class NvmlMeter(PolledMeter):
             if reading == "power":
                 instant_power_w(nvml, handle)
             else:
-                self._raw = int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+                nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
             self._kind = "power" if reading == "power" else "energy"
         except nvml.NVMLError as error:
             if reading != "auto":
@@ -130,30 +130,20 @@ class NvmlMeter(PolledMeter):
             self._period_s = float(self._config.get("poll_s", _POWER_POLL_S))
         self._details.update(known_counter(self._details))
         if self._kind == "energy":
-            self._step_s = self._watch_step()
-            self._details["step_s"] = self._step_s
+            self._watch_step()
         self._details["reading"] = "counter" if self._kind == "energy" else "instant power"
-        self._joules, self._last_s, self._emitted = 0.0, time.monotonic(), False
+        # Joules count from the first reading, not from before the counter was watched.
+        self._raw, self._joules, self._emitted = None, 0.0, False
+        self._last_s = time.monotonic()
 
-    def _watch_step(self) -> float:
-        """Median time between moves of the counter: how often it brings news on this GPU and driver."""
-        known = self._config.get("step_s") or self._details.get("counter", {}).get("step_s")
-        if known:
-            return float(known)
-        moves: list[float] = []
-        last, start = self._raw, time.monotonic()
-        while len(moves) < _STEPS and time.monotonic() - start < _STEPS_S:
-            time.sleep(_STEP_POLL_S)
-            try:
-                raw = int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
-            except self._nvml.NVMLError:
-                continue
-            if raw != last:
-                moves.append(time.monotonic())
-                last = raw
-        if len(moves) < 3:
-            return _STEPS_S
-        return statistics.median(b - a for a, b in itertools.pairwise(moves))
+    def _watch_step(self) -> None:
+        """How often the counter brings news on this GPU and driver, and how it compares with power."""
+        if "step_s" in self._config:
+            self._step_s = float(self._config["step_s"])
+            return
+        found = _counter_figures(*_observe(self._nvml, self._handle, _STEPS_S, _STEPS, {}))
+        self._details.update(found)
+        self._step_s = found.get("step_s", _STEPS_S)
 
     def _fall_back(self, counter_error: Exception) -> None:
         try:
@@ -231,26 +221,10 @@ def characterise(config: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     try:
         handle = gpu_handle(nvml, str(config.get("gpu", "auto")))
         details = describe_gpu(nvml, handle)
-        moves: list[tuple[float, int]] = []
-        powers: list[tuple[float, float]] = []
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                raw = int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-                now = time.monotonic()
-                if not moves or raw != moves[-1][1]:
-                    moves.append((now, raw))
-            except nvml.NVMLError as error:
-                details["no_counter"] = str(error)
-            if not powers or time.monotonic() - powers[-1][0] >= _POWER_POLL_S:
-                try:
-                    powers.append((time.monotonic(), instant_power_w(nvml, handle)))
-                except nvml.NVMLError as error:
-                    details["no_power"] = str(error)
-            time.sleep(_STEP_POLL_S)
+        moves, powers = _observe(nvml, handle, seconds, None, details)
     finally:
         nvml.nvmlShutdown()
-    return {**details, **_counter_figures(moves[1:], powers), "seconds": seconds}
+    return {**details, **_counter_figures(moves, powers), "seconds": seconds}
 
 
 def store_counter(found: Mapping[str, Any]) -> Path:
@@ -273,8 +247,32 @@ def _key(details: Mapping[str, Any]) -> str:
     return f"{details['gpu']} | driver {details.get('driver', '?')}"
 
 
+def _observe(
+    nvml: Any, handle: Any, seconds: float, most_moves: int | None, errors: dict[str, Any]
+) -> tuple[list[tuple[float, int]], list[tuple[float, float]]]:
+    """``(s, mJ)`` at which the counter moved, and ``(s, W)``, for ``seconds`` or until it moved so often."""
+    looks: list[tuple[float, int]] = []
+    powers: list[tuple[float, float]] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (most_moves is None or len(looks) <= most_moves):
+        try:
+            raw = int(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+            now = time.monotonic()
+            if not looks or raw != looks[-1][1]:
+                looks.append((now, raw))
+        except nvml.NVMLError as error:
+            errors["no_counter"] = str(error)
+        if not powers or time.monotonic() - powers[-1][0] >= _POWER_POLL_S:
+            try:
+                powers.append((time.monotonic(), instant_power_w(nvml, handle)))
+            except nvml.NVMLError as error:
+                errors["no_power"] = str(error)
+        time.sleep(_STEP_POLL_S)
+    # The first look is no move: the counter may have stood there for a while.
+    return looks[1:], powers
+
+
 def _counter_figures(moves: list[tuple[float, int]], powers: list[tuple[float, float]]) -> dict[str, float]:
-    """``moves``: (s, mJ) at which the counter moved, the first of them seen as a move; ``powers``: (s, W)."""
     figures: dict[str, float] = {}
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(moves)]
     if len(steps) < 3 or any(step[1] < 0 for step in steps):

@@ -33,6 +33,7 @@ def joules(meter: NvmlMeter, seconds: float) -> tuple[float, float]:
 def test_the_counter_gives_the_boards_energy(fake_nvml: FakeNvml) -> None:
     fake_nvml.set(power_w=200)
     with NvmlMeter({}) as meter:
+        assert collect(meter, 1)[0].value == 0.0
         energy, seconds = joules(meter, 0.6)
         info = meter.info
     assert energy / seconds == pytest.approx(200.0, rel=0.08)
@@ -50,6 +51,8 @@ def test_its_period_is_how_often_the_counter_brings_news(fake_nvml: FakeNvml) ->
     with NvmlMeter({}) as meter:
         assert meter.info.period_s == pytest.approx(0.06, rel=0.25)
         assert meter.info.details["step_s"] == meter.info.period_s
+        assert meter.info.quantum == pytest.approx(6.0, rel=0.25)
+        assert meter.info.details["counter_to_power"] == pytest.approx(1.0, rel=0.2)
 
 
 def test_an_unchanged_counter_is_no_news(fake_nvml: FakeNvml) -> None:
@@ -144,7 +147,7 @@ def test_the_counters_step_and_ratio_are_measured_and_remembered(
     stored = json.loads(store_counter(found).read_text())
     assert set(stored) == {"Fake GPU | driver 000.00"}
     with NvmlMeter({}) as meter:
-        assert meter.info.quantum == found["step_j"]
+        assert meter.info.details["counter"]["step_j"] == found["step_j"]
         assert meter.info.details["counter"]["counter_to_power"] == found["counter_to_power"]
 
 
