@@ -15,9 +15,9 @@ from irene_build.export.builder import TIERS
 from irene_build.export.parity import EPS, FACTOR, scales
 from irene_build.export.tables import resolved
 from irene_runtime.equations import FLAGS
-from irene_runtime.features import MODEL_FEATURES, RESOURCE_FEATURES
+from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.model import Estimator
-from irene_runtime.tree import ModelTree, Node, from_json
+from irene_runtime.tree import LEVELS, ModelTree, Node, from_json
 
 #: Which models and sizes a bundle shows: model, batch size, sequence length.
 EXAMPLES = (("bert-base-uncased", 8, 128), ("distilbert-base-uncased", 16, 64), ("gpt2", 8, 128))
@@ -52,8 +52,39 @@ def with_resources(tree: ModelTree, estimator: Mapping[str, Any]) -> ModelTree:
     return out
 
 
+def used_features(estimator: Mapping[str, Any], kind: str) -> set[str]:
+    """The raw features that a primitive or level has a range for, or that any formula about it reads."""
+    out = set(ranges_of(estimator, kind))
+    for name in estimator["tiers"]:
+        tier = resolved(estimator, name)
+        forms: list[Any] = [tier.get("aggregation"), (tier.get("correction") or {}).get(kind)]
+        level = kind if kind in LEVELS else LEVELS[0]
+        forms.append((tier.get("direct") or {}).get(level))
+        if kind in LEVELS:
+            forms.append(tier["interval"].get("kinds"))
+        else:
+            forms.append(tier["leaf"].get(kind) or tier["fallback"])
+        for form in [*forms, *((form or {}).get("correction") for form in forms)]:
+            if form:
+                columns = [
+                    *form.get("columns", []),
+                    *(c for t in form.get("terms", []) for c in t["columns"]),
+                ]
+                for column in columns:
+                    out |= _raw(tier["columns"], column)
+    return out
+
+
+def _raw(columns: Sequence[Mapping[str, Any]], index: int) -> set[str]:
+    """The raw features that a column is made of."""
+    column = columns[index]
+    if "of" not in column:
+        return {column["feature"]}
+    return {name for other in column["of"] for name in _raw(columns, other)}
+
+
 def golden_trees(estimator: Mapping[str, Any], stretch: float) -> dict[str, ModelTree]:
-    """Two trees: every calibrated primitive once, inside the ranges; and outside of them, with an unknown primitive."""
+    """Two trees: every calibrated primitive once, inside the ranges; and some outside of them, with an unknown one."""
     calibrated = [
         p
         for p in estimator["primitives"]
@@ -66,19 +97,22 @@ def golden_trees(estimator: Mapping[str, Any], stretch: float) -> dict[str, Mode
     }  # fmt: skip
 
     def features(kind: str, factor: float) -> dict[str, float]:
-        ranges = ranges_of(estimator, kind)
+        ranges, used = ranges_of(estimator, kind), used_features(estimator, kind)
         out = {}
         for index, name in enumerate(estimator["features"]):
-            if name in _HEADER_FEATURES or (name in MODEL_FEATURES and ranges and name not in ranges):
+            if name in _HEADER_FEATURES or name not in used:
                 continue
             away = factor if index % 2 else 1.0 / factor
             out[name] = float(f"{middle(ranges, name) * away:.4g}")
         return out
 
     trees = {}
-    for name, factor, extra in (("inside", 1.0, []), ("outside", stretch, ["Custom"])):
+    for name, factor, chosen in (
+        ("inside", 1.0, calibrated),
+        ("outside", stretch, [*calibrated[::3], "Custom"]),
+    ):
         nodes = [Node("", "Golden", "model", -1, None, 0, features("model", factor))]
-        for group, primitives in enumerate((calibrated[::2], [*calibrated[1::2], *extra])):
+        for group, primitives in enumerate((chosen[::2], chosen[1::2])):
             if primitives:
                 parent = len(nodes)
                 nodes.append(
