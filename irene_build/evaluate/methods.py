@@ -55,22 +55,30 @@ def stripped(tree: LabelledTree, tier: str, label_source: str) -> LabelledTree:
     return LabelledTree(tree.tree, unknown, resources, np.full(size, -1, dtype=np.int64), unknown)
 
 
+def counts_of(recipe: str | None) -> str:
+    """What modules count (``dataset.view``): the authors' own rows in their recipe; else what a tracer gives.
+
+    An estimator predicts trees that are traced today, so it learns from counts that are made the same way.
+    """
+    return "published" if recipe == "authors" else "irene2021"
+
+
 def by_estimator(
     name: str,
     recipe: str | None = None,
     seed: int = 0,
-    counts: str = "published",
+    counts: str | None = None,
     tiers: Sequence[str] = ("static", "live", "profile"),
 ) -> Method:
     """``best`` or ``paper`` through an estimator and the trainer's own arithmetic.
 
-    ``counts`` (method paper on an imported dataset): what modules count, as in ``dataset.view``.
+    ``counts`` (method paper on an imported dataset): what modules count, as in ``counts_of``.
     """
     from irene_build.train import api, arithmetic, paper, paper_estimator
 
     def fit(dataset: Dataset) -> tuple[tuple[str, ...], Predictor]:
         if name == "paper":
-            estimator = paper_estimator.fit(dataset, recipe or "converged", tiers, seed, counts)
+            estimator = paper_estimator.fit(dataset, recipe or "converged", tiers, seed, seen)
         else:
             estimator = api.fit(dataset, name, recipe, tiers, seed)
 
@@ -80,9 +88,10 @@ def by_estimator(
 
         return tuple(tier for tier in api.TIERS if tier in estimator["tiers"]), predict
 
+    seen = counts_of(recipe) if counts is None else counts
     if name not in api.METHODS:
         raise InputError(f"unknown method {name!r}: expected {' or '.join(api.METHODS)}")
-    return Method(name, (lambda d: paper.train_view(d, counts)[0]) if name == "paper" else _as_it_is, fit)
+    return Method(name, (lambda d: paper.train_view(d, seen)[0]) if name == "paper" else _as_it_is, fit)
 
 
 def paper_variant(
@@ -95,10 +104,10 @@ def paper_variant(
         model = paper.fit(dataset, features, recipe, strategy, seed)
         return (_tier_of(model.names),), _plain(model.predict)
 
-    return Method(name, lambda d: paper.train_view(d, "published")[0], fit)
+    return Method(name, lambda d: paper.train_view(d, counts_of(recipe))[0], fit)
 
 
-def unstructured(name: str = "unstructured") -> Method:
+def unstructured(name: str = "unstructured", recipe: str = "converged") -> Method:
     """One regression over modules and models, without the tree."""
     from irene_build.train import baselines, paper
 
@@ -106,7 +115,7 @@ def unstructured(name: str = "unstructured") -> Method:
         model = baselines.fit_unstructured(dataset)
         return (_tier_of(model.base.names),), _plain(model.predict)
 
-    return Method(name, lambda d: paper.train_view(d, "published")[0], fit)
+    return Method(name, lambda d: paper.train_view(d, counts_of(recipe))[0], fit)
 
 
 def constant(feature: str) -> Method:

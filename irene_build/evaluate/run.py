@@ -36,12 +36,12 @@ def evaluate(
     constants: Any = None,
     baselines: bool = True,
     report: Report | None = None,
-    counts: str = "published",
+    counts: str | None = None,
 ) -> dict[str, Any]:
     """The evaluation, as ``--json`` prints it, with ``pairs`` (single predictions) beside it.
 
     ``constants``: those of the hardware profile for the Strubell formula (None: that baseline is left out).
-    ``counts``: ``published`` as the paper had it, ``irene2021`` as an estimator is shipped (method paper).
+    ``counts``: as in ``methods.counts_of``; None goes by the recipe.
     Raises DatasetError where the protocol needs more models, InputError for unknown names.
     """
     unknown = [tier for tier in tiers if tier not in TIERS]

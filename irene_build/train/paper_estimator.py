@@ -21,7 +21,7 @@ COVERAGE = 0.9
 WIDEST = 16.0
 #: Fits of the cross-validation behind the intervals; each leaves out a third of the models.
 FOLDS = 3
-FOLD_STEPS = 60
+FOLD_STEPS = 50
 #: Outside the calibrated range an interval grows by its own width for each factor of e.
 SLOPE = 1.0
 #: A count that is traced may differ from the imported one in its last bits.
