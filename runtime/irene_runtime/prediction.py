@@ -226,7 +226,10 @@ class Prediction:
     def table(
         self, depth: int = 3, width: int = 80, color: Optional[bool] = None, g_per_kwh: Optional[float] = None
     ) -> str:
-        """Energy, half-width, share and a bar for every node down to ``depth``, in ``width`` columns."""
+        """Energy, half-width, share and a bar for every node down to ``depth``, in ``width`` columns.
+
+        Neighbours of one type and one energy are shown once, with their number.
+        """
         stream = sys.stdout
         if color is None:
             color = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
@@ -234,11 +237,20 @@ class Prediction:
         lines = self.heading(g_per_kwh)
         lines = [line if len(line) <= width else line[: width - 3] + "..." for line in lines]
         lines += ["", "    energy     +/-   share             node"]
-        marks = 0
-        depths = self.tree.depths
-        for n in self.nodes:
-            if depths[n.index] > depth:
+        marks, nodes, depths = 0, self.nodes, self.tree.depths
+        ends, hidden = list(range(1, len(nodes) + 1)), [level > depth for level in depths]
+        for n in reversed(nodes):
+            if n.index:
+                ends[n.parent] = max(ends[n.parent], ends[n.index])
+        for n in nodes:
+            if hidden[n.index]:
                 continue
+            times, after, kind = 1, ends[n.index], (n.parent, n.type, n.energy_j)
+            while (
+                after < len(nodes) and (nodes[after].parent, nodes[after].type, nodes[after].energy_j) == kind
+            ):
+                times, after = times + 1, ends[after]
+            hidden[ends[n.index] : after] = [True] * (after - ends[n.index])
             share = n.share or 0.0
             low, high = n.interval_j
             half = "%5.1f %%" % min(999.9, 50.0 * (high - low) / abs(n.energy_j)) if n.energy_j else "      -"
@@ -246,7 +258,11 @@ class Prediction:
             mark = "!" if "extrapolates" in n.flags else " "
             mark = "?" if "uncalibrated" in n.flags else mark
             marks |= sum(bit for bit, name in FLAGS.items() if name in n.flags)
-            indent, name = min(20, 2 * depths[n.index]), printable(self.tree.nodes[n.index].name)
+            indent, name = min(20, 2 * depths[n.index]), self.tree.nodes[n.index].name
+            above = nodes[n.parent].scope if n.index else ""
+            if above and name.startswith(above) and name[len(above) : len(above) + 1] in (".", ":"):
+                name = name[len(above) + 1 :]
+            name = printable(name) + (" x %d" % times if times > 1 else "")
             room = max(12, width - 41 - indent)
             name = " " * indent + (name if len(name) <= room else "..." + name[3 - room :])
             bar = "\x1b[32m%s\x1b[0m" % bar if color else bar

@@ -79,7 +79,7 @@ def test_every_form(predict: Any, bundle: Path) -> None:
     assert len(list(csv.DictReader(io.StringIO(predict("tree.json", "--csv")[1])))) == 5
     assert predict("tree.json", "--openmetrics")[1].endswith("# EOF\n")
     assert "terms of Linear" in predict("tree.json", "--explain", "head")[1]
-    assert "block.fc" not in predict("tree.json", "--depth", "1")[1]
+    assert "fc:Linear" not in predict("tree.json", "--depth", "1")[1]
     assert "needs gpu_energy, latency" in predict("tree.json", "--tier", "live")[1]
     assert json.loads(predict("tree.json", "--engine", "onnx", "--json")[1])["energy_j"] == 15.0
 

@@ -82,8 +82,8 @@ def test_importing_does_nothing(module: Path) -> None:
 
 def test_predict_prints_the_table(module: Path) -> None:
     done = run(module, "predict", "tree.json")
-    assert done.returncode == 0 and "15.00 J a run" in done.stdout and "block.fc:Linear" in done.stdout
-    assert "block.fc" not in run(module, "predict", "tree.json", "--depth", "1").stdout
+    assert done.returncode == 0 and "15.00 J a run" in done.stdout and "fc:Linear" in done.stdout
+    assert "fc:Linear" not in run(module, "predict", "tree.json", "--depth", "1").stdout
 
 
 def test_predict_in_every_form(module: Path) -> None:

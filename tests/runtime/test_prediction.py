@@ -133,14 +133,28 @@ def test_the_table_fits_and_shows_shares() -> None:
     text = predict().table(width=80)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
-    row = next(line for line in lines if line.endswith("block.fc:Linear"))
+    row = next(line for line in lines if line.endswith("  fc:Linear"))
     assert "4.000 J" in row and "26.7%" in row and "10.0 %" in row
     assert "\x1b" not in text
 
 
+def test_equal_neighbours_are_shown_once_with_their_number() -> None:
+    nodes = tree().nodes
+    for number in range(3):
+        block = len(nodes)
+        nodes.append(Node(f"b.{number}", "B", "module", 0, features={"flops": 1.0, "mem_bytes": 1.0}))
+        for name in ("x", "y"):
+            features = {"flops": 2.0 + (number == 2 and name == "y"), "mem_bytes": 1.0}
+            nodes.append(Node(f"b.{number}.{name}", "Linear", "ml", block, "Linear", features=features))
+    lines = predict(ModelTree(nodes, tree().header)).table().splitlines()
+    names = [line.split()[-1] if " x " not in line else line.split("  ")[-1].strip() for line in lines[5:]]
+    assert names == ["Net", "block:Block", "fc:Linear", "softmax", "head:Linear", "b.0:B x 2", "x:Linear x 2",
+                     "b.2:B", "x:Linear", "y:Linear"]  # fmt: skip
+
+
 def test_depth_and_colour_of_the_table() -> None:
     p = predict()
-    assert "block.fc" not in p.table(depth=1) and "head" in p.table(depth=1)
+    assert "fc:Linear" not in p.table(depth=1) and "head" in p.table(depth=1)
     assert "\x1b[32m" in p.table(color=True)
     assert re.sub("\x1b\\[[0-9]+m", "", p.table(color=True)) == p.table(color=False)
 
