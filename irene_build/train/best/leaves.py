@@ -19,8 +19,10 @@ from irene_build.train.best.columns import Book
 #: Byte counts that a roofline may charge apart.
 POINTWISE = ("read_bytes", "write_bytes", "weight_bytes")
 TILES = ((128, 128), (128, 64), (64, 64), (256, 128))
-WAVES = (8, 10, 12, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 44, 46, 48, 52, 56, 60, 64, 68,
-         72, 76, 80, 82, 84, 92, 96, 100, 108, 112, 120, 128, 132, 144, 160, 168, 192, 216, 264)  # fmt: skip
+WAVES = (
+    8, 10, 12, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 44, 46, 48, 52, 56, 60, 64, 68, 72,
+    76, 80, 82, 84, 92, 96, 100, 108, 112, 120, 128, 132, 144, 160, 168, 192, 216, 264,
+)  # fmt: skip
 #: Waves are believed where they take at least this share off the error, seen at so many shapes.
 WORTH, ENOUGH = 0.15, 12
 GEMM = ("gemm_batch", "gemm_m", "gemm_n", "gemm_k")

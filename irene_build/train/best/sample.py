@@ -22,7 +22,8 @@ class Sample:
 
     ``names``: the columns of ``features`` (float64[m, f]), SHAPE_NAMES, then RESOURCE_FEATURES.
     ``energy_j``: float64[m], NaN without label. ``level``: int8[m]. ``primitive``: str[m], empty above the
-    leaves. ``model``: int64[m], index into ``models``. ``count``: float64[m], nodes that each stands for. ``steps``: edges
+    leaves. ``model``: int64[m], index into ``models``. ``count``: float64[m], nodes that each
+    stands for. ``steps``: edges
     (parent, child, times) by the height of the parent, lowest first. ``root``: bool[m].
     """
 

@@ -47,7 +47,8 @@ class Points:
     """What a correction is fitted to, one row a distinct place.
 
     ``z``: float64[n, columns], log features. ``residual``: float64[n], log of measured over predicted.
-    ``count``: float64[n], independent measurements behind each. ``noise``: standard deviation of one measurement in log
+    ``count``: float64[n], independent measurements behind each. ``noise``: standard deviation of
+    one measurement in log
     units, 0 where there are no replicates. ``nodes``: float64[n], how many nodes are there: what a center is
     worth.
     """
