@@ -20,6 +20,8 @@ _READ_S = 0.1
 _RETRY_S = 0.25
 _MAX_PENDING = 4096
 _MAX_QUARANTINE = 1_000_000
+#: Gaps between frames that a period is taken from, at least.
+_GAPS = 2
 #: Kinds of serial port that such a meter can be on: a USB adapter, or the header of a Raspberry Pi.
 PORT_PATTERNS = ("serial/by-id/*", "ttyUSB*", "ttyACM*", "ttyAMA*", "cu.usbserial*", "cu.usbmodem*")
 
@@ -68,7 +70,7 @@ class EmonPi(FeedMeter):
     def info(self) -> MeterInfo:
         frame, grammar = self._frame, self._grammar
         period = float(self._config.get("period_s", grammar.period_s if grammar else 0.170))
-        if len(self._gaps) >= 5:
+        if len(self._gaps) >= _GAPS:
             period = statistics.median(self._gaps)
         return MeterInfo(
             name="emonpi",
@@ -145,16 +147,29 @@ class EmonPi(FeedMeter):
         return ", ".join(faults) if faults else "silence"
 
     def _listen(self, listen_s: float) -> bool:
-        """Waits for the first frame; gives up early on a stream of bytes that no dialect sends."""
+        """Waits for the first frames; gives up early on a stream of bytes that no dialect sends.
+
+        A few more frames tell the period, which differs from device to device, and from any profile's.
+        """
         end = time.monotonic() + listen_s
         undecodable = self._counts["undecodable"]
+        heard = False
         while time.monotonic() < end:
             self._receive()
-            if self._frame is not None:
+            if self._frame is not None and not heard:
+                heard = True
+                end = time.monotonic() + (_GAPS + 0.5) * self._slowest_s()
+            if len(self._gaps) >= _GAPS:
                 return True
+            if heard:
+                continue
             if self._counts["undecodable"] - undecodable >= 5 or len(self._pending) >= _MAX_PENDING // 2:
                 return False
-        return False
+        return heard
+
+    def _slowest_s(self) -> float:
+        dialect = self._grammar.period_s if self._grammar else 0.0
+        return max(dialect, float(self._config.get("period_s", 0.0)))
 
     def _step(self) -> None:
         if self._serial is None:
@@ -246,8 +261,9 @@ class EmonPi(FeedMeter):
         if steps < 0:
             self._counts["restarts"] += 1
             steps = round(gap / period)
-        self._counts["missing"] += max(0, steps - 1)
-        self._gaps.append(gap / 1e9 / max(1, steps))
+        if frame.sequence is not None or len(self._gaps) >= _GAPS:
+            self._counts["missing"] += max(0, steps - 1)
+        self._gaps.append(gap / 1e9)
         return True
 
     def _reject(self, raw: bytes, reason: str) -> None:

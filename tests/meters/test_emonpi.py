@@ -45,6 +45,16 @@ def test_it_finds_the_baud_rate_by_listening(wire: Wire) -> None:
         assert meter.info.details["baud"] == 9600
 
 
+def test_the_period_is_the_devices_own_not_the_profiles(wire: Wire) -> None:
+    with (
+        Player(wire, lambda _: classic(100) + "\r\n", period_s=0.3),
+        EmonPi(config(wire, period_s=0.02)) as meter,
+    ):
+        assert meter.info.period_s == pytest.approx(0.3, rel=0.3)
+        collect(meter, 4)
+        assert meter.counters()["missing"] == 0
+
+
 def test_the_clamps_turns_are_divided_out(wire: Wire) -> None:
     with Player(wire, lambda _: classic(900) + "\r\n"), EmonPi(config(wire, ct_turns=3)) as meter:
         assert collect(meter, 1)[0].value == 300.0
