@@ -350,17 +350,15 @@ class Branch:
         narrow = build.op("Gather", [build.table(f"{stem}.q", q, "a row per kind"), kind], f"{stem}.near")
         known = tier["interval"].get("kinds")
         if known:
-            picks = np.array(plan.picks(known["columns"]), dtype=np.int64)
-            tables = [
-                build.table(
-                    f"{stem}.points", np.array(known["points"], dtype=np.float64), "known kinds of modules"
-                ),
-                build.table(f"{stem}.reach", np.array(float(known["reach"]))),
-            ]
-            x = self._pick(f"{stem}.kinds", columns, picks)
-            far = build.call(
-                "Far", [x, *tables, "level", "parent", self.shared["up"], *given], f"{stem}.is_far"
-            )[0]
+            points = np.array(known["points"], dtype=np.float64)
+            furthest = build.table(f"{stem}.nowhere", np.zeros((1, 1)))
+            for index, position in enumerate(plan.picks(known["columns"])):
+                x = self._pick(f"{stem}.kinds", columns, np.array([position]))
+                at = build.table(f"{stem}.points.{index}", points[None, :, index], "known kinds of modules")
+                furthest = build.call("Further", [furthest, x, at], f"{stem}.furthest")[0]
+            reach = build.table(f"{stem}.reach", np.array(float(known["reach"])))
+            inputs = [furthest, reach, "level", "parent", self.shared["up"], *given]
+            far = build.call("Far", inputs, f"{stem}.is_far")[0]
             wide = build.op(
                 "Gather", [build.table(f"{stem}.far", far_q, "a row per kind"), kind], f"{stem}.wide"
             )

@@ -348,21 +348,25 @@ _FUNCTIONS = {
             away = ReduceSum <keepdims = 0>(logs, axis)
         }""",
     ),
+    "Further": (
+        "The larger of what is known so far and the distance from every point in one more column.",
+        """
+        Further (before, x, points) => (after) {
+            difference = Sub(x, points)
+            distance = Abs(difference)
+            after = Max(before, distance)
+        }""",
+    ),
     "Far": (
         "Modules of no known kind (no point within reach in every column), and roots that get more than half of "
         "their joules from such children.",
         """
-        Far (columns, points, reach, level, parent, up, alpha, energy) => (far) {
+        Far (furthest, reach, level, parent, up, alpha, energy) => (far) {
             zero = Constant <value = double {0.0}>()
             half = Constant <value = double {0.5}>()
             none = Constant <value = int64 {0}>()
             module = Constant <value = int64 {1}>()
             middle = Constant <value = int64[1] {1}>()
-            last = Constant <value = int64[1] {2}>()
-            row = Unsqueeze(columns, middle)
-            difference = Sub(row, points)
-            distance = Abs(difference)
-            furthest = ReduceMax <keepdims = 0>(distance, last)
             nearest = ReduceMin <keepdims = 0>(furthest, middle)
             unlike = Greater(nearest, reach)
             is_module = Equal(level, module)
