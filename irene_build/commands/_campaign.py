@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irene_build import console
 from irene_build.commands import _calibration as parts
 from irene_build.errors import InputError
-from irene_build.paths import hardware_dir
+from irene_build.paths import find_artifact, hardware_dir
 
 if TYPE_CHECKING:
     from irene_build.hardware import HardwareProfile
@@ -81,6 +81,8 @@ def check(asked: Request) -> None:
         raise InputError("--resume and --new exclude each other")
     if bool(asked.origin) != bool(asked.labels) or asked.labels < 0:
         raise InputError("--from HARDWARE and --labels N (at least 1) belong together")
+    if asked.origin:
+        find_artifact(asked.origin, "estimator.json")
     if asked.grid:
         parts.parse_grid(asked.grid)
     if asked.plan_file is not None:
@@ -270,7 +272,7 @@ def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outco
         result.update(
             boundary=dataset.boundary, provenance=dataset.provenance, label_source=dataset.label_source
         )
-        result["half_width_median"] = dataset.info["half_width_median"]
+        result.update({key: dataset.info[key] for key in ("half_width_median", "half_width_nodes")})
         if asked.train:
             result.update(_train(asked, profile, dataset))
     if asked.as_json:
@@ -305,7 +307,9 @@ def summary(result: dict[str, Any]) -> str:
         lines.append("not finished: run the same command again to go on")
         return "\n".join(lines)
     if result.get("half_width_median") is not None:
-        lines.append(f"typical 95 % half-width of a label: {100 * result['half_width_median']:.2f} %")
+        known = result["half_width_nodes"]
+        of = "" if known == result["labelled"] else f" ({known} nodes; the others have a single round)"
+        lines.append(f"typical 95 % half-width of a label: {100 * result['half_width_median']:.2f} %{of}")
     rows = []
     for tier, protocols in result.get("evaluation", {}).items():
         for level, found in protocols.get("model-out", {}).items():

@@ -106,9 +106,11 @@ def _info(database: sqlite3.Connection, header: dict[str, Any]) -> dict[str, Any
         "arguments": header.get("arguments", {}),
         "protocol": header.get("protocol", {}),
         "notes": header.get("notes", []),
+        "fingerprint": header.get("fingerprint", {}),
         "trials": trials,
         "rejected_trials": trials - (accepted or 0),
         "half_width_median": float(np.median(widths)) if widths else None,
+        "half_width_nodes": len(widths),
         "sessions": sessions,
         "clocks": [dict(zip(keys, row, strict=True)) for row in clocks],
     }

@@ -93,6 +93,7 @@ class Journal:
         self._guard: int | None = None
         if must_exist and not path.is_file():
             raise InputError(f"no journal at {path}: run `irene-build calibrate` first")
+        self._lock_path = path.with_name(path.name + ".lock")
         self._made = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._guard = self._claim()
@@ -104,23 +105,29 @@ class Journal:
 
     def _claim(self) -> int:
         """An advisory lock that the system drops with the process, even after kill -9."""
-        path = self.path.with_name(self.path.name + ".lock")
-        guard = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.pread(guard, 32, 0).decode(errors="replace").strip() or "?"
+        while True:
+            guard = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                owner = os.pread(guard, 32, 0).decode(errors="replace").strip() or "?"
+                os.close(guard)
+                raise InputError(
+                    f"{self.path} is being written by another irene-build (process {owner}): "
+                    "wait for it, stop it with Ctrl-C, or use other --artifacts"
+                ) from None
+            # Who had the lock before removes the file as it lets go: then this one locks nothing.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(guard), self._lock_path.stat()):
+                    break
             os.close(guard)
-            raise InputError(
-                f"{self.path} is being written by another irene-build (process {owner}): "
-                "wait for it, stop it with Ctrl-C, or use other --artifacts"
-            ) from None
         os.ftruncate(guard, 0)
         os.pwrite(guard, f"{os.getpid()}\n".encode(), 0)
         return guard
 
     def _release(self) -> None:
         if self._guard is not None:
+            self._lock_path.unlink(missing_ok=True)
             os.close(self._guard)
             self._guard = None
 
@@ -132,16 +139,25 @@ class Journal:
             self.database.execute("PRAGMA journal_mode = WAL")
             # A finished trial must survive a power cut too, so every commit reaches the disk.
             self.database.execute("PRAGMA synchronous = FULL")
-            names = self.database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            tables = {name for (name,) in names}
+            self.database.execute("SELECT 1 FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             raise self._failure(error) from None
         except sqlite3.DatabaseError as error:
             raise DatasetError(f"{self.path} is not a usable SQLite file: {error}") from None
-        self.has_campaign = "campaign" in tables
-        self.has_dataset = "dataset" in tables
         if self.has_campaign:
             self._check()
+
+    @property
+    def has_campaign(self) -> bool:
+        return self._has("campaign")
+
+    @property
+    def has_dataset(self) -> bool:
+        """A dataset of this campaign, or one that was imported."""
+        return self._has("dataset")
+
+    def _has(self, table: str) -> bool:
+        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)))
 
     def _check(self) -> None:
         if self.get("format") != FORMAT:
@@ -164,7 +180,6 @@ class Journal:
             self.set("version", VERSION)
             for key, value in header.items():
                 self.set(key, value)
-        self.has_campaign = True
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -236,24 +251,20 @@ class Journal:
     def close(self) -> None:
         """Fold the write-ahead log back, so that the one file is everything; a new one left empty goes."""
         with self._lock:
-            try:
+            empty = self._made and not self.has_campaign
+            # Full or locked: the log stays beside the file and the next opening folds it in.
+            with suppress(sqlite3.Error):
                 self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 self.database.execute("PRAGMA journal_mode = DELETE")
-            except sqlite3.Error:
-                # Full or locked: the log stays beside the file and the next opening folds it in.
-                pass
-            finally:
-                self.database.close()
-                if self._made and not self.has_campaign:
-                    self._remove()
-                self._release()
-
-    def _remove(self) -> None:
-        """Wrong input leaves nothing behind, neither a file nor the folder made for it."""
-        for ending in ("", "-wal", "-shm", ".lock"):
-            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.path.parent.rmdir()
+            self.database.close()
+            if empty:
+                # Wrong input leaves nothing behind, neither a file nor the folder made for it.
+                for ending in ("", "-wal", "-shm"):
+                    self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+            self._release()
+            if empty:
+                with suppress(OSError):
+                    self.path.parent.rmdir()
 
     def __enter__(self) -> Journal:
         return self

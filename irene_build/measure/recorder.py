@@ -126,7 +126,7 @@ class Recorder:
         return [(b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in pairwise(rows) if b[0] > a[0]]
 
     def gap_s(self, start_ns: int, end_ns: int) -> float | None:
-        """The longest silence of the meter around and in a window, s, if it is too long; infinite if it lasts."""
+        """The longest silence of the meter in a window, s, if it is too long; infinite if it lasts."""
         rows = self._rows
         first = bisect_right(rows, start_ns, key=lambda row: row[0]) - 1
         last = bisect_left(rows, end_ns, key=lambda row: row[0])

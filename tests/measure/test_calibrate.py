@@ -25,15 +25,9 @@ from irene_build.measure.plan import Target
 Calibrated = tuple[Path, dict[str, Any], str]
 _ROOT = Path(__file__).resolve().parents[2]
 TOY = [
-    "calibrate",
-    "--hardware",
-    "virtual",
-    "--model",
-    "tests.measure.toy:model",
-    "--grid",
-    "2x8",
-    "--no-train",
-]
+    "calibrate", "--hardware", "virtual", "--model", "tests.measure.toy:model", "--grid", "2x8", "--no-train",
+    "--precision", "0.5",
+]  # fmt: skip
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
