@@ -25,6 +25,9 @@ def evaluate(
         False, "--tables", help="With --method paper: Tables 5 to 9 and Figure 3 beside the paper's numbers."
     ),
     figure: Path | None = typer.Option(None, "--figure", help="With --tables: draw Figure 3 (PNG or SVG)."),
+    labels: str = typer.Option(
+        "all", "--labels", help="all, or model: fits see whole-model labels alone (method best)."
+    ),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of what is random (recipe authors)."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
@@ -56,6 +59,7 @@ def evaluate(
             seed,
             constants,
             report=progress.update,
+            labels=labels,
         )
     target = _save(hardware, result)
     if as_json:
@@ -89,8 +93,10 @@ def _save(hardware: str, result: dict[str, Any]) -> Path:
     folder = hardware_dir(hardware)
     folder.mkdir(parents=True, exist_ok=True)
     name = "evaluation.json"
-    if result["protocol"] != "model-out" or result["method"] != _trained_method(folder, result["method"]):
-        name = f"evaluation-{result['method']}-{result['protocol']}.json"
+    plain = result["protocol"] == "model-out" and "labels" not in result
+    if not plain or result["method"] != _trained_method(folder, result["method"]):
+        labels = "-root-labels" if "labels" in result else ""
+        name = f"evaluation-{result['method']}-{result['protocol']}{labels}.json"
     target = folder / name
     part = target.with_suffix(".json.part")
     part.write_text(json.dumps(result, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

@@ -22,6 +22,8 @@ class Answer:
     high_j: np.ndarray
 
 
+#: Which labels a fit sees.
+LABELS = ("all", "model")
 #: (stripped trees, tier) -> answers.
 Predictor = Callable[[Sequence[LabelledTree], str], list[Answer]]
 
@@ -69,16 +71,20 @@ def by_estimator(
     seed: int = 0,
     counts: str | None = None,
     tiers: Sequence[str] = ("static", "live", "profile"),
+    labels: str = "all",
 ) -> Method:
     """``best`` or ``paper`` through an estimator and the trainer's own arithmetic.
 
-    ``counts`` (method paper on an imported dataset): what modules count, as in ``counts_of``.
+    ``counts`` (method paper on an imported dataset): what modules count, as in ``counts_of``. ``labels``: ``all``,
+    or ``model``: fits see the labels of whole models alone (method best), as after ``import table``.
     """
-    from irene_build.train import api, arithmetic, paper, paper_estimator
+    from irene_build.train import api, arithmetic, paper, paper_estimator, whole_model
 
     def fit(dataset: Dataset) -> tuple[tuple[str, ...], Predictor]:
         if name == "paper":
             estimator = paper_estimator.fit(dataset, recipe or "converged", tiers, seed, seen)
+        elif labels == "model":
+            estimator = whole_model.fit(dataset, seed)
         else:
             estimator = api.fit(dataset, name, recipe, tiers, seed)
 
@@ -89,6 +95,8 @@ def by_estimator(
         return tuple(tier for tier in api.TIERS if tier in estimator["tiers"]), predict
 
     seen = counts_of(recipe) if counts is None else counts
+    if labels not in LABELS or (labels == "model" and name == "paper"):
+        raise InputError(f"labels {labels!r}: expected {' or '.join(LABELS)}; method paper needs all")
     if name not in api.METHODS:
         raise InputError(f"unknown method {name!r}: expected {' or '.join(api.METHODS)}")
     return Method(name, (lambda d: paper.train_view(d, seen)[0]) if name == "paper" else _as_it_is, fit)

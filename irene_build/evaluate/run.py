@@ -37,11 +37,13 @@ def evaluate(
     baselines: bool = True,
     report: Report | None = None,
     counts: str | None = None,
+    labels: str = "all",
 ) -> dict[str, Any]:
     """The evaluation, as ``--json`` prints it, with ``pairs`` (single predictions) beside it.
 
     ``constants``: those of the hardware profile for the Strubell formula (None: that baseline is left out).
-    ``counts``: as in ``methods.counts_of``; None goes by the recipe.
+    ``counts``: as in ``methods.counts_of``; None goes by the recipe. ``labels``: ``all``, or ``model`` to hide
+    those of modules and primitives from every fit (errors are still those of all nodes).
     Raises DatasetError where the protocol needs more models, InputError for unknown names.
     """
     unknown = [tier for tier in tiers if tier not in TIERS]
@@ -58,7 +60,7 @@ def evaluate(
             report(done / steps, name)
 
     began = time.perf_counter()
-    chosen = by_estimator(method, recipe, seed, counts, tiers)
+    chosen = by_estimator(method, recipe, seed, counts, tiers, labels)
     scores = run(chosen, dataset, protocol, tiers, tick)
     seconds = time.perf_counter() - began
     if not scores:
@@ -72,6 +74,8 @@ def evaluate(
         "baselines": {}, "skipped_baselines": {}, "beaten_by": [], "seconds": round(seconds, 2),
         "pairs": {tier: metrics.pairs(found) for tier, found in scores.items()},
     }  # fmt: skip
+    if labels != "all":
+        result["labels"] = labels
     if recipe is not None:
         result["recipe"] = recipe
     began = time.perf_counter()

@@ -19,6 +19,8 @@ def evaluation_text(result: dict[str, Any]) -> str:
         f"{result['hardware']}: method {result['method']}, {result['protocol']}, {result['label_source']} "
         f"({result['boundary']}), {result['provenance']}; {duration(result['seconds'])}"
     ]
+    if result.get("labels") == "model":
+        lines.append("fits saw the labels of whole models alone; errors below are against all labels")
     if result["provenance"] == "simulated":
         lines.append("SIMULATED labels: these errors say how well a simulation is predicted, nothing more")
     rows = []

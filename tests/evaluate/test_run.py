@@ -115,6 +115,19 @@ def test_simulated_labels_say_so() -> None:
     assert found["provenance"] == "simulated" and "SIMULATED" in evaluation_text(found)
 
 
+def test_hidden_labels_are_seen_by_no_fit_and_scored_all_the_same() -> None:
+    dataset = synthetic.dataset()
+    found = run.evaluate(dataset, "best", tiers=("static",), baselines=False, labels="model")
+    assert found["labels"] == "model"
+    assert found["tiers"]["static"]["ml"]["n"] == sum(
+        n.level == "ml" for t in dataset.trees for n in t.tree.nodes
+    )
+    informed = run.evaluate(dataset, "best", tiers=("static",), baselines=False)
+    assert informed["tiers"]["static"]["ml"]["mape"] < found["tiers"]["static"]["ml"]["mape"]
+    with pytest.raises(InputError, match="method paper needs all"):
+        run.evaluate(dataset, "paper", labels="model")
+
+
 def test_what_cannot_be_evaluated_is_refused() -> None:
     with pytest.raises(DatasetError, match="one model only"):
         run.evaluate(synthetic.dataset(["tiny-bert"]), "paper")
