@@ -98,7 +98,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._guard = self._claim()
         try:
-            self._open()
+            self.database = self._connect()
         except BaseException:
             self._release()
             raise
@@ -131,21 +131,36 @@ class Journal:
             os.close(self._guard)
             self._guard = None
 
-    def _open(self) -> None:
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
         try:
-            self.database = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-            self.database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA journal_mode = WAL")
             # A finished trial must survive a power cut too, so every commit reaches the disk.
-            self.database.execute("PRAGMA synchronous = FULL")
-            self.database.execute("SELECT 1 FROM sqlite_master").fetchone()
+            database.execute("PRAGMA synchronous = FULL")
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'campaign'").fetchone():
+                self._check(dict(database.execute("SELECT key, value FROM campaign")))
         except sqlite3.OperationalError as error:
+            database.close()
             raise self._failure(error) from None
         except sqlite3.DatabaseError as error:
+            database.close()
             raise DatasetError(f"{self.path} is not a usable SQLite file: {error}") from None
-        if self.has_campaign:
-            self._check()
+        except DatasetError:
+            database.close()
+            raise
+        return database
+
+    def _check(self, header: Mapping[str, str]) -> None:
+        if header.get("format") != json.dumps(FORMAT):
+            raise DatasetError(f"{self.path}: format is {header.get('format')}, expected {FORMAT!r}")
+        version = header.get("version", "")
+        if not version.isdecimal() or int(version) > VERSION:
+            raise DatasetError(
+                f"{self.path}: journal version {version} is newer than {VERSION}, the newest known here:"
+                " update irene-build"
+            )
 
     @property
     def has_campaign(self) -> bool:
@@ -158,16 +173,6 @@ class Journal:
 
     def _has(self, table: str) -> bool:
         return bool(self.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)))
-
-    def _check(self) -> None:
-        if self.get("format") != FORMAT:
-            raise DatasetError(f"{self.path}: format is {self.get('format')!r}, expected {FORMAT!r}")
-        version = self.get("version")
-        if not isinstance(version, int) or version > VERSION:
-            raise DatasetError(
-                f"{self.path}: journal version {version!r} is newer than {VERSION}, the newest known here:"
-                " update irene-build"
-            )
 
     def create(self, header: Mapping[str, Any]) -> None:
         """Make the tables and write the campaign's header; part of the caller's transaction."""

@@ -61,7 +61,7 @@ def test_newer_foreign_and_damaged_files_are_refused_by_name(path: Path, tmp_pat
     with sqlite3.connect(path) as database:
         database.execute("UPDATE campaign SET value = '\"other\"' WHERE key = 'format'")
     database.close()
-    with pytest.raises(DatasetError, match="format is 'other'"):
+    with pytest.raises(DatasetError, match='format is "other"'):
         Journal(path)
     words = tmp_path / "words.sqlite"
     words.write_text("these are only words, and a good many of them\n" * 40)
