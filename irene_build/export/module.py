@@ -179,7 +179,7 @@ def _literal(value: Any, depth: int, path: tuple[str, ...]) -> str:
                 text = "{" + note + text[1:]
             lines.append(f"{pad}{key!r}: {text},{_column_note(path, item)}")
         return "{\n" + "\n".join(lines) + "\n" + " " * depth + "}"
-    if all(isinstance(item, (int, float, str)) and not isinstance(item, bool) for item in value):
+    if all(_is_plain(item) or (isinstance(item, list) and all(map(_is_plain, item))) for item in value):
         return "[\n" + _wrapped([_inline(item) for item in value], pad) + "\n" + " " * depth + "]"
     rows = [f"{pad}{_literal(item, depth + 1, (*path, '#'))},{_column_note(path, item)}" for item in value]
     return "[\n" + "\n".join(rows) + "\n" + " " * depth + "]"
@@ -198,6 +198,10 @@ def _inline(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_inline(item) for item in value) + "]"
     return repr(value)
+
+
+def _is_plain(item: Any) -> bool:
+    return isinstance(item, (int, float, str)) and not isinstance(item, bool)
 
 
 def _wrapped(items: Sequence[str], pad: str) -> str:
