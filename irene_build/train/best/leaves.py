@@ -25,6 +25,8 @@ WAVES = (
 )  # fmt: skip
 #: Waves are believed where they take at least this share off the error, seen at so many shapes.
 WORTH, ENOUGH = 0.15, 12
+#: A form without waves that misses by less than this needs none.
+NEGLIGIBLE = 0.002
 GEMM = ("gemm_batch", "gemm_m", "gemm_n", "gemm_k")
 #: What a correction may depend on, first those that tell most.
 SHAPE = (("rows", "cols", "elements"), ("elements", "mem_bytes", "flops", "kernels"))
@@ -143,6 +145,8 @@ def fit_wave(names: Sequence[str], shapes: Shapes) -> tuple[int, int, int] | Non
         )
 
     plain = loss(None)
+    if plain < NEGLIGIBLE:
+        return None
     best = min(((loss((h, w, g)), (h, w, g)) for h, w in TILES for g in WAVES), key=lambda item: item[0])
     return best[1] if best[0] < (1.0 - WORTH) * plain else None
 

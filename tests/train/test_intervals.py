@@ -1,0 +1,57 @@
+"""Conformal half-widths: what they cover, and how they say that little is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from irene_build.train import arithmetic, best, intervals
+from tests.train import synthetic
+
+
+def test_the_quantile_counts_copies() -> None:
+    residual, count = np.array([0.01, -0.02, 0.5]), np.array([80.0, 15.0, 5.0])
+    assert intervals.quantile(residual, count, 0.9) == 0.02
+    assert intervals.quantile(residual, np.array([1.0, 1.0, 100.0]), 0.9) == 0.5
+
+
+def test_few_models_get_wider_intervals() -> None:
+    residual, count = np.full(100, 0.02), np.ones(100)
+    widths = [intervals.half_width(residual, count, models) for models in (0, 1, 2, 3)]
+    assert widths == [intervals.UNKNOWN, 0.04, 0.04, 0.02]
+
+
+def test_a_width_is_never_nothing() -> None:
+    assert intervals.half_width(np.zeros(10), np.ones(10), 5) == intervals.LEAST
+
+
+def test_unknown_kinds_have_a_width_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    level = np.array(["module"] * 400)
+    far = np.arange(400) >= 300
+    residual = np.where(far, 0.1, 0.01) * rng.normal(size=400)
+    found = intervals.interval(residual, np.ones(400), np.arange(400) % 5, level, far, ("module",))
+    entry = found["levels"]["module"]
+    assert entry["far"] > 5 * entry["q"]
+    assert entry["q"] == pytest.approx(0.0164, rel=0.15)
+    assert "far" not in found["levels"]["ml"] and found["levels"]["ml"]["q"] == intervals.UNKNOWN
+
+
+def test_nine_in_ten_nodes_of_new_models_lie_inside() -> None:
+    """On a PC with a known law and 3 % noise; models and labels that no fit has seen."""
+    sizes = [(1, 32), (2, 64), (4, 64), (8, 96)]
+    train = synthetic.dataset({"a": (2, 64), "b": (3, 128), "c": (2, 192), "d": (4, 96), "e": (1, 256)}, sizes,
+                              noise=0.03)  # fmt: skip
+    test = synthetic.dataset({"f": (3, 64), "g": (2, 128), "h": (3, 160)}, sizes, noise=0.03, seed=9)
+    estimator = best.fit(train)
+    for tier in ("static", "live", "profile"):
+        inside = []
+        for tree, p in zip(test.trees, arithmetic.predict(estimator, test.trees, tier), strict=True):
+            inside += ((p.low_j <= tree.energy_j) & (tree.energy_j <= p.high_j)).tolist()
+        assert 0.8 < np.mean(inside) <= 1.0
+
+
+def test_widths_are_capped() -> None:
+    assert math.exp(arithmetic.WIDEST) < 1e7

@@ -1,0 +1,105 @@
+"""Few labels: an estimator carried to a PC with another idle draw and another supply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irene_build.dataset.table import Dataset, LabelledTree
+from irene_build.errors import DatasetError
+from irene_build.train import api, arithmetic, best
+from irene_build.train.transfer import carry_over
+from irene_runtime.tree import LEVELS
+from tests.train import synthetic
+
+MODELS = {"a": (1, 64), "b": (2, 128), "c": (3, 96)}
+SIZES = [(1, 16), (2, 32), (4, 64)]
+
+
+@pytest.fixture(scope="module")
+def other() -> dict[str, Any]:
+    return best.fit(synthetic.dataset(MODELS, SIZES, noise=0.005))
+
+
+def here(labels: int | None = None, seed: int = 0) -> Dataset:
+    """The new PC (100 W idle, a worse supply), with so many labelled measurements, or all."""
+    full = synthetic.dataset(MODELS, SIZES, noise=0.005, seed=5, idle_w=100.0)
+    full.hardware = "new"
+    for tree in full.trees:
+        tree.energy_j *= 1.01
+    if labels is None:
+        return full
+    distinct: dict[int, tuple[int, int]] = {}
+    for i, tree in enumerate(full.trees):
+        for j, number in enumerate(tree.measurement.tolist()):
+            distinct.setdefault(number, (i, j))
+    rng = np.random.default_rng(seed)
+    places = list(distinct.values())
+    chosen = {places[k] for k in rng.permutation(len(places))[:labels].tolist()}
+    trees = []
+    for i, tree in enumerate(full.trees):
+        keep = np.array([(i, j) in chosen for j in range(len(tree.energy_j))])
+        label = np.where(keep, tree.energy_j, np.nan)
+        trees.append(LabelledTree(tree.tree, label, tree.resources, tree.measurement, tree.energy_std_j))
+    return Dataset("new", "wall", "simulated", "emonpi", trees)
+
+
+def error(estimator: dict[str, Any], tier: str = "profile") -> dict[str, float]:
+    """Percent, per level, on a model that neither PC has measured."""
+    test = synthetic.dataset({"z": (2, 160)}, [(2, 48), (4, 96)], noise=0.0, idle_w=100.0)
+    out: dict[str, list[float]] = {level: [] for level in LEVELS}
+    for tree, p in zip(test.trees, arithmetic.predict(estimator, test.trees, tier), strict=True):
+        for node, value in zip(tree.tree.nodes, np.abs(p.energy_j / (1.01 * tree.energy_j) - 1), strict=True):
+            out[node.level].append(100.0 * float(value))
+    return {level: float(np.mean(values)) for level, values in out.items()}
+
+
+def test_eight_labels_come_near_a_full_calibration(other: dict[str, Any]) -> None:
+    full = error(best.fit(here()))
+    few = [error(carry_over(other, here(8, seed))) for seed in range(5)]
+    none = error(carry_over(other, here(0)))
+    for level in LEVELS:
+        assert np.mean([e[level] for e in few]) < full[level] + 0.5
+        assert none[level] > 10.0
+
+
+def test_the_result_is_an_estimator_of_the_new_pc_that_says_where_it_comes_from(
+    other: dict[str, Any],
+) -> None:
+    carried = carry_over(other, here(8))
+    api.validate(carried, "test")
+    assert carried["hardware"] == "new"
+    assert carried["trained_on"]["carried_from"] == "synthetic"
+    assert other["hardware"] == "synthetic" and "carried_from" not in other["trained_on"]
+
+
+def test_without_a_label_the_intervals_say_that_nothing_is_known(other: dict[str, Any]) -> None:
+    tiers = carry_over(other, here(0))["tiers"]
+    assert tiers["profile"]["interval"]["levels"]["ml"]["q"] == pytest.approx(0.7)
+    assert tiers["static"]["interval"]["levels"]["model"]["q"] == pytest.approx(0.7)
+
+
+def test_leaves_are_scaled_to_the_new_pc(other: dict[str, Any]) -> None:
+    assert error(carry_over(other, here(16)), "static")["model"] < 0.5 * error(other, "static")["model"]
+
+
+def test_a_bad_label_among_many_is_not_followed(other: dict[str, Any]) -> None:
+    labels = here(24)
+    tree = next(t for t in labels.trees if np.isfinite(t.energy_j).any())
+    tree.energy_j[np.flatnonzero(np.isfinite(tree.energy_j))[0]] *= 5.0
+    assert error(carry_over(other, labels))["model"] < 3.0
+
+
+def test_an_estimator_that_reads_nothing_cannot_be_carried_over(other: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match="cannot be carried over"):
+        carry_over({**other, "tiers": {"static": other["tiers"]["static"]}}, here(8))
+
+
+def test_labels_without_readings_are_refused(other: dict[str, Any]) -> None:
+    labels = here(8)
+    for tree in labels.trees:
+        tree.resources[:] = np.nan
+    with pytest.raises(DatasetError, match="none of the 8 labelled nodes has the readings"):
+        carry_over(other, labels)
