@@ -107,7 +107,6 @@ def render_module(estimator: Mapping[str, Any], digest: str, golden: Sequence[Ma
         imports=imports,
         constants=estimator_literal(estimator),
         golden=golden_literal(golden),
-        feature_units={name: (unit, meaning) for name, (_, unit, meaning) in FEATURES.items()},
     )
     return text
 
