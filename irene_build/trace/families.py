@@ -22,6 +22,20 @@ def first_of(config: Any, *names: str, default: Any = None) -> Any:
     return default
 
 
+def deep(config: Any, *names: str) -> Any:
+    """The first of these attributes in the configuration or any part of it, breadth first."""
+    level = [config]
+    for _ in range(4):
+        for part in level:
+            value = first_of(part, *names)
+            if value is not None:
+                return value
+        level = [
+            v for part in level for k, v in vars(part).items() if hasattr(v, "to_dict") and k != "text_config"
+        ]
+    return None
+
+
 def token_ids(config: Any, batch_size: int, seq_len: int) -> Any:
     """Token ids [batch_size, seq_len], none of them special."""
     import torch
@@ -164,19 +178,26 @@ def _audio(module: Any, config: Any, names: list[str], batch_size: int) -> dict[
         length = int(first_of(part, "max_length", default=1024)) if bins else 16000
         given["input_values"] = torch.zeros((batch_size, length, int(bins)) if bins else (batch_size, length))
     elif "input_features" in names:
-        bins = int(first_of(
-            part, "num_mel_bins", "input_feat_per_channel", "feature_size", "input_size", "n_mels", "feature_projection_input_dim",
-            default=80,
-        ))  # fmt: skip
+        wide = (
+            "num_mel_bins",
+            "input_feat_per_channel",
+            "feature_size",
+            "n_mels",
+            "mel_bins",
+            "num_mels",
+            "input_dim",
+        )
+        wide += ("feature_projection_input_dim", "input_feat_size")
+        bins = int(first_of(part, *wide) or deep(config, *wide) or 80)
         positions = first_of(part, "max_source_positions")
         frames = 2 * int(positions) if positions and positions <= 1500 else 200
-        mel_first = bool(positions) and config.model_type != "speech_to_text"
+        mel_first = bool(positions) and frames != 200 and config.model_type != "speech_to_text"
         given["input_features"] = torch.zeros(
             (batch_size, bins, frames) if mel_first else (batch_size, frames, bins)
         )
         for mask in ("input_features_mask", "feature_attention_mask"):
             if mask in names:
-                given[mask] = torch.ones((batch_size, frames), dtype=torch.long)
+                given[mask] = torch.ones((batch_size, frames), dtype=torch.bool)
     return given
 
 
@@ -226,21 +247,224 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
         name = "pixel_values_videos" if "pixel_values_videos" in names else "pixel_values"
         return {name: pixels(config, batch_size, frames)}
 
+    def waveform() -> dict[str, Any]:
+        return {"input_values": torch_zeros(batch_size, 1, 16000)}
+
+    def image_pair() -> dict[str, Any]:
+        return {"pixel_values": pixels(config, batch_size, 2)}
+
+    def large_image() -> dict[str, Any]:
+        return {"pixel_values": torch_zeros(batch_size, channels(config), 1536, 1536)}
+
     has_image = "pixel_values" in names or "grid_thw" in names or "image_grid_thw" in names
     if has_image and main != "pixel_values_videos":
         found += [images, images_alone] if "input_ids" in names else [images]
     if "input_values" in names or "input_features" in names:
         found.append(audio)
-        if "input_features" in names:
-            found.append(audio_mel_first)
+        found.append(audio_mel_first if "input_features" in names else waveform)
     if "pixel_values_videos" in names or "pixel_values" in names:
         found.append(video)
+    if "pixel_values" in names and "input_ids" not in names:
+        found += [image_pair, large_image]
     if "input_ids" in names:
         found.append(text)
     if not found:
         found.append(lambda: _with_decoder({main: token_ids(config, batch_size, seq_len)}))
-    return found
+    return [lambda make=make: complete(module, config, make(), batch_size, seq_len) for make in found]  # type: ignore[misc]
+
+
+def torch_zeros(*shape: int) -> Any:
+    import torch
+
+    return torch.zeros(shape)
+
+
+def complete(
+    module: Any, config: Any, given: dict[str, Any], batch_size: int, seq_len: int
+) -> dict[str, Any]:
+    """``given`` and what forward demands beyond it, by the parameter's name."""
+    import inspect
+
+    import torch
+
+    for name, parameter in inspect.signature(module.forward).parameters.items():
+        if name in given or parameter.default is not parameter.empty or parameter.kind in (2, 4):
+            continue
+        hidden = int(deep(config, "hidden_size", "d_model", "embed_dim", "dim") or 768)
+        tokens = next((v.shape[1] for v in given.values() if hasattr(v, "dim") and v.dim() > 1), seq_len)
+        if name.endswith("input_ids") or name in ("task_inputs",):
+            given[name] = token_ids(config, batch_size, seq_len)
+        elif name.endswith("mask"):
+            given[name] = torch.ones((batch_size, tokens), dtype=torch.bool)
+        elif name == "query_embeds":
+            count = int(first_of(config, "num_query_tokens", default=32))
+            given[name] = torch.zeros((1, count, int(first_of(config, "hidden_size", default=hidden))))
+        elif name in ("input_features",):
+            given[name] = torch.zeros(
+                (batch_size, 200, int(deep(config, "num_mel_bins", "feature_size") or 160))
+            )
+        elif name.endswith(("hidden_states", "embeds", "features")):
+            given[name] = torch.zeros((batch_size, tokens, hidden))
+        elif name.endswith(("position_ids", "positions")):
+            given[name] = torch.zeros((batch_size, tokens), dtype=torch.long)
+    return given
+
+
+def _musicgen(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    books = int(deep(config, "num_codebooks") or 4)
+    if not hasattr(module, "text_encoder"):
+        return {"input_ids": torch.full((batch_size * books, seq_len), 5)}
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len),
+        "decoder_input_ids": torch.full((batch_size * books, seq_len), 5),
+    }
+
+
+def _clap(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    given = {
+        "input_features": torch_zeros(batch_size, 1, 1001, 64),
+        "is_longer": torch.zeros((batch_size, 1), dtype=torch.bool),
+    }
+    if hasattr(module, "text_model"):
+        given["input_ids"] = token_ids(config, batch_size, seq_len)
+    return given
+
+
+def _decision(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "states": torch_zeros(batch_size, seq_len, config.state_dim),
+        "actions": torch_zeros(batch_size, seq_len, config.act_dim),
+        "rewards": torch_zeros(batch_size, seq_len, 1),
+        "returns_to_go": torch_zeros(batch_size, seq_len, 1),
+        "timesteps": torch.zeros((batch_size, seq_len), dtype=torch.long),
+        "attention_mask": torch.ones((batch_size, seq_len), dtype=torch.long),
+    }
+
+
+def _series(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Past values of a time series, and of models that predict, the known future."""
+    import inspect
+
+    names = inspect.signature(module.forward).parameters
+    wanted = int(first_of(config, "context_length", default=32))
+    lags = max(first_of(config, "lags_sequence", default=None) or [0])
+    width = int(first_of(config, "num_input_channels", "input_size", default=1))
+    past = (
+        (batch_size, wanted + lags)
+        if width == 1 and "past_time_features" in names
+        else (batch_size, wanted + lags, width)
+    )
+    given = {"past_values": torch_zeros(*past)}
+    future = int(first_of(config, "prediction_length", default=1))
+    extra = int(first_of(config, "num_time_features", default=0))
+    if "past_time_features" in names:
+        given["past_time_features"] = torch_zeros(batch_size, wanted + lags, extra)
+        given["past_observed_mask"] = torch_zeros(*past) + 1
+        given["future_values"] = torch_zeros(batch_size, future)
+        given["future_time_features"] = torch_zeros(batch_size, future, extra)
+    return given
+
+
+def _lxmert(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len),
+        "visual_feats": torch_zeros(batch_size, 36, config.visual_feat_dim),
+        "visual_pos": torch_zeros(batch_size, 36, config.visual_pos_dim),
+    }
+
+
+def _kosmos(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    count = int(config.latent_query_num)
+    mask = torch.zeros((batch_size, count + seq_len), dtype=torch.long)
+    mask[:, :count] = 1
+    return {
+        "pixel_values": pixels(config, batch_size),
+        "input_ids": token_ids(config, batch_size, count + seq_len),
+        "image_embeds_position_mask": mask,
+    }
+
+
+def _codebooks(attribute: str, extra: int) -> Callable[[Any, Any, int, int], dict[str, Any]]:
+    """Token ids of several streams: [batch, tokens, streams]."""
+
+    def inputs(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+        import torch
+
+        return {"input_ids": torch.full((batch_size, seq_len, int(getattr(config, attribute)) + extra), 5)}
+
+    return inputs
+
+
+def _dia(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    streams = int(deep(config, "num_channels") or 9)
+    return {
+        "input_ids": token_ids(None, batch_size, seq_len),
+        "decoder_input_ids": torch.full((batch_size, seq_len, streams), 5),
+    }
+
+
+def _oneformer(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    length = int(first_of(config, "task_seq_len", default=77))
+    return {"pixel_values": pixels(config, batch_size), "task_inputs": torch.full((batch_size, length), 5)}
+
+
+def _blip2(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Older checkpoints have no placeholder token in their configuration; any id that is free will do."""
+    import torch
+
+    if config.image_token_index is None:
+        config.image_token_index = 7
+    given: dict[str, Any] = {"pixel_values": pixels(config, batch_size)}
+    count = int(config.num_query_tokens)
+    holders = torch.full((batch_size, count), int(config.image_token_index))
+    given["input_ids"] = torch.cat([holders, token_ids(config, batch_size, seq_len)], 1)
+    if getattr(config.text_config, "is_encoder_decoder", False):
+        given["decoder_input_ids"] = token_ids(config, batch_size, seq_len)
+    return given
+
+
+def _idefics(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len),
+        "pixel_values": pixels(config, batch_size, 1),
+        "image_attention_mask": torch.ones((batch_size, seq_len, 1), dtype=torch.long),
+    }
 
 
 #: model type -> inputs(module, config, batch_size, seq_len), tried before the general rules.
-FAMILIES: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {}
+FAMILIES: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {
+    "musicgen": _musicgen,
+    "musicgen_melody": _musicgen,
+    "musicgen_decoder": _musicgen,
+    "musicgen_melody_decoder": _musicgen,
+    "clap": _clap,
+    "clap_audio_model": _clap,
+    "decision_transformer": _decision,
+    "time_series_transformer": _series,
+    "autoformer": _series,
+    "informer": _series,
+    "patchtst": _series,
+    "patchtsmixer": _series,
+    "lxmert": _lxmert,
+    "kosmos-2": _kosmos,
+    "kyutai_speech_to_text": _codebooks("num_codebooks", 1),
+    "dia": _dia,
+    "oneformer": _oneformer,
+    "idefics": _idefics,
+    "blip-2": _blip2,
+    "instructblip": _blip2,
+}
