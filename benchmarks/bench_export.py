@@ -54,7 +54,9 @@ def python(code: str, runs: int) -> list[list[float]]:
     """What ``code`` prints in ``runs`` fresh processes without site packages."""
     out = []
     for _ in range(runs):
-        done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+        )
         out.append([float(word) for word in done.stdout.split()])
     return out
 
@@ -79,7 +81,9 @@ def starting(folder: Path) -> None:
     show("memory of import and Estimator(), MB", f"{warm[2]:.1f}", "budget 3")
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-I", "-S", str(folder / "irene_estimator.py"), "info"], capture_output=True, check=True
+        [sys.executable, "-I", "-S", str(folder / "irene_estimator.py"), "info"],
+        capture_output=True,
+        check=True,
     )
     show("python -I -S irene_estimator.py info, s", f"{time.perf_counter() - start:.3f}", "budget 0.1")
 
@@ -110,7 +114,9 @@ def graph(folder: Path, tree_path: Path) -> None:
     for tier in estimator["tiers"]:
         arrays = encode(estimator, [tree])
         times = _time(lambda a=arrays, t=tier: session.run_arrays(a, t), 200)  # type: ignore[misc]
-        show(f"  one tree, tier {tier}, ms (fastest, median)", f"{times[0]:.2f}, {times[1]:.2f}", "budget 0.4")
+        show(
+            f"  one tree, tier {tier}, ms (fastest, median)", f"{times[0]:.2f}, {times[1]:.2f}", "budget 0.4"
+        )
         arrays = encode(estimator, [tree] * copies)
         times = _time(lambda a=arrays, t=tier: session.run_arrays(a, t), 30)  # type: ignore[misc]
         rates = [len(arrays["parent"]) / (t * 1e-3) / 1e6 for t in times]
@@ -132,12 +138,18 @@ def _time(call: object, runs: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.resolve()
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    print(f"{folder.name}: {manifest['hardware']}, method {manifest['method']}, digest {manifest['digest'][:12]}")
-    show("irene_estimator.py, KB", f"{(folder / 'irene_estimator.py').stat().st_size / 1e3:.1f}", "budget 100")
+    print(
+        f"{folder.name}: {manifest['hardware']}, method {manifest['method']}, digest {manifest['digest'][:12]}"
+    )
+    show(
+        "irene_estimator.py, KB", f"{(folder / 'irene_estimator.py').stat().st_size / 1e3:.1f}", "budget 100"
+    )
     show("irene_estimator.onnx, KB", f"{(folder / 'irene_estimator.onnx').stat().st_size / 1e3:.1f}")
     starting(folder)
     tree = next(iter(sorted((folder / "trees").glob("bert-base*.json"))))

@@ -31,7 +31,8 @@ SHAPE_FEATURES = (
 #: Ranges in which features are calibrated here, in their units.
 RANGES = {
     "batch_size": (1.0, 32.0), "seq_len": (8.0, 512.0), "input_size": (8.0, 16384.0), "flops": (0.01, 5e4),
-    "mem_bytes": (0.001, 900.0), "rows": (1.0, 2e4), "cols": (16.0, 4096.0), "elements": (1e3, 1e7), "kernels": (1.0, 40.0),
+    "mem_bytes": (0.001, 900.0), "rows": (1.0, 2e4), "cols": (16.0, 4096.0), "elements": (1e3, 1e7),
+    "kernels": (1.0, 40.0),
     "cpu_util": (1.0, 90.0), "mem_usg": (5.0, 60.0), "gpu_util": (0.0, 100.0), "gm_usg": (1.0, 80.0),
     "g_clk": (300.0, 1900.0), "gm_clk": (405.0, 7000.0), "latency": (2e-5, 3.0), "gpu_energy": (1e-3, 400.0),
 }  # fmt: skip
@@ -150,10 +151,11 @@ def _terms(
             samples.append(product)
         mean = sum(samples) / 5
         scale = max(max(samples) - min(samples), abs(mean) * 1e-2, 1e-9)
+        weight = rng.gauss(0.0, 0.4) if standard else abs(rng.gauss(0.0, 1.0))
+        mean = mean if standard else 0.0
         terms.append(
-            {"name": f"t{number}", "columns": chosen, "weight": rng.gauss(0.0, 0.4) if standard else abs(rng.gauss(0.0, 1.0)),
-             "mean": mean if standard else 0.0, "scale": scale}
-        )  # fmt: skip
+            {"name": f"t{number}", "columns": chosen, "weight": weight, "mean": mean, "scale": scale}
+        )
     return terms
 
 

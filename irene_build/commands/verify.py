@@ -34,7 +34,8 @@ def verify(
     for reason in report.refused:
         console.note(f"not compared, the module refuses it: {reason}")
     console.say(
-        f"{out}: digest {report.manifest['digest']} in manifest, module and graph; {len(report.manifest['files'])} files unchanged"
+        f"{out}: {len(report.manifest['files'])} files unchanged; manifest, module and graph have the digest "
+        f"{report.manifest['digest']}"
     )
     rows = [
         [

@@ -77,15 +77,18 @@ def _predictable(
 ) -> tuple[dict[str, ModelTree], dict[str, str]]:
     """The trees that can be predicted in some tier once resource features are there, and why others cannot."""
     runtime = Estimator(estimator)
-    chosen, left_out = {}, {}
-    for name, tree in trees.items():
-        try:
-            runtime.predict(with_resources(tree, estimator))
-        except TreeError as error:
-            left_out[name] = str(error)
-        else:
-            chosen[name] = tree
-    return chosen, left_out
+    reasons = {name: _refusal(runtime, with_resources(tree, estimator)) for name, tree in trees.items()}
+    left_out = {name: reason for name, reason in reasons.items() if reason}
+    return {name: tree for name, tree in trees.items() if name not in left_out}, left_out
+
+
+def _refusal(runtime: Estimator, tree: ModelTree) -> str:
+    """Why a tree cannot be predicted; empty where it can."""
+    try:
+        runtime.predict(tree)
+    except TreeError as error:
+        return str(error)
+    return ""
 
 
 def _check_target(out: Path, force: bool) -> bool:

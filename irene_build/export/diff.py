@@ -50,12 +50,10 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
 
 def _case(name: str, tier: str, tree: ModelTree, path: Path, old: Path, new: Path) -> dict[str, Any]:
     out: dict[str, Any] = {"tree": name, "tier": tier}
-    energies = []
-    for folder in (old, new):
-        try:
-            energies.append(engines.module(folder / MODULE_NAME, path, tier)["energy"].tolist())
-        except TreeError as error:
-            return {**out, "refused": f"{folder} cannot predict it: {error}"}
+    try:
+        energies = [engines.module(f / MODULE_NAME, path, tier)["energy"].tolist() for f in (old, new)]
+    except TreeError as error:
+        return {**out, "refused": str(error)}
     nodes = [
         {"index": i, "name": node.name, "energy_j": [before, after], "change": percent(before, after)}
         for i, (node, before, after) in enumerate(zip(tree.nodes, *energies, strict=True))

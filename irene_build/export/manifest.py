@@ -13,8 +13,8 @@ from typing import Any
 
 from irene_build import __version__
 from irene_build.errors import EstimatorError
-from irene_build.export.functions import OPSET
 from irene_build.export.builder import TIERS
+from irene_build.export.functions import OPSET
 from irene_build.export.graph import IR_VERSION
 from irene_build.export.tables import resolved
 from irene_runtime.equations import estimator_digest

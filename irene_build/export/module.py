@@ -55,8 +55,8 @@ def parts() -> tuple[list[Part], list[str]]:
                 for new in _names(node):
                     if new in defined:
                         raise EstimatorError(
-                            f"runtime modules {defined[new]} and {name} both define {new}: one of them must be renamed, "
-                            "since they become one file"
+                            f"runtime modules {defined[new]} and {name} both define {new}: one of them must be "
+                            "renamed, since they become one file"
                         )
                     defined[new] = name
                 continue
@@ -136,8 +136,8 @@ def golden_literal(golden: Sequence[Mapping[str, Any]]) -> str:
     for case in golden:
         name = "_TREE_" + re.sub(r"\W", "_", str(case["name"])).upper()
         lines.append(f" {{'name': {case['name']!r}, 'tier': {case['tier']!r}, 'tree': {name},")
-        for key in ("energy_j", "low_j", "high_j", "flags", "tolerance_j"):
-            lines.append(f"  {key!r}: [\n{_wrapped([_inline(item) for item in case[key]], '   ')}\n  ],")
+        results = ((key, case[key]) for key in ("energy_j", "low_j", "high_j", "flags", "tolerance_j"))
+        lines += [f"  {k!r}: [\n{_wrapped([_inline(v) for v in row], '   ')}\n  ]," for k, row in results]
         lines.append(" },")
     return "\n".join([*lines, "]"])
 

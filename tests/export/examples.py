@@ -29,7 +29,13 @@ def estimator(forms: Forms = EVERYTHING) -> dict[str, Any]:
 
 def trees(data: dict[str, Any], count: int = 1) -> dict[str, ModelTree]:
     """Trees that the estimator can predict, by file name."""
-    shape = {"nodes": 30, "resources": "none", "unknown_primitives": True, "childless_modules": True, "outside": 0.3}
+    shape = {
+        "nodes": 30,
+        "resources": "none",
+        "unknown_primitives": True,
+        "childless_modules": True,
+        "outside": 0.3,
+    }
     return {
         f"tree-{seed}.json": random_tree(data["features"], data["primitives"], Shape(seed=seed, **shape))  # type: ignore[arg-type]
         for seed in range(count)

@@ -47,7 +47,8 @@ def test_the_same_estimator_gives_the_same_bytes(
     source = tmp_path / "estimator.json"
     source.write_text(json.dumps(dict(reversed(estimator.items()))), encoding="utf-8")
     code = (
-        "import json, sys; from pathlib import Path; from irene_build.export import bundle; from tests.export import examples\n"
+        "import json, sys; from pathlib import Path\n"
+        "from irene_build.export import bundle; from tests.export import examples\n"
         "data = json.loads(Path(sys.argv[1]).read_text()); folder = Path(sys.argv[2]); folder.mkdir()\n"
         "bundle._write(data, folder, examples.trees(data))"
     )
@@ -60,7 +61,9 @@ def test_the_same_estimator_gives_the_same_bytes(
 
 
 def test_the_manifest_follows_its_schema(bundle: Path, repository: Path) -> None:
-    schema = json.loads((repository / "irene_build" / "schemas" / "manifest.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(
+        (repository / "irene_build" / "schemas" / "manifest.schema.json").read_text(encoding="utf-8")
+    )
     manifest = load_manifest(bundle)
     jsonschema.validate(manifest, schema)
     for key in schema["required"]:
@@ -91,7 +94,9 @@ def test_a_wrong_manifest_says_what_is_wrong(bundle: Path, change: dict[str, Any
 
 def test_a_changed_file_is_refused(copied: Path) -> None:
     module = copied / "irene_estimator.py"
-    module.write_text(module.read_text(encoding="utf-8").replace("'weight': ", "'weight': 1", 1), encoding="utf-8")
+    module.write_text(
+        module.read_text(encoding="utf-8").replace("'weight': ", "'weight': 1", 1), encoding="utf-8"
+    )
     with pytest.raises(EstimatorError, match=r"irene_estimator\.py was changed after the export"):
         open_bundle(copied)
 
@@ -110,14 +115,18 @@ def test_parts_of_two_estimators_are_refused(copied: Path, tmp_path: Path) -> No
         open_bundle(copied)
 
 
-@pytest.mark.parametrize("name", ["irene_estimator.onnx", "irene_estimator.py", "manifest.json", "trees/tree-0.json"])
+@pytest.mark.parametrize(
+    "name", ["irene_estimator.onnx", "irene_estimator.py", "manifest.json", "trees/tree-0.json"]
+)
 def test_a_missing_file_is_named(copied: Path, name: str) -> None:
     (copied / name).unlink()
     with pytest.raises(EstimatorError, match=Path(name).name.replace(".", r"\.")):
         verify_bundle(copied)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "irene-bundle"}', "null", "9" * 9000, "[" * 9000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": "irene-bundle"}', "null", "9" * 9000, "[" * 9000]
+)
 def test_a_manifest_that_is_none(copied: Path, text: str) -> None:
     (copied / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(EstimatorError):
@@ -211,7 +220,10 @@ def test_simulated_is_written_across_everything(small: dict[str, Any], tmp_path:
     assert graph.metadata["irene.provenance"] == "simulated"
     assert "SIMULATED" in graph.session.get_modelmeta().description
     info = subprocess.run(
-        [sys.executable, "-I", "-S", str(out / "irene_estimator.py"), "info"], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-S", str(out / "irene_estimator.py"), "info"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "SIMULATED" in info.stdout
 

@@ -57,7 +57,10 @@ def test_onnxruntime_is_the_trainer_on_random_estimators_and_trees(form: Forms, 
         found = graph.run_arrays(arrays, tier)
         try:
             expected = trainer(data, tree, tier)
-        except (EstimatorError, ParityError):  # the tree lacks what the tier needs; the graph says NaN or flag 4
+        except (
+            EstimatorError,
+            ParityError,
+        ):  # the tree lacks what the tier needs; the graph says NaN or flag 4
             continue
         deviation = compare(found, expected, scales(data, tier, arrays), arrays["parent"])
         assert deviation.agrees, deviation
@@ -72,12 +75,17 @@ def test_the_specification_s_own_evaluator_agrees(form: Forms, shape: Shape) -> 
     arrays = encode(data, [make_tree(data["features"], data["primitives"], shape)])
     for tier in data["tiers"]:
         deviation = compare(
-            graph.run_arrays(arrays, tier), reference.run_arrays(arrays, tier), scales(data, tier, arrays), arrays["parent"]
+            graph.run_arrays(arrays, tier),
+            reference.run_arrays(arrays, tier),
+            scales(data, tier, arrays),
+            arrays["parent"],
         )
         assert deviation.agrees, deviation
 
 
-def test_a_forest_gives_every_tree_the_bits_that_it_has_alone(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+def test_a_forest_gives_every_tree_the_bits_that_it_has_alone(
+    everything: dict[str, Any], graph: OnnxRuntime
+) -> None:
     trees = [tree_of(everything, seed, nodes) for seed, nodes in ((1, 40), (2, 1), (3, 17), (4, 5))]
     for tier in TIERS:
         together = graph.run_arrays(encode(everything, trees), tier)
@@ -91,10 +99,16 @@ def test_a_forest_gives_every_tree_the_bits_that_it_has_alone(everything: dict[s
             start += len(tree.nodes)
 
 
-def test_an_unknown_primitive_takes_the_fallback_and_a_flag_never_zero(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+def test_an_unknown_primitive_takes_the_fallback_and_a_flag_never_zero(
+    everything: dict[str, Any], graph: OnnxRuntime
+) -> None:
     tree = tree_of(everything)
     arrays = encode(everything, [tree])
-    leaf = next(i for i, node in enumerate(tree.nodes) if node.level == "ml" and node.primitive in everything["tiers"]["static"]["leaf"])
+    leaf = next(
+        i
+        for i, node in enumerate(tree.nodes)
+        if node.level == "ml" and node.primitive in everything["tiers"]["static"]["leaf"]
+    )
     for number in (-1, len(everything["primitives"]), 10**12, -(10**12)):
         arrays["primitive"][leaf] = number
         found = graph.run_arrays(arrays, "static")
@@ -104,9 +118,18 @@ def test_an_unknown_primitive_takes_the_fallback_and_a_flag_never_zero(everythin
 
 @pytest.mark.parametrize(
     ("name", "index", "value"),
-    [("parent", 3, 3), ("parent", 3, 9), ("parent", 3, 10**15), ("parent", 3, -2), ("level", 3, 5), ("level", 3, -1)],
+    [
+        ("parent", 3, 3),
+        ("parent", 3, 9),
+        ("parent", 3, 10**15),
+        ("parent", 3, -2),
+        ("level", 3, 5),
+        ("level", 3, -1),
+    ],
 )
-def test_rows_that_make_no_sense_give_nan(everything: dict[str, Any], graph: OnnxRuntime, name: str, index: int, value: int) -> None:
+def test_rows_that_make_no_sense_give_nan(
+    everything: dict[str, Any], graph: OnnxRuntime, name: str, index: int, value: int
+) -> None:
     arrays = encode(everything, [tree_of(everything)])
     arrays[name][index] = value
     try:
@@ -142,7 +165,9 @@ def test_absent_resource_features_spread_as_nan(everything: dict[str, Any]) -> N
 def test_a_tier_that_is_not_there_gives_nan_everywhere(tier: str) -> None:
     data = examples.estimator()
     del data["tiers"][tier]
-    found = OnnxRuntime(build_model(data, {}).SerializeToString()).run_arrays(encode(data, [tree_of(data)]), tier)
+    found = OnnxRuntime(build_model(data, {}).SerializeToString()).run_arrays(
+        encode(data, [tree_of(data)]), tier
+    )
     assert np.isnan(found["energy"]).all()
     assert np.isnan(found["low"]).all()
 
@@ -206,7 +231,12 @@ def test_the_graph_does_not_grow_with_the_tree(everything: dict[str, Any], graph
     [
         (lambda t: t["columns"][0].update(map="cube"), "unknown map 'cube'"),
         (lambda t: t["aggregation"]["weights"].pop(), "weights, not"),
-        (lambda t: next(x for x in t["leaf"].values() if x["correction"])["correction"].update(kernel="cosine"), "unknown kernel"),
+        (
+            lambda t: next(x for x in t["leaf"].values() if x["correction"])["correction"].update(
+                kernel="cosine"
+            ),
+            "unknown kernel",
+        ),
     ],
 )
 def test_forms_that_the_format_does_not_know_are_refused(spoil: Any, says: str) -> None:

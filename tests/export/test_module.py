@@ -70,13 +70,19 @@ def test_importing_it_does_nothing(bundle: Path, tmp_path: Path) -> None:
         "assert m.Estimator().digest == m.DIGEST\nprint('fine')"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", code, str(bundle)], capture_output=True, text=True, cwd=tmp_path, check=False
+        [sys.executable, "-I", "-S", "-B", "-c", code, str(bundle)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     assert done.stdout == "fine\n", done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_bit_identical_on_every_cpython(bundle: Path, estimator: dict[str, Any], tmp_path: Path) -> None:
+def test_it_is_bit_identical_on_every_cpython(
+    bundle: Path, estimator: dict[str, Any], tmp_path: Path
+) -> None:
     interpreters = pythons()
     if len(interpreters) < 2:
         pytest.skip(f"only one CPython here ({', '.join(interpreters)}); install others to compare")
@@ -87,7 +93,12 @@ def test_it_is_bit_identical_on_every_cpython(bundle: Path, estimator: dict[str,
     for python in interpreters:
         module = [python, "-I", "-S", str(bundle / "irene_estimator.py")]
         parts = [
-            subprocess.run([*module, "predict", str(tree), "--json", "--tier", tier], capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                [*module, "predict", str(tree), "--json", "--tier", tier],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
             for tree, tier in ((plain, "static"), (full, "live"), (full, "profile"))
         ]
         test = subprocess.run([*module, "selftest"], capture_output=True, text=True, check=True).stdout
@@ -126,6 +137,10 @@ def test_selftest_notices_a_changed_constant(copied: Path) -> None:
     text = module.read_text(encoding="utf-8")
     weight = re.search(r"'weight': (\d+\.\d+)", text)
     assert weight
-    module.write_text(text.replace(weight.group(0), f"'weight': {float(weight.group(1)) * 1.5!r}", 1), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-I", "-S", str(module), "selftest"], capture_output=True, text=True, check=False)
+    module.write_text(
+        text.replace(weight.group(0), f"'weight': {float(weight.group(1)) * 1.5!r}", 1), encoding="utf-8"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(module), "selftest"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2 and "digest" in done.stderr

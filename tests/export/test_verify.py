@@ -91,7 +91,10 @@ def test_the_oracle_is_scikit_learn(estimator: dict[str, Any]) -> None:
         ours = OnnxRuntime(build_model(data, {}).SerializeToString()).run_arrays(arrays, "profile")
         theirs = Oracle(data).leaf_energies("profile", arrays)
         found = compare(
-            {"leaf_energy": ours["leaf_energy"]}, {"leaf_energy": theirs}, scales(data, "profile", arrays), arrays["parent"]
+            {"leaf_energy": ours["leaf_energy"]},
+            {"leaf_energy": theirs},
+            scales(data, "profile", arrays),
+            arrays["parent"],
         )
         assert found.agrees, found
 
@@ -141,7 +144,12 @@ def test_diff_of_a_bundle_with_itself_is_nothing(bundle: Path) -> None:
 
 
 def test_percent() -> None:
-    assert [percent(1.0, 1.0), percent(2.0, 3.0), percent(0.0, 1.0), percent(-2.0, -1.0)] == ["=", "+50 %", "new", "+50 %"]
+    assert [percent(1.0, 1.0), percent(2.0, 3.0), percent(0.0, 1.0), percent(-2.0, -1.0)] == [
+        "=",
+        "+50 %",
+        "new",
+        "+50 %",
+    ]
 
 
 def run(*arguments: str) -> int:
@@ -150,7 +158,9 @@ def run(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-def test_the_commands(bundle: Path, changed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    bundle: Path, changed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "estimator.json"
     source.write_text(json.dumps(examples.estimator()), encoding="utf-8")
     tree = str(bundle / "trees" / "tree-0.json")
