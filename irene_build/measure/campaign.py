@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any, Protocol
 
 from irene_build.errors import InputError, IreneError, MeasurementError
@@ -19,7 +19,7 @@ from irene_build.measure.journal import Journal, pack
 from irene_build.measure.plan import Plan, Target, memory_bytes
 from irene_build.measure.plan import Protocol as Settings
 from irene_build.measure.recorder import Recorder, Samples
-from irene_build.measure.relabel import Derived, relabel
+from irene_build.measure.relabel import relabel
 from irene_build.measure.trial import Runner, run_window, standby_gate
 from irene_build.meters.align import PATTERN
 from irene_build.meters.base import Meter
@@ -371,9 +371,3 @@ def require_same(journal: Journal, arguments: Mapping[str, Any]) -> None:
             f"{journal.path} holds a campaign that was planned differently ({said}): "
             "--resume goes on with it, --new keeps it aside and starts another"
         )
-
-
-def median_half_width(derived: Derived) -> float | None:
-    """The typical 95 % half-width of the results, relative."""
-    known = [row[4] for row in derived.result if row[4] is not None]
-    return median(known) if known else None
