@@ -1,6 +1,7 @@
 """Meter time and label error: the paper's fixed protocol against ours, same nodes, on the virtual PC.
 
-    python benchmarks/bench_protocol.py [--scale 0.1] [--model M] [--grid 1x16] [--nodes 6] [--json]
+    python benchmarks/bench_protocol.py [--scale 0.1] [--model M] [--grid 1x16] [--nodes 6]
+        [--precision 0.01] [--json]
 
 The paper runs each node for 20 s in each of five rounds; ``--scale`` shortens its windows (1 = as published).
 Ours is what `calibrate` would do. Everything is simulated, so the truth is known: the virtual PC's own
@@ -72,13 +73,15 @@ class Truth:
         return self.joules[i - 1] + share * (self.joules[i] - self.joules[i - 1])
 
 
-def measure(name: str, targets: list[Target], nodes: int, folder: Path, scale: float) -> dict[str, Any]:
+def measure(
+    name: str, targets: list[Target], nodes: int, folder: Path, scale: float, precision: float
+) -> dict[str, Any]:
     """One campaign over the nodes; what it took and how far its labels are from the truth."""
     profile, device = load_profile("virtual"), open_device("cpu")
     settings = dict(profile.meter["model"])
     with Truth(settings, float(profile.meter["period_s"])) as truth, open_meter(profile) as meter:
         noise, level = parts.idle_noise(meter)
-        protocol = protocol_for(meter.info, noise, level, 0.01, seed=1)
+        protocol = protocol_for(meter.info, noise, level, precision, seed=1)
         if name == "paper":
             window = PAPER_WINDOW_S * scale
             protocol = replace(
@@ -124,13 +127,15 @@ def main() -> None:
     parser.add_argument("--model", default="bert_uncased_L-2_H-128_A-2")
     parser.add_argument("--grid", default="1x16")
     parser.add_argument("--nodes", type=int, default=6)
+    parser.add_argument(
+        "--precision", type=float, default=0.01, help="where ours stops; the paper's does not"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     targets = [Target(options.model, b, s) for b, s in parts.parse_grid(options.grid)]
     with tempfile.TemporaryDirectory() as folder:
-        found = [
-            measure(name, targets, options.nodes, Path(folder), options.scale) for name in ("paper", "ours")
-        ]
+        settings = (targets, options.nodes, Path(folder), options.scale, options.precision)
+        found = [measure(name, *settings) for name in ("paper", "ours")]
     if options.json:
         print(json.dumps(found, indent=2))
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from irene_build import console
 from irene_build.commands import _calibration as parts
-from irene_build.errors import InputError
+from irene_build.errors import InputError, MeasurementError
 from irene_build.paths import find_artifact, hardware_dir
 
 if TYPE_CHECKING:
@@ -265,6 +265,11 @@ def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outco
     from irene_build.dataset.from_campaign import dataset_from_campaign
     from irene_build.dataset.store import save_dataset
 
+    if outcome.finished and not outcome.labelled:
+        raise MeasurementError(
+            f"{path}: no node has a label; {outcome.failed[0] if outcome.failed else 'every trial was spoilt'}; "
+            "see `irene-build doctor`, then start again with --new"
+        )
     result: dict[str, Any] = {"hardware": profile.name, "journal": str(path), **asdict(outcome)}
     if outcome.finished:
         dataset = dataset_from_campaign(path)
