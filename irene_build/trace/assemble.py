@@ -93,10 +93,7 @@ class Assembler:
         node.shapes = {"in": call.inputs, "out": call.outputs}
         self.nodes.append(node)
         sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
-        children = []
-        for child in call.children:
-            if not is_empty(child):
-                children.append(self._add(child, index))
+        children = [self._add(child, index) for child in call.children if not is_empty(child)]
         for primitive in dict.fromkeys(op.primitive for op in call.ops):
             own = [op for op in call.ops if op.primitive == primitive]
             self.positions[call.sequence, primitive] = len(self.nodes)

@@ -179,15 +179,9 @@ def _audio(module: Any, config: Any, names: list[str], batch_size: int) -> dict[
         given["input_values"] = torch.zeros((batch_size, length, int(bins)) if bins else (batch_size, length))
     elif "input_features" in names:
         wide = (
-            "num_mel_bins",
-            "input_feat_per_channel",
-            "feature_size",
-            "n_mels",
-            "mel_bins",
-            "num_mels",
-            "input_dim",
-        )
-        wide += ("feature_projection_input_dim", "input_feat_size")
+            "num_mel_bins", "input_feat_per_channel", "feature_size", "n_mels", "mel_bins", "num_mels", "input_dim",
+            "feature_projection_input_dim", "input_feat_size",
+        )  # fmt: skip
         bins = int(first_of(part, *wide) or deep(config, *wide) or 80)
         positions = first_of(part, "max_source_positions")
         frames = 2 * int(positions) if positions and positions <= 1500 else 200

@@ -147,7 +147,7 @@ def _attention(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
 
 def _attention_on_meta(operands: list[Any]) -> Any:
     """The fused kernels return [batch, tokens, heads, width] memory seen as [batch, heads, tokens, width]."""
-    query, key, value = operands[:3]
+    query, value = operands[0], operands[2]
     if query.dim() != 4 or query.shape[-1] != value.shape[-1]:
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
     batch, heads, tokens, width = query.shape
@@ -244,16 +244,18 @@ PRIMITIVES: tuple[Primitive, ...] = (
     Primitive("SiLU", (_NN + "SiLU",), pattern=r"SiLU|Swish", functions=(_F + "silu", "silu")),
     Primitive("GatedActivation", (_NN + "GLU",), functions=(_F + "glu",)),
     Primitive("Activation", tuple(_NN + name for name in (
-        "ELU", "CELU", "SELU", "Mish", "Softplus", "Softsign", "Hardtanh", "Hardswish", "Hardsigmoid", "PReLU", "Tanhshrink",
+        "ELU", "CELU", "SELU", "Mish", "Softplus", "Softsign", "Hardtanh", "Hardswish", "Hardsigmoid", "PReLU",
+        "Tanhshrink",
     )), pattern=r"Activation$", functions=tuple(_F + name for name in (
         "elu", "celu", "selu", "mish", "softplus", "hardtanh", "hardswish", "hardsigmoid", "prelu",
     ))),
     Primitive("RotaryEmbedding", pattern=r"Rotary\w*Embedding|RotaryPos|RoPE"),
     Primitive("GroupedExperts", pattern=r"Experts$"),
     Primitive("TopK", functions=("topk", "Tensor.topk", "sort", "Tensor.sort", "argsort", "Tensor.argsort")),
-    Primitive("FFT", functions=tuple("fft." + name for name in (
-        "fft", "ifft", "rfft", "irfft", "fft2", "ifft2", "fftn", "ifftn", "rfft2", "irfft2", "rfftn", "irfftn",
-    )) + ("stft", "istft")),
+    Primitive("FFT", functions=(
+        *(f"fft.{way}{name}" for way in ("", "i") for name in ("fft", "rfft", "fft2", "fftn", "rfft2", "rfftn")),
+        "stft", "istft",
+    )),
     Primitive("Interpolate", (_NN + "Upsample",), functions=(_F + "interpolate", _F + "grid_sample")),
 )  # fmt: skip
 
@@ -293,11 +295,11 @@ def _table_key(kind: type) -> str:
 
 
 @cache
-def of_class(kind: type) -> Primitive | None:
+def of_class(kind: Any) -> Primitive | None:
     """The entry whose class gives ``kind`` its forward; a subclass with a forward of its own is no primitive."""
     for base in kind.__mro__:
         entry = _class_table().get(_table_key(base))
-        if entry is not None and kind.forward is base.forward:  # type: ignore[attr-defined]
+        if entry is not None and kind.forward is base.forward:
             return entry
         if "forward" in vars(base):
             break
@@ -315,7 +317,8 @@ def of_pattern(name: str) -> Primitive | None:
 
 def of_module(module: Any) -> Primitive | None:
     """The primitive that a module is, None if it is an inner node."""
-    entry = of_class(type(module))
+    kind: Any = type(module)
+    entry: Primitive | None = of_class(kind)
     if entry is None and not module._modules:
         entry = of_pattern(type(module).__name__)
     return entry
@@ -328,7 +331,6 @@ def does_nothing(module: Any) -> bool:
 def operands_of_function(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Tensors of a function call in the order of its parameters, None kept in place."""
     flat: list[Any] = [a for a in args if a is None or hasattr(a, "untyped_storage")]
-    for name in ("input", "query", "key", "value", "weight", "bias", "attn_mask"):
-        if name in kwargs:
-            flat.append(kwargs[name])
+    names = ("input", "query", "key", "value", "weight", "bias", "attn_mask")
+    flat += [kwargs[name] for name in names if name in kwargs]
     return flat or tensors_of([args, kwargs])

@@ -107,8 +107,9 @@ class _Functions(TorchFunctionMode):
         Its body begins with a check for overrides, which would come straight back here; that one
         check is answered with no.
         """
-        from torch.nn import functional
+        import torch.nn.functional as functional_module
 
+        functional: Any = functional_module
         check = functional.has_torch_function
 
         def once(tensors: Any) -> bool:

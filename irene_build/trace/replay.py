@@ -71,15 +71,12 @@ def capture(
 def _first_that_runs(
     module: Any, name: str, run: tracer.Pass
 ) -> tuple[ModelTree, tracer.Positions, tracer.Pass]:
-    first: ModelError | None = None
+    errors: list[ModelError] = []
     for variant in range(tracer.variants(module, run)):
         trial = replace(run, variant=variant)
-        try:
+        with tracer.collecting(errors):
             return (*tracer.record(module, name, trial), trial)
-        except ModelError as error:
-            first = first or error
-    assert first is not None
-    raise first
+    raise errors[0]
 
 
 @dataclass

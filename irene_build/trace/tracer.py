@@ -108,13 +108,11 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
         return instantiate(spec, dtype, run.attention, device)
 
     module = made(run.dtype, "meta")
-    first: ModelError | None = None
+    errors: list[ModelError] = []
     tries = [replace(run, variant=v) for v in range(variants(module, run))]
     for trial in tries:
-        try:
+        with collecting(errors):
             return record(module, name, trial)[0]
-        except ModelError as error:
-            first = first or error
     if run.dtype == "float32":
         half = made("bfloat16", "meta")
         for trial in tries:
@@ -129,8 +127,16 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
         for trial in tries:
             with suppress(ModelError):
                 return record(real, name, replace(trial, rung="cpu"))[0]
-    assert first is not None
-    raise first
+    raise errors[0]
+
+
+@contextmanager
+def collecting(errors: list[ModelError]) -> Iterator[None]:
+    """Keeps a ModelError of its body in ``errors`` and goes on."""
+    try:
+        yield
+    except ModelError as error:
+        errors.append(error)
 
 
 def variants(module: Any, run: Pass) -> int:
@@ -158,14 +164,11 @@ def _given(module: Any, run: Pass) -> ModelTree:
     if attention is not None:
         run = replace(run, attention=attention)
     bare = without_weights(module)
-    first: ModelError | None = None
+    errors: list[ModelError] = []
     for variant in range(variants(bare, run)):
-        try:
+        with collecting(errors):
             return record(bare, type(module).__name__, replace(run, variant=variant))[0]
-        except ModelError as error:
-            first = first or error
-    assert first is not None
-    raise first
+    raise errors[0]
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import transformers
 from irene_build.models import build
 from irene_build.models.build import instantiate
 from irene_build.models.specs import Spec
@@ -23,8 +23,9 @@ from irene_build.trace.shadow import Shadows
 from irene_build.trace.unwrap import as_if_on_cpu
 
 EAGER = [
-    "bert_uncased_L-2_H-128_A-2", "distilgpt2", "distilbert-base-uncased", "openai-gpt", "t5-small", "bart-base", "whisper-tiny",
-    "vit-base-patch16-224", "clip-vit-base-patch32", "convnext-tiny-224", "wav2vec2-base", "SmolLM2-135M", "albert-base-v2",
+    "bert_uncased_L-2_H-128_A-2", "distilgpt2", "distilbert-base-uncased", "openai-gpt", "t5-small", "bart-base",
+    "whisper-tiny", "vit-base-patch16-224", "clip-vit-base-patch32", "convnext-tiny-224", "wav2vec2-base",
+    "SmolLM2-135M", "albert-base-v2",
 ]  # fmt: skip
 
 
@@ -60,7 +61,7 @@ class OperatorLog(TorchDispatchMode):
         view = (
             made
             and all(t.untyped_storage().data_ptr() in held for t in made)
-            and "_" != func._schema.name[-1]
+            and not func._schema.name.endswith("_")
         )
         if (
             self._open
@@ -91,7 +92,8 @@ MODELS = {
     "albert": ("AlbertModel", {**_SMALL, "embedding_size": 16}),
     "vit": ("ViTModel", {**_SMALL, "image_size": 32, "patch_size": 8}),
     "qwen3_moe": ("Qwen3MoeForCausalLM", {
-        **_SMALL, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8,
+        **_SMALL, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+        "head_dim": 8,
     }),
     "mamba": ("MambaModel", {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
     "convnext": ("ConvNextModel", {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "image_size": 64}),
@@ -140,7 +142,8 @@ def test_meta_and_a_real_cpu_give_identical_trees(name: str, attention: str) -> 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", ["bert", "t5", "albert", "vit"])
 def test_fake_tensors_give_the_same_tree(name: str, attention: str) -> None:
-    # Not llama, gpt2 and mamba: transformers takes fake tensors for an export and hands SDPA a mask instead of is_causal.
+    # Not llama, gpt2 and mamba: transformers takes fake tensors for an export, and hands SDPA a mask there
+    # instead of is_causal.
     kind, settings = MODELS[name]
     cls = getattr(transformers, kind)
     spec = Spec(name, cls, cls.config_class(**settings))

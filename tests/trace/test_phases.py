@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 import transformers
+
 from irene_build.errors import ModelError
 from irene_build.models.build import instantiate
 from irene_build.models.specs import Spec
@@ -155,7 +155,7 @@ def test_compiled_modules_are_unwrapped_and_scripted_ones_refused() -> None:
     assert [n.to_json() for n in compiled.nodes] == [n.to_json() for n in plain.nodes]
     with pytest.warns(DeprecationWarning):
         scripted = torch.jit.script(_Tied())
-    with pytest.raises(ModelError, match="TorchScript.*pass the nn.Module"):
+    with pytest.raises(ModelError, match=r"TorchScript.*pass the nn.Module"):
         trace(scripted, 1, 3)
 
 
