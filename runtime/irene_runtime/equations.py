@@ -16,6 +16,8 @@ WIDEST = 16.0  #: cap of an interval's half-width, in natural-log units
 FLAGS = {1: "extrapolates", 2: "uncalibrated", 4: "fell-back", 8: "simulated", 16: "other-hardware"}
 EXTRAPOLATES, UNCALIBRATED, FELL_BACK, SIMULATED, OTHER_HARDWARE = FLAGS
 
+ROOT_3 = math.sqrt(3.0)
+
 Features = Mapping[str, float]
 
 
@@ -171,17 +173,18 @@ class Kernel(_Smooth):
         super().__init__(data, columns)
         self.matern = data["kernel"] == "matern32"
         self.lengths = [float(length) for length in data["length"]]
-        self.centers = [[c / length for c, length in zip(row, self.lengths)] for row in data["centers"]]
+        #: Per column the centers' coordinates, in lengths.
+        self.centers = [[c / length for c in row] for length, row in zip(self.lengths, zip(*data["centers"]))]
 
     def __call__(self, features: Features) -> float:
-        z = [x / length for x, length in zip(self.z(features), self.lengths)]
+        squares = [0.0] * len(self.weights)
+        for x, length, row in zip(self.z(features), self.lengths, self.centers):
+            x = x / length
+            squares = [square + (x - c) * (x - c) for square, c in zip(squares, row)]
         total = self.bias
-        for center, weight in zip(self.centers, self.weights):
-            square = 0.0
-            for a, b in zip(z, center):
-                square = square + (a - b) * (a - b)
+        for square, weight in zip(squares, self.weights):
             if self.matern:
-                r = math.sqrt(3.0) * math.sqrt(square)
+                r = ROOT_3 * math.sqrt(square)
                 total = total + weight * ((1.0 + r) * math.exp(-r))
             else:
                 total = total + weight * math.exp(-0.5 * square)
@@ -260,8 +263,11 @@ class Interval:
 
     def is_far(self, features: Features) -> bool:
         """Whether a module is of no kind that was calibrated."""
-        here = [column(features) for column in self.columns]
-        return not any(all(abs(x - y) <= self.reach for x, y in zip(here, point)) for point in self.points)
+        try:
+            here = [column(features) for column in self.columns]
+        except ValueError:  # no number, so near no point
+            return True
+        return not any(all(abs(x - y) <= self.reach for x, y in zip(here, p)) for p in self.points)
 
     def factors(self, level: str, primitive: Optional[str], away: float, far: bool) -> Tuple[float, float]:
         """What an energy is multiplied by to get the two ends."""

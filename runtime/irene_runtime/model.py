@@ -46,7 +46,6 @@ class _Local(NamedTuple):
     reading_j: Optional[float]  # what DIRECT makes of the node's own resource features
     pool: float
     interval: Interval
-    far: bool
     ends: Tuple[float, float]  # the interval's, as factors
     away: float
     flags: int
@@ -278,7 +277,7 @@ class Estimator:
         primitive = "fallback" if flags & UNCALIBRATED else node.primitive
         ends = interval.factors(level, primitive, away, far)
         flags |= EXTRAPOLATES if away > 0.0 else 0
-        return _Local(leaf_j, factor, alpha, reading, pool, interval, far, ends, away, flags)
+        return _Local(leaf_j, factor, alpha, reading, pool, interval, ends, away, flags)
 
     def _evaluate(
         self, tier: Tier, tree: ModelTree, kinds: List[_Kind], features: List[Dict[str, float]]
@@ -309,7 +308,8 @@ class Estimator:
             for child in children[0]:
                 share = locals_[child].alpha * energy[child]
                 total = total + share
-                far = far + (share if locals_[child].far else 0.0)
+                if nodes[child].level == "module" and root.interval.is_far(features[child]):
+                    far = far + share
             if far > 0.5 * total:
                 locals_[0] = root._replace(ends=root.interval.factors("model", None, root.away, True))
         if tier.gamma and root.reading_j is not None and own_j[0] > 0.0 and energy[0] > 0.0:

@@ -435,7 +435,8 @@ def test_the_trainer_computes_the_same(forms: strategies.Forms, shape: strategie
         try:
             p = est.predict(model_tree, tier=tier)
         except TreeError:
-            assert not np.isfinite(np.concatenate([energy, high])).all()
+            # There a number that is none, or the tier below.
+            assert theirs.tier != tier or not np.isfinite(np.concatenate([energy, high])).all()
             continue
         assert theirs.tier == p.tier
         mine = np.array([n.energy_j for n in p])
