@@ -111,14 +111,17 @@ def polynomial(z: np.ndarray) -> np.ndarray:
 
 def usable(dataset: Dataset, names: Sequence[str]) -> tuple[str, ...]:
     """Those of ``names`` that every labelled node has, without the source of the label (DESIGN, rule 4)."""
-    forest = flatten(dataset.trees, names)
+    return _usable(dataset, flatten(dataset.trees, names))
+
+
+def _usable(dataset: Dataset, forest: Forest) -> tuple[str, ...]:
     labelled = ~np.isnan(forest.energy_j)
     if not labelled.any():
         raise DatasetError(f"the dataset of {dataset.hardware!r} has no labels")
     known = np.isfinite(forest.features[labelled]).all(axis=0)
     return tuple(
         name
-        for name, is_known in zip(names, known, strict=True)
+        for name, is_known in zip(forest.names, known, strict=True)
         if is_known and not (name == "gpu_energy" and dataset.label_source == "nvml")
     )
 
@@ -150,8 +153,10 @@ def fit(
         raise InputError(
             f"recipe {recipe!r} ({', '.join(RECIPES)}), strategy {strategy!r} ({', '.join(STRATEGIES)})"
         )
-    names = usable(dataset, names)
     forest = flatten(dataset.trees, names)
+    names = _usable(dataset, forest)
+    columns = [forest.names.index(name) for name in names]
+    forest = replace(forest, names=names, features=forest.features[:, columns])
     folded = collapse(forest)
     leaves, fallback = _fit_leaves(forest, folded)
     model = PaperModel(names, leaves, fallback, None)

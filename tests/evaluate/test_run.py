@@ -17,13 +17,14 @@ from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS
 from tests import synthetic
 
+SIZES = ((2, 16), (4, 32))
 GPU = RESOURCE_FEATURES.index("gpu_energy")
 
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
     constants = {"pue": 1.58, "cpu_w": 100.0, "dram_w": 8.0, "gpu_w": 200.0}
-    return run.evaluate(synthetic.dataset(noise=0.01), "paper", constants=constants)
+    return run.evaluate(synthetic.dataset(sizes=SIZES, noise=0.01), "paper", constants=constants)
 
 
 def test_the_json_is_as_fixed(result: dict[str, Any]) -> None:
@@ -40,7 +41,7 @@ def test_the_json_is_as_fixed(result: dict[str, Any]) -> None:
 
 
 def test_every_labelled_node_is_scored_once(result: dict[str, Any]) -> None:
-    dataset = synthetic.dataset()
+    dataset = synthetic.dataset(sizes=SIZES)
     count = {level: sum(n.level == level for t in dataset.trees for n in t.tree.nodes) for level in LEVELS}
     assert {level: result["tiers"]["static"][level]["n"] for level in LEVELS} == count
 
