@@ -52,7 +52,6 @@ class Branch:
         build, shared = self.build, self.shared
         nan = build.table("nan", np.array(np.nan))
         zero = build.table("zero", np.array(0.0))
-        one = build.table("one", np.array(1.0))
         shape = build.op("Shape", ["parent"], "shape")
         columns = self._columns(self.columns_plan)
         nothing = build.op("Expand", [nan, shape], "nothing")
@@ -62,11 +61,11 @@ class Branch:
         )
         own = build.op("Where", [shared["leaf"], leaf_all, zero], "own")
         own = build.op("Where", [shared["sound"], own, nan], "own_sound")
-        alpha = self._alpha(columns, one, shape)
-        factor = self._level_corrections(columns, one, shape)
+        alpha = self._alpha(columns, shape)
+        factor = self._level_corrections(columns, shape)
         direct = self._reading(columns) if self.tier.get("direct") else None
         if direct and set(self.tier["direct"]) - {"model"}:
-            factor = factor or build.op("Expand", [one, shape], "no_correction")
+            factor = factor or self._ones(shape, "no_correction")
             inputs = [
                 own,
                 alpha,
@@ -99,6 +98,9 @@ class Branch:
         away = self._interval(energy, missing, columns, given)
         self._flags(away, missing)
         build.op("Identity", [energy], "energy")
+
+    def _ones(self, shape: str, stem: str) -> str:
+        return self.build.op("Expand", [self.build.table("one", np.array(1.0)), shape], stem)
 
     def _columns(self, plan: Columns) -> str:
         """float64 [N, C]: raw features, ones, then every mapped column and product of columns."""
@@ -236,26 +238,25 @@ class Branch:
         limit = build.table(f"{stem}.limit", table.limit)
         return build.call("Correct", [joules, rows, total, limit], f"{stem}.corrected")[0]
 
-    def _level_corrections(self, columns: str, one: str, shape: str) -> str | None:
+    def _level_corrections(self, columns: str, shape: str) -> str | None:
         """The factor of every inner node; None where no level has a correction."""
         corrections = self.tier.get("correction") or {}
         if not corrections:
             return None
-        build = self.build
         inner = len(self.kinds.leaves) - 4
         present = [level for level in ("module", "model") if level in corrections]
         form_of = np.zeros(len(self.kinds.leaves), dtype=np.int64)
         for row, level in enumerate(present, start=1):
             form_of[inner - 1 + LEVELS.index(level)] = row
         tables = kernel_tables([None, *(corrections[level] for level in present)], self.columns_plan)
-        ones = build.op("Expand", [one, shape], "level.ones")
+        ones = self._ones(shape, "level.ones")
         rows = self._rows("level", form_of, self.shared["kind"])
         return self._corrected("level", columns, rows, ones, tables)
 
-    def _alpha(self, columns: str, one: str, shape: str) -> str:
+    def _alpha(self, columns: str, shape: str) -> str:
         build, data = self.build, self.tier.get("aggregation")
         if data is None:
-            return build.op("Expand", [one, shape], "alpha")
+            return self._ones(shape, "alpha")
         plan = self.columns_plan
         picks = np.array([*plan.picks(data["columns"]), plan.ones], dtype=np.int64)
         x = self._pick("alpha", columns, picks)

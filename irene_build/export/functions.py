@@ -114,7 +114,6 @@ _FUNCTIONS = {
         "Adds one coordinate to the squared distances of a row from the kernel centres of its primitive.",
         """
         SquareDistance (before, z, row, coordinate, centres) => (after) {
-            axis = Constant <value = int64[1] {1}>()
             here = Gather <axis = 1>(z, coordinate)
             there = Gather <axis = 0>(centres, row)
             away = Sub(here, there)

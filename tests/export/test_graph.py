@@ -214,6 +214,16 @@ def test_names_in_the_graph_are_unique(model: Any) -> None:
     assert len(outputs + tables) == len(set(outputs + tables))
 
 
+def test_nothing_in_the_graph_is_unused(model: Any) -> None:
+    """Every table and every constant of a function is read by some node (runtimes warn about the others)."""
+    read = {name for node in every_node(model.graph) for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= read
+    for function in functions(model):
+        used = {name for node in every_node(function) for name in node.input} | set(function.output)
+        made = {node.output[0] for node in function.node if node.op_type == "Constant"}
+        assert made <= used, (function.name, made - used)
+
+
 def test_the_graph_does_not_grow_with_the_tree(everything: dict[str, Any], graph: OnnxRuntime) -> None:
     """One graph, any depth: a chain of 200 modules has 200 rounds of one loop."""
     tree = tree_of(everything, nodes=2)
