@@ -35,7 +35,7 @@ class Request:
     hardware: str
     meter: str
     models: tuple[str, ...]
-    grid: str
+    grid: str | None
     plan_file: Path | None
     budget: str
     precision: float
@@ -57,7 +57,7 @@ class Request:
         said = {
             "meter": self.meter,
             "models": list(self.models),
-            "grid": self.grid,
+            "grid": self.grid or "",
             "plan": "" if self.plan_file is None else str(self.plan_file),
             "budget": self.budget,
             "precision": self.precision if self.precision != 0.01 else None,
@@ -83,7 +83,7 @@ def check(asked: Request) -> None:
         raise InputError("--from HARDWARE and --labels N (at least 1) belong together")
     if asked.origin:
         find_artifact(asked.origin, "estimator.json")
-    if asked.grid:
+    if asked.grid is not None:
         parts.parse_grid(asked.grid)
     if asked.plan_file is not None:
         parts.read_plan_file(asked.plan_file)
@@ -115,7 +115,7 @@ def calibrate(asked: Request) -> None:
 def _targets(asked: Request, device: str, budget_s: float) -> list[Target]:
     if asked.plan_file is not None:
         return parts.read_plan_file(asked.plan_file)
-    return parts.default_targets(device, budget_s, asked.models, asked.grid)
+    return parts.default_targets(device, budget_s, asked.models, asked.grid or "")
 
 
 def _plan(asked: Request, profile: HardwareProfile, virtual: bool, protocol: Protocol) -> Plan:

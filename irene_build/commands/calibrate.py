@@ -14,7 +14,7 @@ def calibrate(
     hardware: str = typer.Option("", "--hardware", help="Hardware profile (default: best meter here)."),
     meter: str = typer.Option("", "--meter", help="Energy source, instead of the profile's own."),
     model: list[str] = typer.Option([], "--model", help="Model to measure; may be repeated."),
-    grid: str = typer.Option("", "--grid", help="Batch x length pairs, as in 8x32,16x64."),
+    grid: str | None = typer.Option(None, "--grid", help="Batch x length pairs, as in 8x32,16x64."),
     plan_file: Path | None = typer.Option(None, "--plan", help="TOML file of [[target]] tables."),
     budget: str = typer.Option("", "--budget", help="Measuring time (default: 30m; simulated 3m)."),
     precision: float = typer.Option(0.01, "--precision", help="Wanted 95 % half-width of a node, relative."),

@@ -17,7 +17,7 @@ def draw_cdf(cdf: dict[str, list[float]], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError("figures need matplotlib: pip install 'irene-build[figures]'") from None
+        raise InputError("figures need matplotlib: pip install matplotlib") from None
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axes = figure.add_subplot()
     axes.step([0.0, *cdf["error_percent"]], [0.0, *cdf["share_percent"]], where="post")
