@@ -96,7 +96,8 @@ def attempt(model_type: str) -> dict[str, Any]:
             **result, "status": "tree", "trimmed": trimmed, "rung": by["rung"], "dtype": tree.header["dtype"],
             "nodes": len(tree.nodes), "gflop": round(tree.nodes[0].features["flops"] / 1e3, 3),
             "executed": by["executed_parameters"], "left_out": by.get("left_out", [])[:5],
-            "inputs": by["inputs"], "custom": custom_operations(tree), "seconds": round(time.perf_counter() - started, 2),
+            "inputs": by["inputs"], "custom": custom_operations(tree),
+            "seconds": round(time.perf_counter() - started, 2),
         }  # fmt: skip
     return result
 

@@ -47,6 +47,11 @@ def token_ids(config: Any, batch_size: int, seq_len: int) -> Any:
             special |= {
                 v for k, v in values.items() if k.endswith(("token_id", "token_index")) and isinstance(v, int)
             }
+        positions = deep(
+            first_of(config, "text_config", default=config), "max_position_embeddings", "max_text_len"
+        )
+        if isinstance(positions, int) and 0 < positions < seq_len:
+            seq_len = positions
     value = next(v for v in range(5, 10_000) if v not in special)
     return torch.full((batch_size, seq_len), value)
 
@@ -66,7 +71,7 @@ def _pair(size: Any) -> tuple[int, int]:
 def image_size(config: Any) -> tuple[int, int]:
     part = vision_of(config)
     names = ("image_size", "input_size", "img_size", "sample_size", "resolution", "crop_size")
-    return _pair(first_of(part, *names) or first_of(config, *names, default=224))
+    return _pair(first_of(part, *names) or first_of(config, *names) or deep(config, *names) or 224)
 
 
 def channels(config: Any) -> int:
@@ -439,6 +444,35 @@ def _idefics(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[st
     }
 
 
+def _perceiver(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    return {"inputs": torch_zeros(batch_size, seq_len, config.d_model)}
+
+
+def _pi0(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    given = _with_placeholders(
+        module, config, batch_size, seq_len, "image", {"pixel_values": pixels(config, batch_size, 1)}
+    )
+    given["pixel_attention_mask"] = torch.ones((batch_size, 1), dtype=torch.bool)
+    given["action_embeds"] = torch_zeros(batch_size, 8, int(deep(config.dit_config, "hidden_size") or 1024))
+    return given
+
+
+def _gemma4_vision(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    side = 12
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    places = torch.stack([rows.flatten(), columns.flatten()], 1)[None].repeat(batch_size, 1, 1)
+    return {
+        "pixel_values": torch_zeros(
+            batch_size, side * side, channels(config) * prod(_pair(config.patch_size))
+        ),
+        "pixel_position_ids": places,
+    }
+
+
 #: model type -> inputs(module, config, batch_size, seq_len), tried before the general rules.
 FAMILIES: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {
     "musicgen": _musicgen,
@@ -460,5 +494,8 @@ FAMILIES: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {
     "oneformer": _oneformer,
     "idefics": _idefics,
     "blip-2": _blip2,
+    "perceiver": _perceiver,
+    "pi0": _pi0,
+    "gemma4_vision": _gemma4_vision,
     "instructblip": _blip2,
 }

@@ -75,10 +75,6 @@ class _Dispatch(TorchDispatchMode):
         return result
 
 
-#: Reading values in ways that reach no operator that a meta tensor has.
-_READS = frozenset((torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__))
-
-
 class _Functions(TorchFunctionMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -89,16 +85,12 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         entry = self._table.get(func)
         if entry is None:
-            if self._recorder.shadows is not None and func in _READS:
-                values = self._recorder.shadows.get(args[0])
-                if values is not None:
-                    return func(values, *args[1:], **(kwargs or {}))
-            if func is torch.Tensor.__getitem__ and self._recorder.shadows is not None:
-                # Lists become index tensors out of sight of any mode, and their values would be lost.
-                return func(args[0], _listless(args[1]))
             if func is self._composite:
                 return self._expand(func, args, kwargs or {})
-            return func(*args, **(kwargs or {}))
+            shadows = self._recorder.shadows
+            if shadows is None:
+                return func(*args, **(kwargs or {}))
+            return shadows.call(func, args, kwargs or {})
         return self._recorder.function(entry, func, args, kwargs or {})
 
     def _expand(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -122,14 +114,6 @@ class _Functions(TorchFunctionMode):
                 return func(*args, **kwargs)
         finally:
             functional.has_torch_function = check
-
-
-def _listless(index: Any) -> Any:
-    if isinstance(index, tuple):
-        return tuple(_listless(part) for part in index)
-    if isinstance(index, list) and index and all(type(part) is int for part in index):
-        return torch.tensor(index)
-    return index
 
 
 def _composite() -> Any:

@@ -9,13 +9,15 @@ shadow are views of it, and writing into one writes into all, as torch does it.
 from __future__ import annotations
 
 import weakref
+from contextlib import AbstractContextManager, ExitStack
 from math import prod
 from typing import Any
 
 #: Larger tensors are not followed; floating point ones (position grids, scales) only up to the second.
 MAX_INTEGERS = 2**20
 MAX_FLOATS = 2**16
-#: Operations without a tensor among their arguments whose result is known.
+_INDEXING = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_")
+#: Factories whose result has no known values.
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "empty", "empty_strided")
 
 
@@ -36,17 +38,39 @@ class Shadows:
         found = self._of.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
-    def following(self) -> Any:
+    def following(self) -> AbstractContextManager[Any]:
         """A context that keeps the values of what is computed in it, and records nothing."""
+        from torch.overrides import TorchFunctionMode
         from torch.utils._python_dispatch import TorchDispatchMode
 
         shadows = self
 
-        class Following(TorchDispatchMode):
+        class Operations(TorchDispatchMode):
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 return shadows.run(func, args, kwargs or {})
 
-        return Following()
+        class Functions(TorchFunctionMode):
+            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                return shadows.call(func, args, kwargs or {})
+
+        stack = ExitStack()
+        stack.enter_context(Operations())
+        stack.enter_context(Functions())
+        return stack
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function of torch's; those that hide values from the dispatcher are answered from the shadows."""
+        import torch
+
+        if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__):
+            values = self.get(args[0])
+            return func(args[0] if values is None else values, *args[1:], **kwargs)
+        if func is torch.Tensor.__getitem__:
+            return func(args[0], _listless(args[1]))
+        result = func(*args, **kwargs)
+        if func is torch.tensor and result.is_meta and self.get(result) is None and not _has_tensor(args[0]):
+            self.put(result, func(*args, **{**kwargs, "device": "cpu"}))
+        return result
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call ``func`` on meta tensors, and on their shadows where all are known and small."""
@@ -65,6 +89,8 @@ class Shadows:
                 self._forget(tensors)
             if device is not None and not to_meta:
                 kwargs = {**kwargs, "device": _meta_device()}
+            if func._schema.name[6:] in _INDEXING and isinstance(args[1], (list, tuple)):
+                args = (args[0], self._positions(args[1]), *args[2:])
             return func(*args, **kwargs)
         values = func(*_swap(args, self), **_swap(_on_cpu(kwargs), self))
         if (device is not None and not to_meta) or not _has_tensor(values):
@@ -76,6 +102,17 @@ class Shadows:
             result = _like(values)
         self._pair(result, values)
         return result
+
+    def _positions(self, indices: Any) -> list[Any]:
+        """Boolean masks whose values are known, as the positions that they pick."""
+        found: list[Any] = []
+        for index in indices:
+            values = self.get(index) if index is not None and str(index.dtype) == "torch.bool" else None
+            if values is None:
+                found.append(index)
+            else:
+                found.extend(values.nonzero(as_tuple=True))
+        return found
 
     def _pair(self, result: Any, values: Any) -> None:
         if isinstance(result, (list, tuple)):
@@ -94,6 +131,17 @@ class Shadows:
         storage = lost.untyped_storage()._cdata
         for key in [k for k, (_, v) in self._of.items() if v.untyped_storage()._cdata == storage]:
             del self._of[key]
+
+
+def _listless(index: Any) -> Any:
+    """Lists of positions become index tensors out of sight of any mode; here they become known ones."""
+    import torch
+
+    if isinstance(index, tuple):
+        return tuple(_listless(part) for part in index)
+    if isinstance(index, list) and index and all(type(part) is int for part in index):
+        return torch.tensor(index, device="cpu")
+    return index
 
 
 def _meta_device() -> Any:

@@ -21,7 +21,7 @@ WEIGHTS = ("int8", "int4")
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("eager", "sdpa")
 #: The ``cpu`` rung is for models up to this many bytes of parameters.
-MAX_REAL_BYTES = 2**31
+MAX_REAL_BYTES = 2**32
 
 #: inputs(module, batch_size, seq_len) -> keyword arguments of ``forward``, tensors on the CPU.
 Inputs = Callable[[Any, int, int], Mapping[str, Any]]
@@ -251,6 +251,9 @@ def _tokens(run: Pass, inputs: Mapping[str, Any], output: Any) -> int:
     """``seq_len`` as asked for; of models without token ids, the tokens of their last hidden state."""
     from .ops import tensors_of
 
+    if run.inputs is None and "input_ids" in inputs and inputs["input_ids"].dim() > 1:
+        # A model with fewer positions than were asked for got as many tokens as it has.
+        return min(run.seq_len, int(inputs["input_ids"].shape[1]))
     if run.inputs is None and any(name.endswith("input_ids") for name in inputs):
         return run.seq_len
     hidden = tensors_of(dict(output) if isinstance(output, Mapping) else output)
