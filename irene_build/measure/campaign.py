@@ -248,7 +248,9 @@ class Campaign:
         return self.settings.trial_s(estimate, number)
 
     def _note(self, text: str) -> None:
-        self.journal.set("notes", [*self.journal.get("notes", []), text])
+        notes = self.journal.get("notes", [])
+        if text not in notes:  # a process that was killed after it had said so
+            self.journal.set("notes", [*notes, text])
 
     def _pending(self, number: int) -> list[int]:
         """Works of a round that have no settled trial yet, in the round's order."""
