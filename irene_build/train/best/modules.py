@@ -123,18 +123,18 @@ def fit_corrections(
     """CORRECTIONs per level, and the factor of every node of the sample.
 
     A module's children are corrected as well, so the fit is repeated until parents have seen that. ``using``
-    remembers the scales of each level's correction.
+    remembers the scales of each level's correction in each round.
     """
     factor = np.ones(len(leaf_j))
     found: dict[str, dict[str, Any]] = {}
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
         for level in ("module", "model"):
             rows = np.flatnonzero(sample.at(level) & sample.labelled & (sample.count > 0.0) & ~sample.leaf)
             if len(rows) < smooth.FEWEST:
                 continue
             total = add_up(sample, leaf_j, factor)
             residual = np.log(sample.energy_j[rows] * factor[rows] / total[rows])
-            found[level] = _fit_one(book, sample, rows, residual, rank[level], using, level)
+            found[level] = _fit_one(book, sample, rows, residual, rank[level], using, f"{level} {turn}")
             inner = np.flatnonzero(sample.at(level) & ~sample.leaf)
             factor[inner] = arithmetic.correction(found[level], book.over(sample.features[inner]))
     return found, factor
@@ -163,15 +163,15 @@ def _fit_one(
     residual: np.ndarray,
     rank: int,
     using: dict[str, Any],
-    level: str,
+    name: str,
 ) -> dict[str, Any]:
-    bias = robust.median(residual, np.sqrt(sample.count[rows])) if level in BIASED else 0.0
+    bias = robust.median(residual, np.sqrt(sample.count[rows])) if name.split()[0] in BIASED else 0.0
     columns, reach = composition(book)
     values = book.over(sample.features[rows])
     points = smooth.gather(np.column_stack([values[c] for c in columns]), residual - bias, sample.count[rows])
-    if level not in using:
-        using[level] = smooth.scales(points, reach)
-    data = smooth.fit(points, columns, rank, using[level])
+    if name not in using:
+        using[name] = smooth.scales(points, reach)
+    data = smooth.fit(points, columns, rank, using[name])
     if data is None:
         data = {"columns": columns[:1], "mean": [0.0], "scale": [1.0], "kernel": "poly", "degree": 1,
                 "weights": [0.0], "limit": smooth.LIMIT}  # fmt: skip

@@ -11,9 +11,9 @@ from irene_build.train.forest import collapse, flatten
 from irene_runtime.features import MODEL_FEATURES, RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS
 
-#: Model features that describe how a row was published, not what runs.
-_PUBLISHED = ("flops_2021", "mem_bytes_2021")
-SHAPE_NAMES = tuple(name for name in MODEL_FEATURES if name not in _PUBLISHED)
+#: Model features that describe how a row was published, or follow from others, and not what runs.
+_UNUSED = ("flops_2021", "mem_bytes_2021", "input_size", "bytes_per_element")
+SHAPE_NAMES = tuple(name for name in MODEL_FEATURES if name not in _UNUSED)
 
 
 @dataclass

@@ -35,11 +35,15 @@ def rounded(value: float) -> float:
 
 @dataclass
 class Scales:
-    """Hyper-parameters of one correction: ``length`` float64[columns], variances of signal and of noise."""
+    """Hyper-parameters of one correction: ``length`` float64[columns], variances of signal and of noise.
+
+    ``centers``: float64[r, columns], once a fit has placed them.
+    """
 
     length: np.ndarray
     signal: float
     noise: float
+    centers: np.ndarray | None = None
 
 
 @dataclass
@@ -94,24 +98,29 @@ def scales(points: Points, reach: np.ndarray | None = None) -> Scales | None:
 
 
 def fit(points: Points, columns: list[int], rank: int, using: Scales | None) -> dict[str, Any] | None:
-    """A CORRECTION of at most ``rank`` centers, or None where there is nothing that one would explain."""
+    """A CORRECTION of at most ``rank`` centers, or None where there is nothing that one would explain.
+
+    The places of the centers are kept in ``using``: a refit on fewer points solves for their weights alone.
+    """
     if using is None or len(points.z) < FEWEST:
         return None
-    middle = [rounded(v) for v in points.z.mean(axis=0)]
-    k = kernel("matern32", points.z, points.z, using.length)
     variance = using.noise / points.count * float(np.mean(points.count))
-    worth = np.sqrt(points.nodes / points.nodes.mean())
-    chosen = _centers(k, points.residual, variance / worth, using.signal, rank)
-    if not chosen:
+    if using.centers is None:
+        k = kernel("matern32", points.z, points.z, using.length)
+        worth = np.sqrt(points.nodes / points.nodes.mean())
+        using.centers = points.z[_centers(k, points.residual, variance / worth, using.signal, rank)]
+    if not len(using.centers):
         return None
-    design = k[:, chosen]
-    system = design.T @ (design / variance[:, None]) + k[np.ix_(chosen, chosen)] / using.signal
-    system[np.diag_indices(len(chosen))] *= 1.0 + 1e-9
+    middle = [rounded(v) for v in using.centers.mean(axis=0)]
+    design = kernel("matern32", points.z, using.centers, using.length)
+    among = kernel("matern32", using.centers, using.centers, using.length)
+    system = design.T @ (design / variance[:, None]) + among / using.signal
+    system[np.diag_indices(len(system))] *= 1.0 + 1e-9
     solved = np.linalg.solve(system, design.T @ (points.residual / variance))
     return {
         "columns": columns, "mean": middle, "scale": [1.0] * len(columns), "kernel": "matern32",
         "length": [float(v) for v in using.length], "bias": 0.0, "limit": LIMIT,
-        "centers": [[round(float(c), 5) for c in points.z[i] - middle] for i in chosen],
+        "centers": [[round(float(c), 5) for c in center - middle] for center in using.centers],
         "weights": [rounded(w) for w in solved],
     }  # fmt: skip
 

@@ -58,22 +58,21 @@ def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
     """Fit leaves, own kernels of modules and corrections to the labelled nodes with weight."""
     used = sample.leaf & sample.labelled & (sample.count > 0.0)
     found: dict[str, dict[str, Any]] = {}
-    shapes = {}
+    shapes: dict[str, leaves.Shapes] = {}
     places = [sample.names.index(name) for name in _LEAF_NAMES]
     for primitive in np.unique(sample.primitive[used]).tolist():
         rows = used & (sample.primitive == primitive)
         shapes[primitive] = leaves.by_shape(
             sample.features[rows][:, places], sample.energy_j[rows], sample.count[rows]
         )
-        if len(shapes[primitive].count) < FEWEST:
+    for primitive, seen in shapes.items():
+        if len(seen.count) < FEWEST:
             continue
         if primitive not in structure.waves:
-            structure.waves[primitive] = leaves.fit_wave(_LEAF_NAMES, shapes[primitive])
-        rank = GEMM_RANK if _gemm(shapes[primitive]) else LEAF_RANK
+            structure.waves[primitive] = leaves.fit_wave(_LEAF_NAMES, seen)
+        wave, rank = structure.waves[primitive], GEMM_RANK if _gemm(seen) else LEAF_RANK
         local = Book(_LEAF_NAMES)
-        data = leaves.fit_leaf(
-            local, shapes[primitive], structure.waves[primitive], rank, structure.scales, primitive
-        )
+        data = leaves.fit_leaf(local, seen, wave, rank, structure.scales, primitive)
         found[primitive] = moved(data, local, book)
     prior, least = typical(sample, shapes)
     missing = sorted(set(np.unique(sample.primitive[sample.leaf]).tolist()) - set(found))
