@@ -1,4 +1,4 @@
-"""The registry of inputs: general rules by parameter name, and entries for families that want more.
+"""The registry of inputs: general rules by parameter name; families that want more are in ``special``.
 
 A model has one or more variants of inputs, the fullest first: all modalities with the right number
 of placeholder tokens, then what its main input is, then text alone. The first that runs is taken.
@@ -60,7 +60,7 @@ def vision_of(config: Any) -> Any:
     return first_of(config, "vision_config", "image_config", "backbone_config", "vit_config", default=config)
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def pair(size: Any) -> tuple[int, int]:
     if isinstance(size, dict):
         size = (size.get("height", 224), size.get("width", 224))
     if isinstance(size, (list, tuple)):
@@ -71,7 +71,7 @@ def _pair(size: Any) -> tuple[int, int]:
 def image_size(config: Any) -> tuple[int, int]:
     part = vision_of(config)
     names = ("image_size", "input_size", "img_size", "sample_size", "resolution", "crop_size")
-    return _pair(first_of(part, *names) or first_of(config, *names) or deep(config, *names) or 224)
+    return pair(first_of(part, *names) or first_of(config, *names) or deep(config, *names) or 224)
 
 
 def channels(config: Any) -> int:
@@ -91,7 +91,7 @@ def patch_grid(config: Any, batch_size: int) -> tuple[Any, Any, int]:
     import torch
 
     part = vision_of(config)
-    patch = _pair(first_of(part, "patch_size", "spatial_patch_size", default=14))
+    patch = pair(first_of(part, "patch_size", "spatial_patch_size", default=14))
     merge = int(first_of(part, "spatial_merge_size", "merge_size", "pixel_shuffle_factor", default=1) or 1)
     side = 4 * merge
     values = channels(part) * int(first_of(part, "temporal_patch_size", default=1) or 1) * prod(patch)
@@ -127,7 +127,7 @@ _PLACEHOLDERS = {
 }
 
 
-def _with_placeholders(
+def with_placeholders(
     module: Any, config: Any, batch_size: int, seq_len: int, modality: str, given: dict[str, Any]
 ) -> dict[str, Any]:
     """``given`` and token ids: as many placeholders as there are features, then ``seq_len`` of text."""
@@ -155,7 +155,7 @@ def _images(module: Any, config: Any, names: list[str], batch_size: int) -> dict
     if "spatial_shapes" in names:
         part = vision_of(config)
         side = int(first_of(part, "num_patches", default=256) ** 0.5)
-        values = channels(part) * prod(_pair(first_of(part, "patch_size", default=16)))
+        values = channels(part) * prod(pair(first_of(part, "patch_size", default=16)))
         given["pixel_values"] = torch.zeros((batch_size, side * side, values))
         given["spatial_shapes"] = torch.tensor([[side, side]] * batch_size)
         mask = "pixel_attention_mask" if "pixel_attention_mask" in names else "attention_mask"
@@ -163,7 +163,7 @@ def _images(module: Any, config: Any, names: list[str], batch_size: int) -> dict
     if "image_sizes" in names:
         given["image_sizes"] = torch.tensor([list(image_size(config))] * batch_size)
     if "high_res_pixel_values" in names:
-        size = _pair(
+        size = pair(
             first_of(first_of(config, "high_res_vision_config", default=config), "image_size", default=1024)
         )
         given["high_res_pixel_values"] = torch.zeros((batch_size, channels(config), *size))
@@ -202,6 +202,8 @@ def _audio(module: Any, config: Any, names: list[str], batch_size: int) -> dict[
 
 def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_len: int) -> list[Variant]:
     """The ways to call a transformers model, the fullest first."""
+    from .special import FAMILIES
+
     entry = FAMILIES.get(config.model_type)
     found: list[Variant] = []
     if entry is not None:
@@ -224,13 +226,13 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
     def images() -> dict[str, Any]:
         given = _images(module, config, names, batch_size)
         if "input_ids" in names:
-            given = _with_placeholders(module, config, batch_size, seq_len, "image", given)
+            given = with_placeholders(module, config, batch_size, seq_len, "image", given)
         return _with_decoder(given)
 
     def audio() -> dict[str, Any]:
         given = _audio(module, config, names, batch_size)
         if "input_ids" in names:
-            given = _with_placeholders(module, config, batch_size, seq_len, "audio", given)
+            given = with_placeholders(module, config, batch_size, seq_len, "audio", given)
         return _with_decoder(given)
 
     def images_alone() -> dict[str, Any]:
@@ -307,195 +309,3 @@ def complete(
         elif name.endswith(("position_ids", "positions")):
             given[name] = torch.zeros((batch_size, tokens), dtype=torch.long)
     return given
-
-
-def _musicgen(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    books = int(deep(config, "num_codebooks") or 4)
-    if not hasattr(module, "text_encoder"):
-        return {"input_ids": torch.full((batch_size * books, seq_len), 5)}
-    return {
-        "input_ids": token_ids(config, batch_size, seq_len),
-        "decoder_input_ids": torch.full((batch_size * books, seq_len), 5),
-    }
-
-
-def _clap(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    given = {
-        "input_features": torch_zeros(batch_size, 1, 1001, 64),
-        "is_longer": torch.zeros((batch_size, 1), dtype=torch.bool),
-    }
-    if hasattr(module, "text_model"):
-        given["input_ids"] = token_ids(config, batch_size, seq_len)
-    return given
-
-
-def _decision(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    return {
-        "states": torch_zeros(batch_size, seq_len, config.state_dim),
-        "actions": torch_zeros(batch_size, seq_len, config.act_dim),
-        "rewards": torch_zeros(batch_size, seq_len, 1),
-        "returns_to_go": torch_zeros(batch_size, seq_len, 1),
-        "timesteps": torch.zeros((batch_size, seq_len), dtype=torch.long),
-        "attention_mask": torch.ones((batch_size, seq_len), dtype=torch.long),
-    }
-
-
-def _series(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    """Past values of a time series, and of models that predict, the known future."""
-    import inspect
-
-    names = inspect.signature(module.forward).parameters
-    wanted = int(first_of(config, "context_length", default=32))
-    lags = max(first_of(config, "lags_sequence", default=None) or [0])
-    width = int(first_of(config, "num_input_channels", "input_size", default=1))
-    past = (
-        (batch_size, wanted + lags)
-        if width == 1 and "past_time_features" in names
-        else (batch_size, wanted + lags, width)
-    )
-    given = {"past_values": torch_zeros(*past)}
-    future = int(first_of(config, "prediction_length", default=1))
-    extra = int(first_of(config, "num_time_features", default=0))
-    if "past_time_features" in names:
-        given["past_time_features"] = torch_zeros(batch_size, wanted + lags, extra)
-        given["past_observed_mask"] = torch_zeros(*past) + 1
-        given["future_values"] = torch_zeros(batch_size, future)
-        given["future_time_features"] = torch_zeros(batch_size, future, extra)
-    return given
-
-
-def _lxmert(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    return {
-        "input_ids": token_ids(config, batch_size, seq_len),
-        "visual_feats": torch_zeros(batch_size, 36, config.visual_feat_dim),
-        "visual_pos": torch_zeros(batch_size, 36, config.visual_pos_dim),
-    }
-
-
-def _kosmos(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    count = int(config.latent_query_num)
-    mask = torch.zeros((batch_size, count + seq_len), dtype=torch.long)
-    mask[:, :count] = 1
-    return {
-        "pixel_values": pixels(config, batch_size),
-        "input_ids": token_ids(config, batch_size, count + seq_len),
-        "image_embeds_position_mask": mask,
-    }
-
-
-def _codebooks(attribute: str, extra: int) -> Callable[[Any, Any, int, int], dict[str, Any]]:
-    """Token ids of several streams: [batch, tokens, streams]."""
-
-    def inputs(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-        import torch
-
-        return {"input_ids": torch.full((batch_size, seq_len, int(getattr(config, attribute)) + extra), 5)}
-
-    return inputs
-
-
-def _dia(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    streams = int(deep(config, "num_channels") or 9)
-    return {
-        "input_ids": token_ids(None, batch_size, seq_len),
-        "decoder_input_ids": torch.full((batch_size, seq_len, streams), 5),
-    }
-
-
-def _oneformer(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    length = int(first_of(config, "task_seq_len", default=77))
-    return {"pixel_values": pixels(config, batch_size), "task_inputs": torch.full((batch_size, length), 5)}
-
-
-def _blip2(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    """Older checkpoints have no placeholder token in their configuration; any id that is free will do."""
-    import torch
-
-    if config.image_token_index is None:
-        config.image_token_index = 7
-    given: dict[str, Any] = {"pixel_values": pixels(config, batch_size)}
-    count = int(config.num_query_tokens)
-    holders = torch.full((batch_size, count), int(config.image_token_index))
-    given["input_ids"] = torch.cat([holders, token_ids(config, batch_size, seq_len)], 1)
-    if getattr(config.text_config, "is_encoder_decoder", False):
-        given["decoder_input_ids"] = token_ids(config, batch_size, seq_len)
-    return given
-
-
-def _idefics(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    return {
-        "input_ids": token_ids(config, batch_size, seq_len),
-        "pixel_values": pixels(config, batch_size, 1),
-        "image_attention_mask": torch.ones((batch_size, seq_len, 1), dtype=torch.long),
-    }
-
-
-def _perceiver(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    return {"inputs": torch_zeros(batch_size, seq_len, config.d_model)}
-
-
-def _pi0(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    given = _with_placeholders(
-        module, config, batch_size, seq_len, "image", {"pixel_values": pixels(config, batch_size, 1)}
-    )
-    given["pixel_attention_mask"] = torch.ones((batch_size, 1), dtype=torch.bool)
-    given["action_embeds"] = torch_zeros(batch_size, 8, int(deep(config.dit_config, "hidden_size") or 1024))
-    return given
-
-
-def _gemma4_vision(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    import torch
-
-    side = 12
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    places = torch.stack([rows.flatten(), columns.flatten()], 1)[None].repeat(batch_size, 1, 1)
-    return {
-        "pixel_values": torch_zeros(
-            batch_size, side * side, channels(config) * prod(_pair(config.patch_size))
-        ),
-        "pixel_position_ids": places,
-    }
-
-
-#: model type -> inputs(module, config, batch_size, seq_len), tried before the general rules.
-FAMILIES: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {
-    "musicgen": _musicgen,
-    "musicgen_melody": _musicgen,
-    "musicgen_decoder": _musicgen,
-    "musicgen_melody_decoder": _musicgen,
-    "clap": _clap,
-    "clap_audio_model": _clap,
-    "decision_transformer": _decision,
-    "time_series_transformer": _series,
-    "autoformer": _series,
-    "informer": _series,
-    "patchtst": _series,
-    "patchtsmixer": _series,
-    "lxmert": _lxmert,
-    "kosmos-2": _kosmos,
-    "kyutai_speech_to_text": _codebooks("num_codebooks", 1),
-    "dia": _dia,
-    "oneformer": _oneformer,
-    "idefics": _idefics,
-    "blip-2": _blip2,
-    "perceiver": _perceiver,
-    "pi0": _pi0,
-    "gemma4_vision": _gemma4_vision,
-    "instructblip": _blip2,
-}
