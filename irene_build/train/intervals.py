@@ -16,8 +16,8 @@ COVERAGE = 0.9
 #: Half-width where nothing is known, in log units: a factor of two.
 UNKNOWN = 0.7
 LEAST = 0.005
-#: How much wider an interval gets for every log unit outside the calibrated ranges.
-SLOPE = 0.15
+#: How much wider an interval gets for every log unit outside the calibrated ranges, per level.
+SLOPE = {"ml": 0.6, "module": 0.3, "model": 0.3}
 #: How much wider where no training model was of a kind that the others lack, so that this was never seen.
 FAR = 2.0
 
@@ -62,10 +62,10 @@ def interval(
         models = len(np.unique(model[here]))
         near = here & ~far if name in judged and (here & ~far).any() else here
         q = half_width(residual[near], count[near], models)
-        levels[name] = {"q": round(q, 5), "slope": SLOPE}
+        levels[name] = {"q": round(q, 5), "slope": SLOPE[name]}
         if name in judged:
             levels[name]["far"] = round(_far(residual, count, here & far, q), 5)
-    return {"levels": levels, "primitives": {"fallback": {"q": UNKNOWN, "slope": SLOPE}}}
+    return {"levels": levels, "primitives": {"fallback": {"q": UNKNOWN, "slope": SLOPE["ml"]}}}
 
 
 def _far(residual: np.ndarray, count: np.ndarray, rows: np.ndarray, near: float) -> float:
