@@ -34,8 +34,9 @@ def trim(config: Any) -> Any:
             with suppress(Exception):  # a read-only alias of another name
                 setattr(config, name, 2)
     for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
-        if isinstance(getattr(config, name, None), int) and getattr(config, name) > 16:
-            setattr(config, name, 16)
+        with suppress(Exception):  # some configurations hold it for each layer
+            if isinstance(getattr(config, name, None), int) and getattr(config, name) > 16:
+                setattr(config, name, 16)
     if isinstance(getattr(config, "layer_types", None), list):
         config.layer_types = config.layer_types[-2:]
     for value in list(vars(config).values()):

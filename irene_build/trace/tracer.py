@@ -8,7 +8,7 @@ on the ``cpu`` where the model is small. The tree's header records the rung.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,10 +146,21 @@ def variants(module: Any, run: Pass) -> int:
     return 1 if run.inputs is not None else len(variants_of(module, run.batch_size, run.seq_len))
 
 
-def fake_mode() -> AbstractContextManager[Any]:
+@contextmanager
+def fake_mode() -> Iterator[None]:
+    """Tensors that claim to be on the CPU and hold nothing. What fails in it is reported here, not logged by torch."""
+    import logging
+
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _given(module: Any, run: Pass) -> ModelTree:
