@@ -22,10 +22,12 @@ from irene_build.train.forest import Forest, flatten
 from irene_runtime.tree import LEVELS
 
 #: How far the factor is expected from 1, and the watts from 0 (as a share of the mean power of a node).
-FACTOR_SPREAD, POWER_SPREAD = 0.02, 0.5
+FACTOR_SPREAD, POWER_SPREAD = 0.015, 0.5
 #: Expected error of one reading; labels that miss by more count less and less (Huber).
 NOISE = 0.01
 ROUNDS = 10
+#: Runs shorter than this are mostly launches, which repeat badly (seconds): they count less.
+LAUNCH_S = 1e-4
 
 
 def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             direct["terms"] = _carried(direct["terms"], factor, watts, _latency(tiers[name]))
             _widen(tier["interval"]["levels"][level], error)
     _scale_leaves(out, tiers, estimator, dataset)
-    return out
+    return api.compact(out)
 
 
 def _labelled(estimator: Mapping[str, Any], dataset: Dataset) -> tuple[Forest, np.ndarray]:
@@ -99,8 +101,9 @@ def _solve(parts: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     power = float(np.median(parts[timed, 0] / parts[timed, 1])) if timed.any() else 1.0
     prior = np.diag(np.array([FACTOR_SPREAD, POWER_SPREAD * power]) ** -2.0)
     found, trust = np.array([1.0, 0.0]), np.ones(len(label))
+    steady = parts[:, 1] / (parts[:, 1] + LAUNCH_S) if timed.all() else np.ones(len(label))
     for _ in range(ROUNDS):
-        weight = trust / NOISE**2
+        weight = steady * trust / NOISE**2
         system = design.T @ (design * weight[:, None]) + prior
         found = np.linalg.solve(system, design.T @ weight + prior @ np.array([1.0, 0.0]))
         trust = np.minimum(1.0, 2.0 * NOISE / np.maximum(np.abs(design @ found - 1.0), 1e-12))
@@ -113,7 +116,8 @@ def _carried(
     """The terms of factor * D + watts * latency."""
     out = [{**term, "weight": term["weight"] * factor} for term in terms]
     mine = next(
-        (t for t in out if t["columns"] == [latency] and t["mean"] == 0.0 and t["scale"] == 1.0), None
+        (t for t in out if t["columns"] == [latency] and not t.get("mean") and t.get("scale", 1.0) == 1.0),
+        None,
     )
     if mine is not None:
         mine["weight"] += watts
@@ -147,7 +151,7 @@ def _scale_leaves(
         for data in [*tier.get("leaf", {}).values(), *([tier["fallback"]] if "fallback" in tier else [])]:
             for term in data["terms"]:
                 term["weight"] *= math.exp(middle)
-            if data["floor"] is not None:
+            if data.get("floor") is not None:
                 data["floor"] *= math.exp(middle)
     for name in ("static", "live"):
         for level, entry in out["tiers"].get(name, {}).get("interval", {}).get("levels", {}).items():
