@@ -215,24 +215,6 @@ def fingerprint(profile: HardwareProfile) -> dict[str, str]:
         with_gpu.close()
 
 
-def sampler_cost(period_s: float = 0.170) -> dict[str, float]:
-    """What sampling costs here: CPU seconds of one sample, and the share of a core at ``period_s``."""
-    import time
-
-    from irene_runtime.sampler import Sampler
-
-    sampler = Sampler(period_s).open()
-    try:
-        sampler.sample()
-        start = time.thread_time()
-        for _ in range(100):
-            sampler.sample()
-        each = (time.thread_time() - start) / 100.0
-    finally:
-        sampler.close()
-    return {"period_s": period_s, "cpu_s": each, "core_share": each / period_s}
-
-
 def torch_threads() -> int:
     """Threads that torch computes with."""
     import torch

@@ -217,6 +217,7 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
         torch.set_num_threads(asked.threads)
     wanted = asked.meter or (journal.get("arguments", {}).get("meter", "") if journal.has_campaign else "")
     with open_meter(profile, wanted or None) as meter:
+        source = str(meter.info.details.get("replayed", meter.info.name))
         if not journal.has_campaign:
             noise, level = parts.idle_noise(meter)
             protocol = protocol_for(meter.info, noise, level, asked.precision, asked.seed)
@@ -227,15 +228,15 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
                 "hardware": profile.name,
                 "boundary": meter.info.boundary,
                 "provenance": meter.info.provenance,
-                "label_source": meter.info.name,
+                "label_source": source,
                 "device": asked.device or profile.device,
                 "fingerprint": parts.fingerprint(profile),
             }
             campaign.start_journal(journal, plan, header)
-        elif meter.info.name != journal.get("label_source"):
+        elif source != journal.get("label_source"):
             raise InputError(
                 f"{journal.path} was begun with the meter {journal.get('label_source')!r}, this is "
-                f"{meter.info.name!r}: use that one, or --new"
+                f"{source!r}: use that one, or --new"
             )
         else:
             console.note(f"going on with the campaign in {journal.path}")
@@ -244,13 +245,14 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
 
 def _run(asked: Request, journal: Journal, meter: Meter, device: Any) -> Outcome:
     from irene_build.measure.campaign import Campaign
+    from irene_build.meters.sampler_process import sampling_cost
     from irene_runtime.sampler import Sampler
 
     stop_after = parts.parse_seconds(asked.stop_after) if asked.stop_after else None
     workload = parts.ReplayWorkload(device.name, parts.free_bytes(device.name))
     gpu = None if device.name == "cpu" else int(device.name.partition(":")[2] or 0)
     sampler = Sampler()
-    info = {"sampler": parts.sampler_cost(), "threads": parts.torch_threads(), "device": device.name}
+    info = {"sampler": sampling_cost(), "threads": parts.torch_threads(), "device": device.name}
     with console.Progress(1.0, "measuring", quiet=asked.as_json) as progress:
 
         def report(done: float, total: float, what: str, left_s: float) -> None:

@@ -17,6 +17,11 @@ from irene_runtime.tree import ModelTree
 PROVENANCES = ("measured", "integrated", "estimated", "simulated")
 
 
+def gpu_energy_is_label(label_source: str) -> bool:
+    """True where NVML gave (part of) the labels: then gpu_energy must not be a feature (DESIGN, rule 4)."""
+    return "nvml" in label_source.split("+")
+
+
 @dataclass
 class LabelledTree:
     """One model at one input size on one PC.
@@ -47,8 +52,8 @@ class LabelledTree:
 class Dataset:
     """Labelled trees of one PC. ``boundary`` is what the joules cover: wall, gpu, cpu+dram+gpu.
 
-    ``label_source`` names the meter that gave the labels; with ``nvml`` the feature ``gpu_energy``
-    is the label and must not be used (DESIGN, rule 4). ``provenance`` is one of PROVENANCES.
+    ``label_source`` names the meter that gave the labels; see
+    ``gpu_energy_is_label``. ``provenance`` is one of PROVENANCES.
     """
 
     hardware: str

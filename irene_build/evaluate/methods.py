@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.dataset.table import Dataset, LabelledTree
+from irene_build.dataset.table import Dataset, LabelledTree, gpu_energy_is_label
 from irene_build.errors import DatasetError, InputError
 from irene_runtime.features import RESOURCE_FEATURES
 
@@ -51,7 +51,7 @@ def stripped(tree: LabelledTree, tier: str, label_source: str) -> LabelledTree:
         resources = tree.resources.copy()
     elif tier == "live":
         resources[0] = tree.resources[0]
-    if label_source == "nvml":
+    if gpu_energy_is_label(label_source):
         resources[:, RESOURCE_FEATURES.index("gpu_energy")] = np.nan
     unknown = np.full(size, np.nan)
     return LabelledTree(tree.tree, unknown, resources, np.full(size, -1, dtype=np.int64), unknown)
@@ -131,7 +131,7 @@ def constant(feature: str) -> Method:
     from irene_build.train import baselines
 
     def fit(dataset: Dataset) -> tuple[tuple[str, ...], Predictor]:
-        if feature == "gpu_energy" and dataset.label_source == "nvml":
+        if feature == "gpu_energy" and gpu_energy_is_label(dataset.label_source):
             raise DatasetError("gpu_energy is the label here")
         return (_tier_of((feature,)),), _plain(baselines.fit_constant(dataset, feature).predict)
 

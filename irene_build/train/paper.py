@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.dataset.table import Dataset, LabelledTree
+from irene_build.dataset.table import Dataset, LabelledTree, gpu_energy_is_label
 from irene_build.dataset.view import has_published_counts, view
 from irene_build.errors import DatasetError, InputError
 from irene_build.train.forest import Collapsed, Forest, collapse, flatten
@@ -122,7 +122,7 @@ def _usable(dataset: Dataset, forest: Forest) -> tuple[str, ...]:
     return tuple(
         name
         for name, is_known in zip(forest.names, known, strict=True)
-        if is_known and not (name == "gpu_energy" and dataset.label_source == "nvml")
+        if is_known and not (name == "gpu_energy" and gpu_energy_is_label(dataset.label_source))
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irene_build.dataset.table import Dataset
+from irene_build.dataset.table import Dataset, gpu_energy_is_label
 from irene_build.train.forest import collapse, flatten
 from irene_runtime.features import MODEL_FEATURES, RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS
@@ -67,7 +67,7 @@ def sample(dataset: Dataset) -> Sample:
     """Collapse a dataset. With NVML labels gpu_energy is the label, not a feature: it is unknown (rule 4)."""
     names = SHAPE_NAMES + RESOURCE_FEATURES
     forest = flatten(dataset.trees, names)
-    if dataset.label_source == "nvml":
+    if gpu_energy_is_label(dataset.label_source):
         forest.features[:, names.index("gpu_energy")] = np.nan
     models = tuple(dataset.models)
     order = {model: index for index, model in enumerate(models)}
