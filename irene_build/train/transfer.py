@@ -116,7 +116,11 @@ def _carried(
     """The terms of factor * D + watts * latency."""
     out = [{**term, "weight": term["weight"] * factor} for term in terms]
     mine = next(
-        (t for t in out if t["columns"] == [latency] and not t.get("mean") and t.get("scale", 1.0) == 1.0),
+        (
+            t
+            for t in out
+            if t["columns"] == [latency] and t.get("mean", 0.0) == 0.0 and t.get("scale", 1.0) == 1.0
+        ),
         None,
     )
     if mine is not None:
