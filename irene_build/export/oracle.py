@@ -26,18 +26,22 @@ def pipeline(terms: list[Mapping[str, Any]]) -> Any:
 
     own = [t for t in terms if t["columns"]]
     scaler = StandardScaler()
-    scaler.mean_ = np.array([float(t["mean"]) for t in own])
-    scaler.scale_ = np.array([float(t["scale"]) for t in own])
+    scaler.mean_ = np.array([float(t.get("mean", 0.0)) for t in own])
+    scaler.scale_ = np.array([float(t.get("scale", 1.0)) for t in own])
     scaler.var_ = scaler.scale_**2
     scaler.n_features_in_ = len(own)
     scaler.n_samples_seen_ = 1
     regression = LinearRegression()
     regression.coef_ = np.array([float(t["weight"]) for t in own])
-    regression.intercept_ = np.float64(
-        sum(t["weight"] * ((1.0 - t["mean"]) / t["scale"]) for t in terms if not t["columns"])
-    )
+    regression.intercept_ = np.float64(_constant(terms))
     regression.n_features_in_ = len(own)
     return make_pipeline(scaler, regression)
+
+
+def _constant(terms: list[Mapping[str, Any]]) -> float:
+    """The sum of the terms that look at no column."""
+    bare = [t for t in terms if not t["columns"]]
+    return float(sum(t["weight"] * ((1.0 - t.get("mean", 0.0)) / t.get("scale", 1.0)) for t in bare))
 
 
 class LeafOracle:
@@ -64,8 +68,7 @@ class LeafOracle:
     def __call__(self, products: np.ndarray) -> np.ndarray:
         """float64 [rows] joules of float64 [rows, terms with columns] products."""
         if self._session is None:
-            constant = sum(t["weight"] * ((1.0 - t["mean"]) / t["scale"]) for t in self._leaf["terms"])
-            linear = np.full(len(products), float(constant))
+            linear = np.full(len(products), _constant(self._leaf["terms"]))
         else:
             linear = np.asarray(self._session.run(None, {"x": products})[0], dtype=np.float64).reshape(-1)
         floor = self._leaf.get("floor")

@@ -173,9 +173,10 @@ def _linear(data: Mapping[str, Any], columns: _Columns, rows: int) -> tuple[np.n
     total, scale = np.zeros(rows), np.zeros(rows)
     for term in data["terms"]:
         product, noise = columns.product(term["columns"], rows)
-        part = term["weight"] * ((product - term["mean"]) / term["scale"])
+        unit = term.get("scale", 1.0)
+        part = term["weight"] * ((product - term.get("mean", 0.0)) / unit)
         total = total + part
-        scale = scale + np.abs(part) + abs(term["weight"] / term["scale"]) * noise
+        scale = scale + np.abs(part) + abs(term["weight"] / unit) * noise
     if data.get("floor") is not None:
         total = np.where(total < data["floor"], data["floor"], total)
     return total, scale

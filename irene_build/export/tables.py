@@ -132,7 +132,8 @@ def linear_table(rows: Sequence[Mapping[str, Any] | None], columns: Columns) -> 
         for t, term in enumerate(row["terms"]):
             for k, position in enumerate(columns.picks(term["columns"])):
                 factors[k][r, t] = position
-            mean[r, t], scale[r, t], weight[r, t] = term["mean"], term["scale"], term["weight"]
+            mean[r, t], scale[r, t] = term.get("mean", 0.0), term.get("scale", 1.0)
+            weight[r, t] = term["weight"]
     return LinearTable(factors, mean, scale, weight, floor)
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ VERSION = 1
 METHODS = ("best", "paper")
 TIERS = ("static", "live", "profile")
 MAX_BYTES = 32 << 20
+#: Significant digits of a fitted number (no label is known to half as many), and of the ends of a range.
+DIGITS, RANGE_DIGITS = 8, 6
+_TERM = {"mean": 0.0, "scale": 1.0}
+_LEAF = {"floor": None, "correction": None}
 _STRINGS = ("hardware", "method", "boundary", "provenance", "label_source", "cost_model", "attention")
 
 
@@ -51,6 +56,35 @@ def fit(
     from irene_build.train import best
 
     return best.fit(dataset, tiers=tiers, seed=seed)
+
+
+def compact(estimator: dict[str, Any]) -> dict[str, Any]:
+    """The estimator as it ships: floats to DIGITS significant digits, terms and leaves without their defaults.
+
+    Methods end with this, so that what is evaluated, written and compiled are the same numbers. Ranges are rounded
+    outwards: what was calibrated stays inside.
+    """
+    return {**estimator, "tiers": {name: _compact(tier) for name, tier in estimator["tiers"].items()}}
+
+
+def _compact(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        if key == "ranges":
+            return {
+                kind: {name: [_outward(low, ROUND_FLOOR), _outward(high, ROUND_CEILING)]
+                       for name, (low, high) in limits.items()}
+                for kind, limits in value.items()
+            }  # fmt: skip
+        defaults = _TERM if "weight" in value else _LEAF if "terms" in value else {}
+        kept = {k: v for k, v in value.items() if k not in defaults or v != defaults[k]}
+        return {k: _compact(v, k) for k, v in kept.items()}
+    if isinstance(value, list):
+        return [_compact(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _outward(value: float, rounding: str) -> float:
+    return float(Context(prec=RANGE_DIGITS, rounding=rounding).create_decimal(repr(value)))
 
 
 def header(dataset: Dataset, method: str, cost_model: str) -> dict[str, Any]:

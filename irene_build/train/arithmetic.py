@@ -124,7 +124,7 @@ def linear(terms: Sequence[Mapping[str, Any]], floor: float | None, columns: Col
         product = np.ones(columns.rows)
         for index in term["columns"]:
             product = product * columns[index]
-        total = total + term["weight"] * ((product - term["mean"]) / term["scale"])
+        total = total + term["weight"] * ((product - term.get("mean", 0.0)) / term.get("scale", 1.0))
     return total if floor is None else np.maximum(total, floor)
 
 
@@ -166,7 +166,7 @@ def correction(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
 
 def leaf(data: Mapping[str, Any], columns: Columns) -> np.ndarray:
     """Equation 1 for one primitive: float64[rows], joules."""
-    return linear(data["terms"], data["floor"], columns) * correction(data.get("correction"), columns)
+    return linear(data["terms"], data.get("floor"), columns) * correction(data.get("correction"), columns)
 
 
 def alphas(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:

@@ -58,7 +58,7 @@ def fit(
     out["features"] = [name for name in paper.INPUTS if name in used]
     out["primitives"] = sorted({name for tier in made.values() for name in tier["leaf"]})
     out["tiers"] = made
-    return out
+    return api.compact(out)
 
 
 def _tier(model: paper.PaperModel, dataset: Dataset, half_widths: dict[str, float]) -> dict[str, Any]:

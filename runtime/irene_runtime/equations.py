@@ -87,7 +87,7 @@ class Linear:
         self.terms = [
             (
                 str(t["name"]),
-                [float(t[k]) for k in ("weight", "mean", "scale")],
+                [float(t["weight"]), float(t.get("mean", 0.0)), float(t.get("scale", 1.0))],
                 [columns[i] for i in t["columns"]],
             )
             for t in data["terms"]

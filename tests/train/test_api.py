@@ -138,3 +138,27 @@ def test_no_damage_gives_anything_but_an_error_or_an_estimator(
     except EstimatorError:
         return
     json.dumps(broken)
+
+
+def test_what_ships_is_short_and_without_defaults() -> None:
+    term = {"name": "x", "columns": [0], "weight": 0.123456789012, "mean": 0.0, "scale": 1.0}
+    leaf = {"terms": [term, {**term, "mean": 2.0 / 3.0}], "floor": None, "correction": None}
+    tier = {
+        "leaf": {"Linear": leaf},
+        "aggregation": None,
+        "ranges": {"Linear": {"flops": [1.0 / 3.0, 2.0 / 3.0]}},
+    }
+    found = api.compact({"evaluation": {}, "tiers": {"static": tier}})["tiers"]["static"]
+    assert found["leaf"]["Linear"] == {
+        "terms": [
+            {"name": "x", "columns": [0], "weight": 0.12345679},
+            {"name": "x", "columns": [0], "weight": 0.12345679, "mean": 0.66666667},
+        ]
+    }
+    assert found["aggregation"] is None
+    assert found["ranges"] == {"Linear": {"flops": [0.333333, 0.666667]}}
+
+
+def test_what_ships_is_what_is_read_again() -> None:
+    estimator = api.fit(synthetic.dataset(["tiny-bert", "tiny-gpt"]), "paper", tiers=("static",))
+    assert api.compact(estimator) == estimator == json.loads(api.dumps(estimator))

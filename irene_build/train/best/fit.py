@@ -72,12 +72,12 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
             tier["base"] = "static"
     used = {c["feature"] for c in book.columns if "feature" in c} | {"batch_size", "seq_len"}
     used |= {name for limits in shared["ranges"].values() for name in limits}
-    return {
+    return api.compact({
         **api.header(dataset, "best", str(dataset.trees[0].tree.header["cost_model"])),
         "features": [name for name in data.names if name in used],
         "primitives": [p for p in PRIMITIVES if p in shared["leaf"] or p in shared["stand_in"]],
         "tiers": out,
-    }
+    })  # fmt: skip
 
 
 def leave_models_out(data: Sample, structure: Structure, forms: dict[str, Any], book: Book) -> Unseen | None:
