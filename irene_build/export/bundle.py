@@ -19,7 +19,7 @@ from irene_build.errors import EstimatorError, InputError, TreeError
 from irene_build.export import manifest as manifests
 from irene_build.export.graph import build_model
 from irene_build.export.module import render_module, render_readme
-from irene_build.export.samples import example_trees, golden_cases, with_resources
+from irene_build.export.samples import example_trees, golden, with_resources
 from irene_build.export.verify import MODULE_NAME, ONNX_NAME, Verified, verify_bundle
 from irene_runtime.model import Estimator
 from irene_runtime.tree import ModelTree
@@ -134,7 +134,7 @@ def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, Model
     )
     files: dict[str, bytes] = {
         ONNX_NAME: model.SerializeToString(deterministic=True),
-        MODULE_NAME: render_module(estimator, manifest["digest"], golden_cases(estimator)).encode("utf-8"),
+        MODULE_NAME: render_module(estimator, manifest["digest"], golden(estimator)).encode("utf-8"),
     }
     files |= {f"trees/{name}": tree.dumps().encode("utf-8") for name, tree in trees.items()}
     files["README.md"] = render_readme(manifest, sorted(files)).encode("utf-8")

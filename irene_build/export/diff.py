@@ -10,7 +10,8 @@ from irene_build.errors import TreeError
 from irene_build.export import engines
 from irene_build.export.samples import with_resources
 from irene_build.export.verify import MODULE_NAME, open_bundle
-from irene_runtime.tree import ModelTree, from_json, load
+from irene_runtime.main import golden_tree
+from irene_runtime.tree import ModelTree, load
 
 _HEADER = (
     "hardware", "boundary", "provenance", "label_source", "method", "cost_model", "attention", "tiers", "primitives",
@@ -28,8 +29,8 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
     changed = {key: (one[key], other[key]) for key in _HEADER if one[key] != other[key]}
     trees: dict[str, ModelTree] = {}
     for folder, golden in ((old, constants["GOLDEN"]), (new, other_constants["GOLDEN"])):
-        for case in golden:
-            trees.setdefault(f"golden-{case['name']}", from_json(case["tree"]))
+        for case in golden["cases"]:
+            trees.setdefault(f"golden-{case['name']}", golden_tree(golden, case["times"]))
         for path in sorted((folder / "trees").glob("*.json")):
             trees.setdefault(path.stem, load(str(path)))
     found: list[dict[str, Any]] = []

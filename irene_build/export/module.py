@@ -96,7 +96,7 @@ def _template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def render_module(estimator: Mapping[str, Any], digest: str, golden: Sequence[Mapping[str, Any]]) -> str:
+def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str, Any]) -> str:
     """The text of ``irene_estimator.py``. The same arguments give the same text."""
     runtime, imports = parts()
     text: str = _template("irene_estimator.py.j2").render(
@@ -124,22 +124,15 @@ def estimator_literal(estimator: Mapping[str, Any]) -> str:
     return _literal(estimator, 0, ())
 
 
-def golden_literal(golden: Sequence[Mapping[str, Any]]) -> str:
-    """The golden trees, each written once, one node a line; and the list GOLDEN of cases that refer to them."""
-    trees: dict[str, str] = {}
-    for case in golden:
-        name = "_TREE_" + re.sub(r"\W", "_", str(case["name"])).upper()
-        head = {k: v for k, v in case["tree"].items() if k != "nodes"}
-        nodes = "".join(f"    {_inline(node)},\n" for node in case["tree"]["nodes"])
-        trees[name] = f"{name} = {{\n {_inline(head)[1:-1]},\n 'nodes': [\n{nodes}]}}\n"
-    lines = [*trees.values(), "GOLDEN = ["]
-    for case in golden:
-        name = "_TREE_" + re.sub(r"\W", "_", str(case["name"])).upper()
-        lines.append(f" {{'name': {case['name']!r}, 'tier': {case['tier']!r}, 'tree': {name},")
-        results = ((key, case[key]) for key in ("energy_j", "low_j", "high_j", "flags", "tolerance_j"))
-        lines += [f"  {k!r}: [\n{_wrapped([_inline(v) for v in row], '   ')}\n  ]," for k, row in results]
-        lines.append(" },")
-    return "\n".join([*lines, "]"])
+def golden_literal(golden: Mapping[str, Any]) -> str:
+    """GOLDEN: one node a line, and one line for each thing that is known of a case."""
+    lines = ["GOLDEN = {", f" 'header': {_inline(golden['header'])},", " 'nodes': ["]
+    lines += [f"  {node!r}," for node in golden["nodes"]]
+    lines += [" ],", " 'cases': ["]
+    for case in golden["cases"]:
+        pairs = [f"{key!r}: {value!r}" for key, value in case.items()]
+        lines += ["  {" + ",\n   ".join(pairs) + "},"]
+    return "\n".join([*lines, " ],", "}"])
 
 
 def _comment(path: tuple[str, ...]) -> str:

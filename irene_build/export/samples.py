@@ -1,6 +1,6 @@
-"""Trees that exercise an estimator: golden trees made from its own ranges, and example trees of real models.
+"""Trees that exercise an estimator: a golden tree made from its own ranges, and example trees of real models.
 
-Golden trees depend on the estimator alone, so that equal estimators give equal bytes on every machine.
+The golden tree depends on the estimator alone, so that equal estimators give equal bytes on every machine.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from irene_build.export.parity import EPS, FACTOR, scales
 from irene_build.export.tables import resolved
 from irene_runtime.equations import FLAGS
 from irene_runtime.features import RESOURCE_FEATURES
+from irene_runtime.main import golden_tree
 from irene_runtime.model import Estimator
-from irene_runtime.tree import LEVELS, ModelTree, Node, from_json
+from irene_runtime.tree import LEVELS, ModelTree, from_json
 
 #: Which models and sizes a bundle shows: model, batch size, sequence length.
 EXAMPLES = (("bert-base-uncased", 8, 128), ("distilbert-base-uncased", 16, 64), ("gpt2", 8, 128))
 _HEADER_FEATURES = ("batch_size", "seq_len", "input_size")
-#: How far the second golden tree lies from the middle of the ranges; the third is tried where that overflows.
+#: How far outside lies from the middle of the ranges; the second is tried where the first overflows.
 _STRETCHES = (40.0, 3.0)
+#: The tracer's name for what it does not know.
+_UNKNOWN = "Custom"
 
 
 def ranges_of(estimator: Mapping[str, Any], kind: str) -> dict[str, tuple[float, float]]:
@@ -36,9 +39,9 @@ def ranges_of(estimator: Mapping[str, Any], kind: str) -> dict[str, tuple[float,
 
 
 def middle(ranges: Mapping[str, tuple[float, float]], name: str) -> float:
-    """The geometric middle of a range, to four digits; 50 for a feature without one."""
+    """The geometric middle of a range, to three digits; 50 for a feature without one."""
     low, high = ranges.get(name, (50.0, 50.0))
-    return float(f"{math.sqrt(max(low, 1e-3) * max(high, 1e-3)):.4g}")
+    return float(f"{math.sqrt(max(low, 1e-3) * max(high, 1e-3)):.3g}")
 
 
 def with_resources(tree: ModelTree, estimator: Mapping[str, Any]) -> ModelTree:
@@ -83,93 +86,90 @@ def _raw(columns: Sequence[Mapping[str, Any]], index: int) -> set[str]:
     return {name for other in column["of"] for name in _raw(columns, other)}
 
 
-def golden_trees(estimator: Mapping[str, Any], stretch: float) -> dict[str, ModelTree]:
-    """Two trees: every calibrated primitive once, inside the ranges; and some outside of them, with an unknown one."""
-    calibrated = [
-        p
-        for p in estimator["primitives"]
-        if any(p in resolved(estimator, t)["leaf"] for t in estimator["tiers"])
-    ]
-    sizes = {name: middle(ranges_of(estimator, "model"), name) for name in ("batch_size", "seq_len")}
-    header = {
-        "batch_size": max(1, round(sizes["batch_size"])), "seq_len": max(1, round(sizes["seq_len"])),
-        "cost_model": estimator["cost_model"], "attention": estimator["attention"],
-    }  # fmt: skip
+def golden_nodes(estimator: Mapping[str, Any], runtime: Estimator) -> list[str]:
+    """One node a line, as ``irene_runtime.main.golden_tree`` reads them, in the middle of what was calibrated.
 
-    def features(kind: str, factor: float) -> dict[str, float]:
-        ranges, used = ranges_of(estimator, kind), used_features(estimator, kind)
-        out = {}
-        for index, name in enumerate(estimator["features"]):
-            if name in _HEADER_FEATURES or name not in used:
-                continue
-            away = factor if index % 2 else 1.0 / factor
-            out[name] = float(f"{middle(ranges, name) * away:.4g}")
-        return out
+    Every calibrated primitive once, one that another stands in for, and one that is unknown. Leaves are children of
+    two modules. The unknown leaf and the second module lack readings, where the estimator can do without.
+    """
+    stand_in = {
+        k: v for t in estimator["tiers"] for k, v in resolved(estimator, t).get("stand_in", {}).items()
+    }
+    leaves = {p: p for t in estimator["tiers"] for p in resolved(estimator, t)["leaf"]}
+    leaves.update(sorted(stand_in.items())[:1])
+    leaves[_UNKNOWN] = _UNKNOWN
+    lines: list[str] = []
 
-    trees = {}
-    for name, factor, chosen in (
-        ("inside", 1.0, calibrated),
-        ("outside", stretch, [*calibrated[::3], "Custom"]),
-    ):
-        nodes = [Node("", "Golden", "model", -1, None, 0, features("model", factor))]
-        for group, primitives in enumerate((chosen[::2], chosen[1::2])):
-            if primitives:
-                parent = len(nodes)
-                nodes.append(
-                    Node(f"block.{group}", "Block", "module", 0, None, 0, features("module", factor))
-                )
-                nodes += [
-                    Node(f"block.{group}.{p.lower()}", p, "ml", parent, p, 0, features(p, factor))
-                    for p in primitives
-                ]
-        trees[name] = ModelTree(nodes, {**header, "model": f"golden-{name}"})
-    return trees
+    def add(parent: int, level: str, primitive: str | None = None, reads: bool = True) -> None:
+        kind = level if primitive is None else leaves[primitive]
+        ranges, used = ranges_of(estimator, kind), used_features(estimator, kind) - set(_HEADER_FEATURES)
+        if not reads:
+            needed = (t.needs(level, primitive, primitive is not None, False) for t in runtime.tiers.values())
+            used -= set(RESOURCE_FEATURES).difference(*needed)
+        values = (
+            (n, middle(ranges, n) if n in ranges else 20 + len(lines))
+            for n in estimator["features"]
+            if n in used
+        )
+        lines.append(
+            " ".join([str(parent), level, primitive or "-", *(f"{n}={value:g}" for n, value in values)])
+        )
+
+    add(-1, "model")
+    for first in (True, False):
+        module = len(lines)
+        add(0, "module", reads=first)
+        for primitive in list(leaves)[0 if first else 1 :: 2]:
+            add(module, LEVELS[0], primitive, primitive != _UNKNOWN)
+    return lines
 
 
-def compact(tree: ModelTree) -> dict[str, Any]:
-    """The tree file without what a golden tree does not need."""
-    data = tree.to_json()
-    keep = ("format", "version", "model", "batch_size", "seq_len", "cost_model", "attention")
-    nodes = [{k: v for k, v in node.items() if k != "call"} for node in data["nodes"]]
-    return {**{k: data[k] for k in keep}, "nodes": nodes}
+def golden(estimator: Mapping[str, Any]) -> dict[str, Any]:
+    """GOLDEN of export/FORMAT.md: a tree, and the runtime's own results for it, per tier.
 
-
-def golden_cases(estimator: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Golden trees with the runtime's own results per tier (export/FORMAT.md, GOLDEN).
-
-    A tier that cannot predict a tree (values that are not finite) has no case of it; raises TreeError if no tier can.
+    Each tier inside of what was calibrated; those with formulas of their own also outside. A tier that cannot predict
+    the tree (values that are not finite) has no case. Raises TreeError if no tier can.
     """
     runtime = Estimator(estimator)
-    bits = {name: bit for bit, name in FLAGS.items()}
-    cases: list[dict[str, Any]] = []
+    model = ranges_of(estimator, "model")
+    header: dict[str, Any] = {k: max(1, round(middle(model, k))) for k in ("batch_size", "seq_len")}
+    header.update(cost_model=estimator["cost_model"], attention=estimator["attention"])
+    out: dict[str, Any] = {"header": header, "nodes": golden_nodes(estimator, runtime), "cases": []}
     reason: Exception | None = None
-    for stretch in _STRETCHES:
-        cases = []
-        for name, tree in golden_trees(estimator, stretch).items():
-            for tier in TIERS:
-                if tier not in estimator["tiers"]:
-                    continue
+    for tier in TIERS:
+        own = "base" not in estimator["tiers"].get(tier, {"base": ""})
+        for name, stretches in (("inside", (1.0,)), ("outside", _STRETCHES if own else ())):
+            for times in stretches if tier in estimator["tiers"] else ():
                 try:
-                    p = runtime.predict(tree, tier=tier)
+                    found = _case(estimator, runtime, tier, golden_tree(out, times))
                 except TreeError as error:
                     reason = error
                     continue
-                if p.tier != tier:
-                    continue
-                bound = scales(estimator, tier, encode(estimator, [tree])).energy
-                cases.append({
-                    "name": name, "tier": tier, "tree": compact(tree),
-                    "energy_j": [n.energy_j.hex() for n in p.nodes],
-                    "low_j": [n.interval_j[0].hex() for n in p.nodes],
-                    "high_j": [n.interval_j[1].hex() for n in p.nodes],
-                    "flags": [sum(bits[f] for f in n.flags) for n in p.nodes],
-                    "tolerance_j": [float(f"{FACTOR * EPS * scale:.2e}") for scale in bound],
-                })  # fmt: skip
-        if {case["name"] for case in cases} == {"inside", "outside"}:
-            return cases
-    if not cases:
+                if found:
+                    out["cases"].append({"name": name, "tier": tier, "times": times, **found})
+                    break
+    if not out["cases"]:
         raise TreeError(f"no tier of this estimator can predict trees inside its own ranges: {reason}")
-    return cases
+    return out
+
+
+def _case(estimator: Mapping[str, Any], runtime: Estimator, tier: str, tree: ModelTree) -> dict[str, str]:
+    """What is known of one prediction; nothing where it falls to a lower tier."""
+    p = runtime.predict(tree, tier=tier)
+    if p.tier != tier:
+        return {}
+    bits = {name: bit for bit, name in FLAGS.items()}
+    bound = scales(estimator, tier, encode(estimator, [tree])).energy
+    low = high = 0.0
+    for node in p:
+        low, high = low + node.interval_j[0], high + node.interval_j[1]
+    return {
+        "energy_j": " ".join(node.energy_j.hex() for node in p),
+        "tolerance_j": " ".join(f"{FACTOR * EPS * scale:.1e}" for scale in bound),
+        "sum_low_j": low.hex(),
+        "sum_high_j": high.hex(),
+        "flags": "".join(f"{sum(bits[flag] for flag in node.flags):x}" for node in p),
+    }
 
 
 def example_trees(

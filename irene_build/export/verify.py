@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from irene_build.export.manifest import FILE_NAME, canonical, load_manifest
 from irene_build.export.parity import Deviation, compare, scales
 from irene_build.export.samples import with_resources
 from irene_runtime.equations import estimator_digest
-from irene_runtime.tree import ModelTree, from_json, load
+from irene_runtime.main import golden_tree
+from irene_runtime.tree import ModelTree, load
 
 ONNX_NAME = "irene_estimator.onnx"
 MODULE_NAME = "irene_estimator.py"
@@ -69,31 +70,18 @@ def constants_of(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise EstimatorError(f"cannot read {path}: {type(error).__name__}") from None
     out: dict[str, Any] = {}
-    golden_trees: dict[str, ast.expr] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
-            if name.startswith("_TREE_"):
-                golden_trees[name] = node.value
-            elif name in ("ESTIMATOR", "DIGEST", "VERSION", "GOLDEN"):
+            if name in ("ESTIMATOR", "DIGEST", "VERSION", "GOLDEN"):
                 try:
-                    out[name] = ast.literal_eval(_Named(golden_trees).visit(node.value))
+                    out[name] = ast.literal_eval(node.value)
                 except (ValueError, RecursionError):
                     raise EstimatorError(f"{path}: {name} is not a plain constant; export it again") from None
     missing = {"ESTIMATOR", "DIGEST", "GOLDEN"} - set(out)
     if missing:
         raise EstimatorError(f"{path}: no {', '.join(sorted(missing))}; it was not written by irene-build")
     return out
-
-
-class _Named(ast.NodeTransformer):
-    """Puts literals in the place of the names that stand for them."""
-
-    def __init__(self, values: Mapping[str, ast.expr]) -> None:
-        self._values = values
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self._values.get(node.id, node)
 
 
 def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.OnnxRuntime]:
@@ -131,10 +119,13 @@ def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.O
 
 
 def cases_of(
-    folder: Path, estimator: Mapping[str, Any], golden: Iterable[Mapping[str, Any]]
+    folder: Path, estimator: Mapping[str, Any], golden: Mapping[str, Any]
 ) -> list[tuple[str, str, ModelTree]]:
-    """(name, tier, tree) to compare engines on: golden trees, and the example trees in every tier."""
-    out = [(f"golden-{case['name']}", case["tier"], from_json(case["tree"])) for case in golden]
+    """(name, tier, tree) to compare engines on: the golden tree, and the example trees in every tier."""
+    out = [
+        (f"golden-{case['name']}", case["tier"], golden_tree(golden, case["times"]))
+        for case in golden["cases"]
+    ]
     for path in sorted((folder / "trees").glob("*.json")):
         tree = load(str(path))
         measured = with_resources(tree, estimator)

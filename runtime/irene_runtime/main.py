@@ -3,13 +3,14 @@
 import json
 import os
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from .equations import FLAGS
 from .errors import EstimatorError, InputError, IreneError
 from .model import TIERS, Estimator
 from .monitor import differences, machine_fingerprint
-from .tree import from_json, load
+from .prediction import Prediction
+from .tree import ModelTree, from_json, load
 
 
 def _parser() -> Any:
@@ -88,31 +89,55 @@ def _info(args: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+def golden_tree(golden: Mapping[str, Any], times: float) -> ModelTree:
+    """The tree of GOLDEN; every other feature ``times`` the middle of what was calibrated, the rest a part of it."""
+    nodes = []
+    for index, line in enumerate(golden["nodes"]):
+        parent, level, primitive, *pairs = line.split()
+        features: Dict[str, float] = {}
+        for name, _, value in (pair.partition("=") for pair in pairs):
+            features[name] = float(value) * times if len(features) % 2 else float(value) / times
+        nodes.append({
+            "scope": str(index), "type": primitive, "level": level, "parent": int(parent), "features": features,
+            "primitive": None if primitive == "-" else primitive,
+        })  # fmt: skip
+    return from_json(dict(golden["header"], format="irene-tree", version=1, model="golden", nodes=nodes))
+
+
+def _off(case: Dict[str, Any], p: Prediction) -> Iterator[Tuple[float, float, str]]:
+    """For every number of a golden case: how far it is off, how far it may be, and what it is."""
+    allowed = [float(text) for text in case["tolerance_j"].split()]
+    for n, text, may in zip(p, case["energy_j"].split(), allowed):
+        yield abs(n.energy_j - float.fromhex(text)), may, "energy of node %d" % n.index
+    for end, key in enumerate(("sum_low_j", "sum_high_j")):
+        total = bound = 0.0
+        for n, may in zip(p, allowed):
+            total = total + n.interval_j[end]
+            # An end is the energy times a factor, and so is its rounding error.
+            bound += may * (max(1.0, abs(n.interval_j[end] / n.energy_j)) if n.energy_j else 1.0)
+        yield abs(total - float.fromhex(case[key])), bound, key
+
+
 def selftest() -> Tuple[str, bool]:
-    """Evaluates the golden trees; the report, and whether every number lies within its tolerance."""
+    """Evaluates the golden tree; the report, and whether every number lies within its tolerance."""
     golden = globals().get("GOLDEN")
     if not golden:
-        raise EstimatorError("no golden trees here: use a module that `irene-build export` wrote")
+        raise EstimatorError("no golden tree here: use a module that `irene-build export` wrote")
     est = Estimator()
     lines, good, largest, exact, count = [], True, (0.0, ""), 0, 0
-    for case in golden:
-        p = est.predict(from_json(case["tree"]), tier=case["tier"])
-        same = p.tier == case["tier"] and len(p) == len(case["energy_j"])
-        for i, n in enumerate(p.nodes if same else ()):
-            same = same and case["flags"][i] == sum(bit for bit, name in FLAGS.items() if name in n.flags)
-            for key, got in zip(("energy_j", "low_j", "high_j"), (n.energy_j,) + n.interval_j):
-                want = float.fromhex(case[key][i])
-                off = abs(got - want)
-                # An end is the energy times a factor, and so is its rounding error.
-                factor = max(1.0, abs(want / n.energy_j)) if n.energy_j else 1.0
-                same = same and off <= case["tolerance_j"][i] * factor
-                count, exact = count + 1, exact + (got == want)
-                largest = max(largest, (off, " (%s, %s, %s)" % (case["name"], p.tree.nodes[i].name, key)))
+    for case in golden["cases"]:
+        p = est.predict(golden_tree(golden, case["times"]), tier=case["tier"])
+        flags = "".join("%x" % sum(bit for bit, name in FLAGS.items() if name in n.flags) for n in p)
+        same = p.tier == case["tier"] and flags == case["flags"]
+        same = same and len(p) == len(case["energy_j"].split()) == len(case["tolerance_j"].split())
+        for off, may, what in _off(case, p):
+            same = same and off <= may
+            count, exact = count + 1, exact + (off == 0.0)
+            largest = max(largest, (off, " (%s, tier %s, %s)" % (case["name"], case["tier"], what)))
         good = good and same
         verdict = "ok" if same else "FAIL"
         lines.append("%-4s %s, tier %s, %d nodes" % (verdict, case["name"], case["tier"], len(p)))
-    off, where = largest
-    lines.append("largest deviation %r J%s" % (off, where if off else ""))
+    lines.append("largest deviation %r J%s" % (largest[0], largest[1] if largest[0] else ""))
     lines.append("%d of %d numbers equal to the last bit" % (exact, count))
     if est.simulated:
         lines.append("SIMULATED: calibrated on simulated energy.")

@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given, settings
 
 from irene_build.export.module import estimator_literal, golden_literal
-from irene_build.export.samples import golden_cases, with_resources
+from irene_build.export.samples import golden, with_resources
 from irene_build.export.verify import constants_of
 from irene_runtime.equations import estimator_digest
+from irene_runtime.main import golden_tree
+from irene_runtime.model import Estimator
 from irene_runtime.tree import load
 from tests.strategies import Forms, forms
 from tests.strategies import estimator as make_estimator
@@ -110,24 +112,46 @@ def test_it_is_bit_identical_on_every_cpython(
 @settings(max_examples=10, deadline=None)
 def test_golden_trees_come_from_the_estimator_alone(form: Forms) -> None:
     data = make_estimator(form)
-    cases = golden_cases(data)
-    assert cases == golden_cases(json.loads(json.dumps(data)))
-    assert {case["name"] for case in cases} <= {"inside", "outside"}
-    inside = [case for case in cases if case["name"] == "inside"]
-    assert inside and all(len(case["energy_j"]) == len(case["tree"]["nodes"]) for case in cases)
-    primitives = {node["primitive"] for node in inside[0]["tree"]["nodes"]}
-    assert set(data["tiers"][data_tier(data)]["leaf"]) <= primitives
+    found = golden(data)
+    assert found == golden(json.loads(json.dumps(data)))
+    cases = {(case["name"], case["tier"]): case for case in found["cases"]}
+    assert {name for name, _ in cases} <= {"inside", "outside"}
+    assert all(
+        len(case["energy_j"].split()) == len(case["flags"]) == len(found["nodes"]) for case in cases.values()
+    )
+    primitives = {line.split()[2] for line in found["nodes"]}
+    for name, tier in data["tiers"].items():
+        assert set(tier.get("leaf", {})) | {"-", "Custom"} <= primitives
+        assert not tier.get("stand_in") or set(tier["stand_in"]) & primitives
+        p = Estimator(data).predict(golden_tree(found, 1.0), tier=name)
+        if p.tier == name:
+            assert cases["inside", name]["energy_j"].split() == [n.energy_j.hex() for n in p]
 
 
-def data_tier(data: dict[str, Any]) -> str:
-    return next(name for name, tier in data["tiers"].items() if "leaf" in tier)
+def test_the_golden_tree_takes_every_path(estimator: dict[str, Any]) -> None:
+    """Of an estimator that has every form: all tiers, all flags of a node, both sides of a range."""
+    found = golden(estimator)
+    assert {case["tier"] for case in found["cases"]} == set(estimator["tiers"])
+    flags = {
+        (case["name"], bit)
+        for case in found["cases"]
+        for c in case["flags"]
+        for bit in (1, 2, 4)
+        if int(c, 16) & bit
+    }
+    assert flags >= {("outside", 1), ("inside", 2), ("inside", 4)}
+    inside, outside = (golden_tree(found, times) for times in (1.0, 40.0))
+    for near, far in zip(inside.nodes, outside.nodes, strict=True):
+        assert list(far.features.values()) == [
+            v * 40.0 if i % 2 else v / 40.0 for i, v in enumerate(near.features.values())
+        ]
 
 
 def test_golden_literals_read_back(estimator: dict[str, Any], tmp_path: Path) -> None:
-    cases = golden_cases(estimator)
+    found = golden(estimator)
     path = tmp_path / "irene_estimator.py"
-    path.write_text(f"ESTIMATOR = {{}}\nDIGEST = ''\n{golden_literal(cases)}\n", encoding="utf-8")
-    assert constants_of(path)["GOLDEN"] == cases
+    path.write_text(f"ESTIMATOR = {{}}\nDIGEST = ''\n{golden_literal(found)}\n", encoding="utf-8")
+    assert constants_of(path)["GOLDEN"] == found
 
 
 def test_selftest_notices_a_changed_constant(copied: Path) -> None:

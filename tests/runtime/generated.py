@@ -8,8 +8,8 @@ from typing import Any
 
 import irene_runtime
 from irene_runtime.equations import estimator_digest
+from irene_runtime.main import golden_tree
 from irene_runtime.model import Estimator
-from irene_runtime.tree import from_json
 
 _RELATIVE = re.compile(r"^from \.\w+ import (\([^)]*\)|[^(\n]*)\n", re.M)
 
@@ -18,35 +18,47 @@ def source(module: str) -> str:
     return (Path(irene_runtime.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
 
 
-def golden(data: dict[str, Any], trees: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Golden trees whose numbers are the library's own."""
-    out = []
-    for name, tree in trees.items():
-        p = Estimator(data).predict(from_json(tree))
-        bits = {"extrapolates": 1, "uncalibrated": 2, "fell-back": 4, "simulated": 8}
-        out.append(
-            {
-                "name": name,
-                "tier": p.tier,
-                "tree": tree,
-                "energy_j": [n.energy_j.hex() for n in p],
-                "low_j": [n.interval_j[0].hex() for n in p],
-                "high_j": [n.interval_j[1].hex() for n in p],
-                "flags": [sum(bits[f] for f in n.flags) for n in p],
-                "tolerance_j": [abs(n.energy_j) * 1e-14 for n in p],
-            }
+def golden(data: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """A golden tree whose numbers are the library's own."""
+    head = {key: tree[key] for key in ("batch_size", "seq_len", "cost_model", "attention")}
+    lines = [
+        " ".join(
+            [
+                str(n["parent"]),
+                n["level"],
+                n["primitive"] or "-",
+                *(f"{k}={v!r}" for k, v in n["features"].items()),
+            ]
         )
-    return out
+        for n in tree["nodes"]
+    ]
+    found: dict[str, Any] = {"header": head, "nodes": lines}
+    p = Estimator(data).predict(golden_tree(found, 1.0))
+    bits = {"extrapolates": 1, "uncalibrated": 2, "fell-back": 4, "simulated": 8}
+    sums = [0.0, 0.0]
+    for n in p:
+        sums = [sums[0] + n.interval_j[0], sums[1] + n.interval_j[1]]
+    case = {
+        "name": "net",
+        "tier": p.tier,
+        "times": 1.0,
+        "energy_j": " ".join(n.energy_j.hex() for n in p),
+        "tolerance_j": " ".join(repr(abs(n.energy_j) * 1e-14) for n in p),
+        "sum_low_j": sums[0].hex(),
+        "sum_high_j": sums[1].hex(),
+        "flags": "".join(f"{sum(bits[f] for f in n.flags):x}" for n in p),
+    }
+    return {**found, "cases": [case]}
 
 
-def write(path: Path, data: dict[str, Any], trees: dict[str, dict[str, Any]], digest: str = "") -> Path:
-    """Write the module to ``path``."""
+def write(path: Path, data: dict[str, Any], tree: dict[str, Any] | None = None, digest: str = "") -> Path:
+    """Write the module to ``path``; ``tree`` is its golden tree."""
     parts = [_RELATIVE.sub("", source(module)) for module in irene_runtime.MODULES]
     constants = {
         "VERSION": "0",
         "DIGEST": digest or estimator_digest(data),
         "ESTIMATOR": data,
-        "GOLDEN": golden(data, trees),
+        "GOLDEN": golden(data, tree) if tree else None,
     }
     parts += [f"{name} = {value!r}\n" for name, value in constants.items()]
     parts.append('if __name__ == "__main__":\n    raise SystemExit(main())\n')

@@ -23,7 +23,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("module")
     tree().save(str(folder / "tree.json"))
     (folder / "bad.json").write_text('{"format": "irene-tree", "version": 1, "nodes": [{}]}')
-    return generated.write(folder / "irene_estimator.py", estimator(), {"net": tree().to_json()})
+    return generated.write(folder / "irene_estimator.py", estimator(), tree().to_json())
 
 
 def run(module: Path, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -143,9 +143,7 @@ def test_info_says_what_it_is(module: Path) -> None:
 
 
 def test_info_says_that_this_is_another_pc(tmp_path: Path) -> None:
-    module = generated.write(
-        tmp_path / "m.py", estimator(fingerprint={"cpu": "Elsewhere 9000", "gpu": "X"}), {}
-    )
+    module = generated.write(tmp_path / "m.py", estimator(fingerprint={"cpu": "Elsewhere 9000", "gpu": "X"}))
     data = json.loads(run(module, "info", "--json").stdout)
     assert "calibrated with Elsewhere 9000" in data["differs"]
 
@@ -154,26 +152,26 @@ def test_selftest_proves_the_golden_trees(module: Path) -> None:
     done = run(module, "selftest")
     assert done.returncode == 0
     assert "ok   net, tier static, 5 nodes" in done.stdout
-    assert "largest deviation 0.0 J\n15 of 15 numbers equal to the last bit" in done.stdout
+    assert "largest deviation 0.0 J\n7 of 7 numbers equal to the last bit" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("key", "change"),
     [
-        ("energy_j", lambda h: (float.fromhex(h) * (1 + 1e-12)).hex()),
-        ("high_j", lambda h: (float.fromhex(h) * 1.01).hex()),
-        ("flags", lambda flag: flag | 1),
-        ("tier", lambda tier: "live"),
+        ("energy_j", lambda words: [*words[:-1], (float.fromhex(words[-1]) * (1 + 1e-12)).hex()]),
+        ("energy_j", lambda words: words[:-1]),
+        ("tolerance_j", lambda words: words[:-1]),
+        ("sum_low_j", lambda words: [(float.fromhex(words[0]) * (1 - 1e-12)).hex()]),
+        ("sum_high_j", lambda words: [(float.fromhex(words[0]) * (1 + 1e-12)).hex()]),
+        ("flags", lambda words: [words[0][:-1] + "1"]),
+        ("tier", lambda words: ["live"]),
     ],
 )
 def test_selftest_fails_where_a_number_differs(module: Path, tmp_path: Path, key: str, change: Any) -> None:
     broken = tmp_path / "broken.py"
     text = module.read_text()
-    case = generated.golden(estimator(), {"net": tree().to_json()})[0]
-    other = {
-        **case,
-        key: change(case[key]) if isinstance(case[key], str) else [*case[key][:-1], change(case[key][-1])],
-    }
+    case = generated.golden(estimator(), tree().to_json())["cases"][0]
+    other = {**case, key: " ".join(change(case[key].split()))}
     assert repr(case) in text
     broken.write_text(text.replace(repr(case), repr(other)))
     done = run(broken, "selftest")

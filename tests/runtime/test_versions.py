@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -40,8 +42,8 @@ _SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import irene_estimator as m
-for case in m.GOLDEN:
-    p = m.Estimator().predict(m.from_json(case["tree"]))
+for tree in m.json.load(open(sys.argv[1] + "/trees.json")):
+    p = m.Estimator().predict(m.from_json(tree))
     print(" ".join(x.hex() for n in p for x in (n.energy_j, *n.interval_j, n.alpha or 0.0)))
     print(m.json.dumps(p.to_json()))
     print(p.to_csv(), p.to_openmetrics(), p.table(width=100, color=False), p.explain())
@@ -69,13 +71,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("versions")
     data = _estimator_with_everything()
     rng = Random(1)
-    trees = {}
+    trees: list[dict[str, Any]] = []
     for seed in range(30):
         shape = strategies.Shape(
             seed, rng.randint(1, 40), rng.choice(["none", "root", "all", "some"]), True, False, 1 / 3
         )
-        trees[f"t{seed}"] = strategies.tree(data["features"], data["primitives"], shape).to_json()  # type: ignore[arg-type]
-    generated.write(folder / "irene_estimator.py", data, trees)
+        trees.append(strategies.tree(data["features"], data["primitives"], shape).to_json())  # type: ignore[arg-type]
+    (folder / "trees.json").write_text(json.dumps(trees), encoding="utf-8")
+    generated.write(folder / "irene_estimator.py", data, max(trees, key=lambda tree: len(tree["nodes"])))
     return folder
 
 
