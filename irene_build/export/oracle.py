@@ -102,7 +102,7 @@ class Oracle:
 
     def leaf_energies(self, tier_name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """float64 [N]: joules of every leaf (NaN above), by skl2onnx and, for a correction, the trainer's factor."""
-        from irene_build.train.arithmetic import Columns, correction
+        from irene_build.train.formulas import Columns, correction
 
         tier = resolved(self._estimator, tier_name)
         names, primitives = list(self._estimator["features"]), list(self._estimator["primitives"])

@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 
 from irene_build.dataset.table import LabelledTree
 from irene_build.errors import EstimatorError, TreeError
+from irene_build.train import widths
 from irene_build.train.forest import Forest, flatten
+from irene_build.train.formulas import Columns, alphas, correction, leaf, linear
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS, ModelTree
 
-TINY = 1e-9
-WIDEST = 16.0
 EXTRAPOLATES, UNCALIBRATED, FELL_BACK, SIMULATED = 1, 2, 4, 8
 LOWER = {"profile": ("profile", "live", "static"), "live": ("live", "static"), "static": ("static",)}
 
@@ -68,127 +67,11 @@ def names_of(estimator: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(estimator["features"])
 
 
-def mapped(x: np.ndarray, kind: str, by: float) -> np.ndarray:
-    """A column's map (FORMAT.md, COLUMN)."""
-    if kind == "identity":
-        return x
-    if kind == "log":
-        return np.log(np.maximum(x, TINY))
-    if kind == "log1p":
-        return np.log1p(x)
-    if kind == "ceil_div":
-        return np.ceil(x / by)
-    if kind == "inverse":
-        return 1.0 / np.maximum(x, TINY)
-    raise EstimatorError(f"unknown map {kind!r} of a column")
-
-
-class Columns:
-    """The columns of a tier over the rows of a feature matrix, made when asked for."""
-
-    def __init__(
-        self, columns: Sequence[Mapping[str, Any]], names: Sequence[str], features: np.ndarray
-    ) -> None:
-        self._columns, self._features = columns, features
-        self._names = {name: index for index, name in enumerate(names)}
-        self._made: dict[int, np.ndarray] = {}
-
-    @property
-    def rows(self) -> int:
-        return len(self._features)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if index not in self._made:
-            column = self._columns[index]
-            if "of" in column:
-                x = np.ones(self.rows)
-                for other in column["of"]:
-                    x = x * self[other]
-            else:
-                x = self._features[:, self._names[column["feature"]]]
-            self._made[index] = mapped(x, column["map"], float(column.get("by", 1.0)))
-        return self._made[index]
-
-    def z(self, data: Mapping[str, Any]) -> np.ndarray:
-        """float64[rows, columns]: (column - mean) / scale."""
-        columns = [
-            (self[c] - m) / s for c, m, s in zip(data["columns"], data["mean"], data["scale"], strict=True)
-        ]
-        return np.column_stack(columns) if columns else np.empty((self.rows, 0))
-
-
-def linear(terms: Sequence[Mapping[str, Any]], floor: float | None, columns: Columns) -> np.ndarray:
-    """Sum of weight * (product - mean) / scale, not below ``floor``; NaN where a feature is not known."""
-    total = np.zeros(columns.rows)
-    for term in terms:
-        product = np.ones(columns.rows)
-        for index in term["columns"]:
-            product = product * columns[index]
-        total = total + term["weight"] * ((product - term.get("mean", 0.0)) / term.get("scale", 1.0))
-    return total if floor is None else np.maximum(total, floor)
-
-
-def monomials(z: np.ndarray, degree: int) -> np.ndarray:
-    """float64[rows, monomials] in ``combinations_with_replacement`` order by degree, without the constant."""
-    columns = []
-    for d in range(1, degree + 1):
-        for chosen in combinations_with_replacement(range(z.shape[1]), d):
-            product = z[:, chosen[0]]
-            for index in chosen[1:]:
-                product = product * z[:, index]
-            columns.append(product)
-    return np.column_stack(columns) if columns else np.empty((len(z), 0))
-
-
-def kernel(kind: str, z: np.ndarray, centers: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """float64[rows, centers]: Matern 3/2 or Gaussian kernel of the scaled distance."""
-    difference = z[:, None, :] / length - centers[None, :, :] / length
-    square = np.einsum("ijk,ijk->ij", difference, difference)
-    if kind == "rbf":
-        return np.exp(-0.5 * square)
-    r = np.sqrt(3.0) * np.sqrt(square)
-    return np.asarray((1.0 + r) * np.exp(-r))
-
-
-def correction(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
-    """The factor exp(limit * tanh(correction / limit)); ones where there is none."""
-    if data is None:
-        return np.ones(columns.rows)
-    z = columns.z(data)
-    if data["kernel"] == "poly":
-        value = data["bias"] + monomials(z, data["degree"]) @ np.asarray(data["weights"], dtype=np.float64)
-    else:
-        centers = np.asarray(data["centers"], dtype=np.float64).reshape(-1, z.shape[1])
-        k = kernel(data["kernel"], z, centers, np.asarray(data["length"], dtype=np.float64))
-        value = data["bias"] + k @ np.asarray(data["weights"], dtype=np.float64)
-    return np.asarray(np.exp(data["limit"] * np.tanh(value / data["limit"])))
-
-
-def leaf(data: Mapping[str, Any], columns: Columns) -> np.ndarray:
-    """Equation 1 for one primitive: float64[rows], joules."""
-    return linear(data["terms"], data.get("floor"), columns) * correction(data.get("correction"), columns)
-
-
-def alphas(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
-    """Equation 3: alpha of every row."""
-    if data is None:
-        return np.ones(columns.rows)
-    z = monomials(columns.z(data), data["degree"])
-    return 1.0 + np.tanh(z @ np.asarray(data["weights"], dtype=np.float64) + data["bias"]) / data["tau"]
-
-
-def childless(forest: Forest) -> np.ndarray:
-    """bool[n]: nodes that take a leaf's regressor. A module without children takes the fallback: never a silent 0 J."""
-    out = np.ones(len(forest.parent), dtype=bool)
-    out[forest.parent[forest.parent >= 0]] = False
-    return out
-
-
 def _leaves(tier: Mapping[str, Any], forest: Forest) -> tuple[np.ndarray, np.ndarray]:
     """Joules of the leaves (NaN elsewhere), and which of them have a primitive that was never calibrated."""
     out = np.full(len(forest.parent), np.nan)
     unknown = np.zeros(len(forest.parent), dtype=bool)
-    bare = childless(forest)
+    bare = forest.childless
     for primitive in np.unique(forest.primitive[bare]):
         rows = np.flatnonzero(bare & (forest.primitive == primitive))
         data = tier["leaf"].get(str(primitive))
@@ -216,7 +99,7 @@ def _factors(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
     """The correction of every inner node; 1 at leaves and at levels without one."""
     factor = np.ones(len(forest.parent))
     for level, data in tier.get("correction", {}).items():
-        rows = np.flatnonzero((forest.level == LEVELS.index(level)) & ~childless(forest))
+        rows = np.flatnonzero((forest.level == LEVELS.index(level)) & ~forest.childless)
         factor[rows] = correction(data, Columns(tier["columns"], forest.names, forest.features[rows]))
     return factor
 
@@ -230,7 +113,7 @@ def _add_up(
     pool: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A(n) and P(n), from the deepest nodes to the roots; children are added in their order."""
-    a = np.where(childless(forest), own, 0.0)
+    a = np.where(forest.childless, own, 0.0)
     p = np.empty(len(a))
     reads = ~np.isnan(reading)
     for depth in range(int(forest.depth.max(initial=0)), -1, -1):
@@ -246,73 +129,10 @@ def _add_up(
     return a, p
 
 
-def _distance(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
-    """How far every node lies outside the calibrated ranges, in summed natural-log units."""
-    total = np.zeros(len(forest.parent))
-    where = {name: index for index, name in enumerate(forest.names)}
-    ranges = tier.get("ranges", {})
-    kinds = np.where(childless(forest), forest.primitive, np.array(LEVELS)[forest.level])
-    for kind in np.unique(kinds):
-        chosen = ranges.get(str(kind))
-        if chosen is None:
-            chosen = ranges.get(tier.get("stand_in", {}).get(str(kind)), {})
-        rows = np.flatnonzero(kinds == kind)
-        for name, (low, high) in chosen.items():
-            x = np.maximum(forest.features[rows, where[name]], TINY)
-            with np.errstate(invalid="ignore"):
-                away = np.log(x / max(high, TINY)).clip(min=0.0) + np.log(max(low, TINY) / x).clip(min=0.0)
-            total[rows] += np.where(np.isnan(away), 0.0, away)
-    return total
-
-
-def is_far(data: Mapping[str, Any], columns: Columns) -> np.ndarray:
-    """bool[rows]: modules of no known kind (FORMAT.md, INTERVAL ``kinds``)."""
-    own = np.column_stack([columns[c] for c in data["columns"]])
-    points = np.asarray(data["points"], dtype=np.float64)
-    near = (np.abs(own[:, None, :] - points[None, :, :]) <= data["reach"]).all(axis=2)
-    return np.asarray(~near.any(axis=1))
-
-
-def _far(tier: Mapping[str, Any], forest: Forest, share: np.ndarray) -> np.ndarray:
-    """Modules of unknown kinds, and the roots that consist of them. ``share``: alpha(c) P(c) of every node."""
-    out = np.zeros(len(forest.parent), dtype=bool)
-    data = tier["interval"].get("kinds")
-    if data is None:
-        return out
-    rows = np.flatnonzero(forest.level == LEVELS.index("module"))
-    if len(rows):
-        out[rows] = is_far(data, Columns(tier["columns"], forest.names, forest.features[rows]))
-    total, far = np.zeros(len(out)), np.zeros(len(out))
-    below = np.flatnonzero(forest.parent >= 0)
-    np.add.at(total, forest.parent[below], share[below])
-    np.add.at(far, forest.parent[below], np.where(out, share, 0.0)[below])
-    roots = forest.level == LEVELS.index("model")
-    out[roots] = far[roots] > 0.5 * total[roots]
-    return out
-
-
-def _half_widths(
-    tier: Mapping[str, Any], forest: Forest, unknown: np.ndarray, away: np.ndarray, far: np.ndarray
-) -> np.ndarray:
-    interval = tier["interval"]
-    out = np.empty(len(forest.parent))
-    kinds = forest.primitive
-    for level_index, level in enumerate(LEVELS):
-        at_level = forest.level == level_index
-        for kind in np.unique(kinds[at_level]):
-            for uncalibrated in (False, True):
-                rows = at_level & (kinds == kind) & (unknown == uncalibrated)
-                name = "fallback" if uncalibrated else str(kind)
-                entry = interval.get("primitives", {}).get(name, interval["levels"][level])
-                q = np.where(far[rows], entry.get("far", entry["q"]), entry["q"])
-                out[rows] = np.minimum(q * (1.0 + entry.get("slope", 0.0) * away[rows]), WIDEST)
-    return out
-
-
 def _refuse(tier: Mapping[str, Any], forest: Forest, trees: Sequence[LabelledTree]) -> None:
     """Raise TreeError where a model feature is 0 that never was where the primitive was calibrated."""
     where = {name: index for index, name in enumerate(forest.names)}
-    kinds = np.where(childless(forest), forest.primitive, np.array(LEVELS)[forest.level])
+    kinds = np.where(forest.childless, forest.primitive, np.array(LEVELS)[forest.level])
     for kind, ranges in tier.get("ranges", {}).items():
         rows = np.flatnonzero(kinds == kind)
         for name, (low, _) in ranges.items():
@@ -331,7 +151,7 @@ def _can(tier: Mapping[str, Any], name: str, forest: Forest, own: np.ndarray, al
          reading: np.ndarray) -> np.ndarray:  # fmt: skip
     """bool[trees]: which trees know enough for this tier."""
     trees = len(forest.starts) - 1
-    lacks = (childless(forest) & np.isnan(own)) | ((forest.parent >= 0) & np.isnan(alpha))
+    lacks = (forest.childless & np.isnan(own)) | ((forest.parent >= 0) & np.isnan(alpha))
     able = np.bincount(forest.tree[lacks], minlength=trees) == 0
     if tier.get("direct") and name != "static":
         counted = ~np.isnan(reading) & ((forest.depth == 0) | (name == "profile"))
@@ -354,16 +174,16 @@ def _evaluate(
     able = _can(tier, name, forest, own, alpha, reading)
     with np.errstate(invalid="ignore"):
         a, p = _add_up(forest, own, alpha, _factors(tier, forest), reading, pool)
-        far = _far(tier, forest, alpha * p)
+        far = widths.far_nodes(tier, forest, alpha * p)
         if tier.get("rescale"):
             p = _rescaled(tier["rescale"], forest, a, p, ~np.isnan(reading))
-    away = _distance(tier, forest)
-    q = _half_widths(tier, forest, unknown, away, far)
+    away = widths.distance(tier, forest)
+    q = widths.half_widths(tier, forest, unknown, away, far)
     silent = has & np.isnan(reading)
     if silent.any() and "static" in estimator["tiers"]:
         static = tier_of(estimator, "static")
-        far = _far(static, forest, alpha * p)
-        q = np.where(silent, _half_widths(static, forest, unknown, away, far), q)
+        far = widths.far_nodes(static, forest, alpha * p)
+        q = np.where(silent, widths.half_widths(static, forest, unknown, away, far), q)
     ends = np.sort([p * np.exp(-q), p * np.exp(q)], axis=0)
     flags = EXTRAPOLATES * (away > 0.0) | UNCALIBRATED * unknown | FELL_BACK * silent
     flags |= SIMULATED * (estimator["provenance"] == "simulated")

@@ -65,6 +65,13 @@ class Forest:
         """bool[n]: level ml."""
         return self.level == LEVELS.index("ml")
 
+    @property
+    def childless(self) -> np.ndarray:
+        """bool[n]: nodes that take a leaf's regressor. So does a module without children: never a silent 0 J."""
+        out = np.ones(len(self.parent), dtype=bool)
+        out[self.parent[self.parent >= 0]] = False
+        return out
+
 
 def flatten(trees: Sequence[LabelledTree], names: Sequence[str]) -> Forest:
     """The trees as one forest with the features ``names``."""

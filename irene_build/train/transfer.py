@@ -17,7 +17,7 @@ import numpy as np
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, intervals
+from irene_build.train import api, arithmetic, formulas, intervals
 from irene_build.train.forest import Forest, flatten
 from irene_runtime.tree import LEVELS
 
@@ -76,8 +76,10 @@ def _labelled(estimator: Mapping[str, Any], dataset: Dataset) -> tuple[Forest, n
 
 def _latency(tier: Mapping[str, Any]) -> int | None:
     """The column that is the latency of a run."""
-    plain = {"feature": "latency", "map": "identity"}
-    return next((index for index, column in enumerate(tier["columns"]) if column == plain), None)
+    plain = [
+        c.get("feature") == "latency" and c.get("map", "identity") == "identity" for c in tier["columns"]
+    ]
+    return plain.index(True) if True in plain else None
 
 
 def _parts(tier: Mapping[str, Any], forest: Forest, rows: np.ndarray) -> np.ndarray:
@@ -86,8 +88,8 @@ def _parts(tier: Mapping[str, Any], forest: Forest, rows: np.ndarray) -> np.ndar
     latency = _latency(tier)
     for level, direct in tier["direct"].items():
         here = np.flatnonzero(forest.level[rows] == LEVELS.index(level))
-        columns = arithmetic.Columns(tier["columns"], forest.names, forest.features[rows[here]])
-        out[here, 0] = arithmetic.linear(direct["terms"], None, columns)
+        columns = formulas.Columns(tier["columns"], forest.names, forest.features[rows[here]])
+        out[here, 0] = formulas.linear(direct["terms"], None, columns)
         out[here, 1] = 0.0 if latency is None else columns[latency]
     return out
 

@@ -67,6 +67,28 @@ def test_rows_of_nothing_are_reported(published: LabelledTree) -> None:
     assert (dataset.boundary, dataset.provenance, dataset.label_source) == ("wall", "measured", "emonpi")
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_lookup_counts_the_rows_that_its_published_bytes_say(published: LabelledTree, times: int) -> None:
+    """Position embeddings were looked up once a sequence in 2021 (``times``), and are once a batch today."""
+    rows, cols = 8.0, 32.0
+    index, leaf = next((i, n) for i, n in enumerate(published.tree.nodes) if n.primitive == "Embedding")
+    leaf.features["mem_bytes"] = times * rows * (8.0 + 4.0 * cols) / 2**20
+    today = traced()
+    moved = rows * (8.0 + 4.0 * cols) / 2**20
+    today_leaf = next(n for n in today.nodes if n.primitive == "Embedding" and n.scope == leaf.scope)
+    today_leaf.features.update(
+        rows=rows, cols=cols, elements=rows * cols, mem_bytes=moved, read_bytes=0.5 * moved, kernels=1.0
+    )
+    joined = join(published, today)
+    found = next(n for n in joined.tree.tree.nodes if n.primitive == "Embedding" and n.scope == leaf.scope)
+    expected = {"rows": rows, "elements": rows * cols, "mem_bytes": moved, "read_bytes": 0.5 * moved}
+    for name, value in expected.items():
+        assert found.features[name] == pytest.approx(times * value)
+    assert (found.features["cols"], found.features["kernels"]) == (cols, 1.0)
+    assert today_leaf.features["rows"] == rows, "the traced tree itself stays as it was"
+    assert joined.tree.energy_j[joined.tree.tree.nodes.index(found)] == published.energy_j[index]
+
+
 @pytest.mark.parametrize(
     ("scope", "key"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, best
+from irene_build.train import api, arithmetic, best, formulas
 from irene_build.train.best import leaves, robust, smooth
 from irene_build.train.best.columns import Book
 from irene_runtime.tree import LEVELS
@@ -166,9 +166,9 @@ def test_a_correction_follows_a_smooth_residual_and_is_silent_far_away() -> None
     column = book.raw("rows", "log")
     data = smooth.fit(points, [column], 16, smooth.scales(points))
     assert data is not None and len(data["centers"]) <= 16
-    factor = arithmetic.correction(data, book.over(np.exp(z)))
+    factor = formulas.correction(data, book.over(np.exp(z)))
     assert np.abs(np.log(factor) - 0.2 * np.sin(x)).max() < 0.03
-    away = arithmetic.correction(data, book.over(np.exp(np.array([[60.0]]))))
+    away = formulas.correction(data, book.over(np.exp(np.array([[60.0]]))))
     assert abs(away[0] - 1.0) < 1e-3
 
 

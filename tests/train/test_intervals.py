@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from irene_build.train import arithmetic, best, intervals
+from irene_build.train import arithmetic, best, intervals, widths
 from tests.train import synthetic
 
 
@@ -54,4 +54,4 @@ def test_nine_in_ten_nodes_of_new_models_lie_inside() -> None:
 
 
 def test_widths_are_capped() -> None:
-    assert math.exp(arithmetic.WIDEST) < 1e7
+    assert math.exp(widths.WIDEST) < 1e7

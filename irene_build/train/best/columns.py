@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train.arithmetic import Columns
+from irene_build.train.formulas import Columns
 
 
 class Book:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train import arithmetic
+from irene_build.train import formulas
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample
 
@@ -35,7 +35,7 @@ def known(sample: Sample, book: Book) -> tuple[dict[str, Any] | None, np.ndarray
             far[rows[mine]] = True
             continue
         data = {"columns": chosen, "points": others.tolist(), "reach": REACH}
-        far[rows[mine]] = arithmetic.is_far(data, book.over(sample.features[rows[mine]]))
+        far[rows[mine]] = formulas.is_far(data, book.over(sample.features[rows[mine]]))
     _roots(sample, far)
     return {"columns": chosen, "points": _points(own).tolist(), "reach": REACH}, far
 

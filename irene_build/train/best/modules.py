@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train import arithmetic
+from irene_build.train import formulas
 from irene_build.train.best import leaves, robust, smooth
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample
@@ -136,7 +136,7 @@ def fit_corrections(
             residual = np.log(sample.energy_j[rows] * factor[rows] / total[rows])
             found[level] = _fit_one(book, sample, rows, residual, rank[level], using, f"{level} {turn}")
             inner = np.flatnonzero(sample.at(level) & ~sample.leaf)
-            factor[inner] = arithmetic.correction(found[level], book.over(sample.features[inner]))
+            factor[inner] = formulas.correction(found[level], book.over(sample.features[inner]))
     return found, factor
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train.arithmetic import kernel
+from irene_build.train.formulas import kernel
 
 #: Candidate length scales, in natural-log units of the shape features.
 LENGTHS = (0.3, 0.6, 1.2, 2.4)
@@ -121,7 +121,7 @@ def fit(points: Points, columns: list[int], rank: int, using: Scales | None) -> 
         "columns": columns, "mean": middle, "scale": [1.0] * len(columns), "kernel": "matern32",
         "length": [float(v) for v in using.length], "bias": 0.0, "limit": LIMIT,
         "centers": [[round(float(c), 5) for c in center - middle] for center in using.centers],
-        "weights": [rounded(w) for w in solved],
+        "weights": [round(float(w), 5) for w in solved],
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train import arithmetic
+from irene_build.train import formulas
 from irene_build.train.best import leaves, modules, robust, smooth
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import SHAPE_NAMES, Sample
@@ -86,7 +86,7 @@ def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
     for primitive in np.unique(sample.primitive[sample.leaf & np.isnan(leaf_j)]).tolist():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
         data = found.get(primitive) or found.get(kin(primitive, found) or "", fallback)
-        leaf_j[rows] = arithmetic.leaf(data, book.over(sample.features[rows]))
+        leaf_j[rows] = formulas.leaf(data, book.over(sample.features[rows]))
     tier["correction"], factor = modules.fit_corrections(book, sample, leaf_j, MODULE_RANK, structure.scales)
     return Static(tier, leaf_j, factor, modules.add_up(sample, leaf_j, factor))
 
@@ -109,7 +109,7 @@ def kin(primitive: str, found: dict[str, dict[str, Any]]) -> str | None:
 def _evaluate(leaf_j: np.ndarray, sample: Sample, book: Book, found: dict[str, dict[str, Any]]) -> None:
     for primitive, data in found.items():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
-        leaf_j[rows] = arithmetic.leaf(data, book.over(sample.features[rows]))
+        leaf_j[rows] = formulas.leaf(data, book.over(sample.features[rows]))
 
 
 def moved(data: dict[str, Any], source: Book, target: Book) -> dict[str, Any]:
