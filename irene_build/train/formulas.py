@@ -98,15 +98,6 @@ def kernel(kind: str, z: np.ndarray, centers: np.ndarray, length: np.ndarray) ->
     return np.asarray((1.0 + r) * np.exp(-r))
 
 
-def places(data: Mapping[str, Any], width: int) -> np.ndarray:
-    """float64[centers, width]: the centers of a CORRECTION, written out or as indices into its ``grid``."""
-    centers = np.asarray(data["centers"], dtype=np.float64).reshape(-1, width)
-    if "grid" not in data:
-        return centers
-    at = centers.astype(np.int64)
-    return np.column_stack([np.asarray(g, dtype=np.float64)[at[:, i]] for i, g in enumerate(data["grid"])])
-
-
 def correction(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
     """The factor exp(limit * tanh(correction / limit)); ones where there is none."""
     if data is None:
@@ -115,7 +106,7 @@ def correction(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
     if data["kernel"] == "poly":
         value = data["bias"] + monomials(z, data["degree"]) @ np.asarray(data["weights"], dtype=np.float64)
     else:
-        centers = places(data, z.shape[1])
+        centers = np.asarray(data["centers"], dtype=np.float64).reshape(-1, z.shape[1])
         if "grid" in data:
             places = [np.asarray(g)[i] for g, i in zip(data["grid"], centers.T.astype(int), strict=True)]
             centers = np.column_stack(places)
