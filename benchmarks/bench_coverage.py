@@ -25,6 +25,37 @@ BATCH, TOKENS = 2, 32
 NOT_BUILT = ("needs package", "does not build")
 
 
+#: Values that a default configuration leaves open or gets wrong, so that the class refuses its own defaults:
+#: those of the family's published checkpoints. (part of the configuration, attribute, value)
+COMPLETED: dict[str, list[tuple[str, str, Any]]] = {
+    "deepseek_v2": [("", "num_experts_per_tok", 6)],
+    "glm4v": [("text_config", "rope_parameters", {"partial_rotary_factor": 0.5})],
+    "glm4v_text": [("", "rope_parameters", {"partial_rotary_factor": 0.5})],
+    "glm4v_moe": [("text_config", "head_dim", 128)],
+    "glm4v_moe_text": [("", "head_dim", 128)],
+    "glm_image": [("text_config", "rope_parameters", {"partial_rotary_factor": 0.5})],
+    "glm_image_text": [("", "rope_parameters", {"partial_rotary_factor": 0.5})],
+    "glm46v": [("text_config", "rope_parameters", {"partial_rotary_factor": 0.5})],
+    "glmga": [("text_config", "rope_parameters", {"partial_rotary_factor": 0.5})],
+    "step3p7": [("text_config", "sliding_window", 512)],
+    "lw_detr": [("", "projector_scale_factors", [1.0])],
+    "uvdoc": [("backbone_config", "out_features", [f"stage{n}" for n in range(1, 7)])],
+    "xmod": [("", "default_language", "en_XX")],
+    "autoformer": [("", "prediction_length", 24)],
+    "time_series_transformer": [("", "prediction_length", 24)],
+}
+
+
+def complete(model_type: str, config: Any) -> Any:
+    """``config`` with the values of ``COMPLETED``; a dict is merged into the one that is there."""
+    for part, name, value in COMPLETED.get(model_type, []):
+        holder = getattr(config, part) if part else config
+        if isinstance(value, dict):
+            value = {**(getattr(holder, name) or {}), **value}
+        setattr(holder, name, value)
+    return config
+
+
 def trim(config: Any) -> Any:
     """Two layers wherever a configuration counts layers."""
     names = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers",
@@ -80,6 +111,7 @@ def attempt(model_type: str) -> dict[str, Any]:
         try:
             config = kind.config_class()
             if trimmed:
+                complete(model_type, config)
                 config = trim(config)
             run = tracer.Pass(BATCH, TOKENS).checked()
             tree = tracer.climb(Spec(model_type, kind, config), model_type, run)

@@ -6,6 +6,7 @@ of placeholder tokens, then what its main input is, then text alone. The first t
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -94,15 +95,14 @@ def patch_grid(config: Any, batch_size: int) -> tuple[Any, Any, int]:
     patch = pair(first_of(part, "patch_size", "spatial_patch_size", default=14))
     merge = int(first_of(part, "spatial_merge_size", "merge_size", "pixel_shuffle_factor", default=1) or 1)
     side = 4 * merge
-    values = channels(part) * int(first_of(part, "temporal_patch_size", default=1) or 1) * prod(patch)
+    frames = int(first_of(part, "temporal_patch_size", "patch_temporal", default=1) or 1)
+    values = channels(part) * frames * prod(patch)
     grid = torch.tensor([[1, side, side]] * batch_size)
     return torch.zeros((batch_size * side * side, values)), grid, side * side // merge**2
 
 
 def feature_tokens(module: Any, method: str, given: dict[str, Any]) -> int:
     """How many placeholder tokens these features take: what ``get_image_features`` and its kin return."""
-    import inspect
-
     function = getattr(module, method)
     device = next(module.parameters()).device
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
@@ -139,8 +139,10 @@ def with_placeholders(
     if token is None or not hasattr(module, method):
         return {"input_ids": text, **given}
     count = feature_tokens(module, method, given) // batch_size
-    holders = torch.full((batch_size, count), int(token))
-    return {"input_ids": torch.cat([holders, text], 1), **given}
+    ids = torch.cat([torch.full((batch_size, count), int(token)), text], 1)
+    if modality == "image" and "mm_token_type_ids" in inspect.signature(module.forward).parameters:
+        given = {**given, "mm_token_type_ids": (ids == int(token)).long()}
+    return {"input_ids": ids, **given}
 
 
 def _images(module: Any, config: Any, names: list[str], batch_size: int) -> dict[str, Any]:
@@ -205,9 +207,9 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
     from .special import FAMILIES
 
     entry = FAMILIES.get(config.model_type)
-    found: list[Variant] = []
     if entry is not None:
-        found.append(lambda: dict(entry(module, config, batch_size, seq_len)))
+        return [lambda: complete(module, config, entry(module, config, batch_size, seq_len), batch_size, seq_len)]
+    found: list[Variant] = []
     main = getattr(module, "main_input_name", "input_ids")
 
     def text() -> dict[str, Any]:
@@ -270,7 +272,8 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
     if "input_ids" in names:
         found.append(text)
     if not found:
-        found.append(lambda: _with_decoder({main: token_ids(config, batch_size, seq_len)}))
+        ids = main.endswith("ids") or main in ("inputs", "tokens")
+        found.append(lambda: _with_decoder({main: token_ids(config, batch_size, seq_len)} if ids else {}))
     return [lambda make=make: complete(module, config, make(), batch_size, seq_len) for make in found]  # type: ignore[misc]
 
 
@@ -284,8 +287,6 @@ def complete(
     module: Any, config: Any, given: dict[str, Any], batch_size: int, seq_len: int
 ) -> dict[str, Any]:
     """``given`` and what forward demands beyond it, by the parameter's name."""
-    import inspect
-
     import torch
 
     for name, parameter in inspect.signature(module.forward).parameters.items():
@@ -304,6 +305,11 @@ def complete(
             given[name] = torch.zeros(
                 (batch_size, 200, int(deep(config, "num_mel_bins", "feature_size") or 160))
             )
+        elif name == "latents":
+            width = int(first_of(config, "latent_dim", "hidden_size", default=hidden))
+            given[name] = torch.zeros((batch_size, width, seq_len))
+        elif name == "merge_sizes":
+            given[name] = torch.full((batch_size,), int(first_of(config, "spatial_merge_size", "merge_size", default=1)))
         elif name.endswith(("hidden_states", "embeds", "features")):
             given[name] = torch.zeros((batch_size, tokens, hidden))
         elif name.endswith(("position_ids", "positions")):

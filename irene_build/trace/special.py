@@ -6,7 +6,11 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from .families import channels, deep, first_of, pair, pixels, token_ids, torch_zeros, with_placeholders
+from .families import (
+    channels, deep, first_of, image_size, pair, pixels, token_ids, torch_zeros, with_placeholders,
+)  # fmt: skip
+
+Inputs = Callable[[Any, Any, int, int], dict[str, Any]]
 
 
 def _musicgen(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _kosmos(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str
     }
 
 
-def _codebooks(attribute: str, extra: int) -> Callable[[Any, Any, int, int], dict[str, Any]]:
+def _codebooks(attribute: str, extra: int) -> Inputs:
     """Token ids of several streams: [batch, tokens, streams]."""
 
     def inputs(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
@@ -173,8 +177,208 @@ def _gemma4_vision(module: Any, config: Any, batch_size: int, seq_len: int) -> d
     }
 
 
+def _qformer(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    return {
+        "query_embeds": torch_zeros(1, 32, config.hidden_size),
+        "encoder_hidden_states": torch_zeros(1, seq_len, config.encoder_hidden_size),
+    }
+
+
+def _features(wide: Callable[[Any], int], frames: int = 200, name: str = "input_features") -> Inputs:
+    """Acoustic features [batch, frames, wide(config)], and a mask where forward demands one."""
+
+    def inputs(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+        return {name: torch_zeros(batch_size, frames, wide(config))}
+
+    return inputs
+
+
+def _gemma3n_audio(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """The mask is true where a frame is padding."""
+    import torch
+
+    return {
+        "audio_mel": torch_zeros(batch_size, 200, config.input_feat_size),
+        "audio_mel_mask": torch.zeros((batch_size, 200), dtype=torch.bool),
+    }
+
+
+def _image_patches(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Patches as small images [patches, channels, height, width], and their grids."""
+    import torch
+
+    side, patch = 8, pair(config.patch_size)
+    return {
+        "pixel_values": torch_zeros(batch_size * side * side, channels(config), *patch),
+        "grid_thw": torch.tensor([[1, side, side]] * batch_size),
+    }
+
+
+def _merged_patches(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Blocks of merged patches [blocks, height, width, channels], and their grids."""
+    import torch
+
+    side, size = 4, config.spatial_merge_size * config.patch_size
+    return {
+        "pixel_values": torch_zeros(batch_size * side * side, size, size, config.num_channels),
+        "image_grid_thw": torch.tensor([[1, side, side]] * batch_size),
+    }
+
+
+def _minicpm_vision(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """All images of a batch lie side by side as one strip of patches."""
+    import torch
+
+    side, patch = 16, int(config.patch_size)
+    return {
+        "pixel_values": torch_zeros(1, channels(config), patch, batch_size * side * side * patch),
+        "target_sizes": torch.tensor([[side, side]] * batch_size, dtype=torch.int32),
+    }
+
+
+def _instructblip_video(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    frames = 4
+    if config.video_token_index is None:
+        config.video_token_index = 7
+    holders = torch.full((batch_size, frames * int(config.num_query_tokens)), int(config.video_token_index))
+    text = token_ids(config, batch_size, seq_len)
+    given = {
+        "pixel_values": pixels(config, batch_size, frames), "qformer_input_ids": text,
+        "input_ids": torch.cat([holders, text], 1),
+    }  # fmt: skip
+    if getattr(config.text_config, "is_encoder_decoder", False):
+        given["decoder_input_ids"] = text
+    return given
+
+
+def _clip_video(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    frames = int(config.vision_config.num_frames)
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len), "pixel_values": pixels(config, batch_size, frames),
+    }  # fmt: skip
+
+
+def _two_images(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    return {"pixel_values": torch_zeros(batch_size, 2, 3, 480, 640)}
+
+
+def _seggpt(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """An image and a prompt, each the half of what the model sees."""
+    height, width = pair(config.image_size)
+    names = ("pixel_values", "prompt_pixel_values", "prompt_masks")
+    return {name: torch_zeros(batch_size, channels(config), height // 2, width) for name in names}
+
+
+def _square(side: int) -> Inputs:
+    def inputs(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+        return {"pixel_values": torch_zeros(batch_size, 3, side, side)}
+
+    return inputs
+
+
+def _tvp(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    size = int(config.max_img_size)
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len),
+        "pixel_values": torch_zeros(batch_size, int(config.num_frames), 3, size, size),
+    }
+
+
+def _speecht5(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Without pre-nets both sides take hidden states."""
+    return {
+        "input_values": torch_zeros(batch_size, seq_len, config.hidden_size),
+        "decoder_input_values": torch_zeros(batch_size, seq_len, config.hidden_size),
+    }
+
+
+def _timesfm(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    import torch
+
+    values = torch_zeros(batch_size, config.context_length)
+    return {
+        "past_values": values, "past_values_padding": values, "freq": torch.zeros((batch_size, 1), dtype=torch.long),
+    }  # fmt: skip
+
+
+def _clvp(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    size = int(config.decoder_config.feature_size)
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len), "input_features": torch_zeros(batch_size, size, 400),
+    }  # fmt: skip
+
+
+def _codec(channels_of: Callable[[Any], int], name: str = "hidden_states") -> Inputs:
+    """What a part of an audio codec takes: [batch, channels, samples]."""
+
+    def inputs(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+        wide = channels_of(config)
+        return {name: torch_zeros(batch_size, wide, 16000 if wide == 1 else seq_len)}
+
+    return inputs
+
+
+def _neucodec(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    semantic = config.semantic_model_config
+    return {
+        "input_values": torch_zeros(batch_size, 1, 16000),
+        "input_features": torch_zeros(batch_size, 50, int(semantic.feature_projection_input_dim)),
+    }
+
+
+def _voxtral_realtime(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """One token of text for each step of audio (``audio_length_per_tok`` mel frames)."""
+    import torch
+
+    bins, frames = int(config.audio_config.num_mel_bins), seq_len * int(config.audio_length_per_tok)
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len),
+        "input_features": torch_zeros(batch_size, bins, frames),
+        "num_delay_tokens": torch.tensor(int(config.default_num_delay_tokens)),
+    }
+
+
+def _muse_assistant(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Hidden states of several layers of the model that it drafts for, side by side."""
+    wide = int(config.hidden_size)
+    return {
+        "noise_embeds": torch_zeros(batch_size, int(config.block_size), wide),
+        "context_hidden_states": torch_zeros(batch_size, seq_len, wide * len(config.target_layer_ids)),
+    }
+
+
+def _samples(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """A waveform of whole tokens."""
+    return {"input_values": torch_zeros(batch_size, 8 * prod(config.patch_sizes))}
+
+
+def _tracked_video(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """The first frame of a video in which ``batch_size`` objects are pointed at, and the session that keeps them."""
+    import sys
+
+    import torch
+
+    kind = type(module)
+    package = sys.modules[kind.__module__]
+    session_kind = getattr(package, f"{kind.__name__.removesuffix('Model')}InferenceSession")
+    parameter = next(module.parameters())
+    height, width = image_size(config)
+    session = session_kind(
+        video_height=height, video_width=width, inference_device=parameter.device,
+        inference_state_device=parameter.device, video_storage_device=parameter.device, dtype=parameter.dtype,
+    )  # fmt: skip
+    for number in range(batch_size):
+        index = session.obj_id_to_idx(number)
+        point = {"point_coords": torch_zeros(1, 1, 1, 2), "point_labels": torch.ones((1, 1, 1), dtype=torch.int32)}
+        session.add_point_inputs(index, 0, point)
+        session.obj_with_new_inputs.append(number)
+    return {"inference_session": session, "frame": torch_zeros(1, 3, height, width)}
+
+
 #: model type -> inputs(module, config, batch_size, seq_len), tried before the general rules.
-FAMILIES: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {
+FAMILIES: dict[str, Inputs] = {
     "musicgen": _musicgen,
     "musicgen_melody": _musicgen,
     "musicgen_decoder": _musicgen,
@@ -198,4 +402,34 @@ FAMILIES: dict[str, Callable[[Any, Any, int, int], dict[str, Any]]] = {
     "pi0": _pi0,
     "gemma4_vision": _gemma4_vision,
     "instructblip": _blip2,
+    "blip_2_qformer": _qformer,
+    "fun_asr_nano_encoder": _features(lambda c: c.num_mel_bins * c.num_stacked_frames),
+    "gemma3n_audio": _gemma3n_audio,
+    "gemma4_audio": _features(lambda c: 128),
+    "granite_speech5_ctc": _features(lambda c: 4 * c.encoder_config.num_mel_bins, 256),
+    "granite_speech5_encoder": _features(lambda c: 4 * c.num_mel_bins, 256),
+    "nemotron3_5_transcribe_word_timestamp": _features(lambda c: c.hidden_size, 64, "inputs_embeds"),
+    "kimi_k25_vision": _image_patches,
+    "inkling2_vision": _merged_patches,
+    "minicpm_ocr_vision": _minicpm_vision,
+    "minicpmv4_7_vision": _minicpm_vision,
+    "instructblipvideo": _instructblip_video,
+    "xclip": _clip_video,
+    "lightglue": _two_images,
+    "seggpt": _seggpt,
+    "rf_detr": _square(560),
+    "lw_detr": _square(1024),
+    "tvp": _tvp,
+    "speecht5": _speecht5,
+    "timesfm": _timesfm,
+    "clvp": _clvp,
+    "vibevoice_acoustic_tokenizer_decoder": _codec(lambda c: c.hidden_size),
+    "vibevoice_acoustic_tokenizer_encoder": _codec(lambda c: c.channels),
+    "neucodec": _neucodec,
+    "voxtral_realtime": _voxtral_realtime,
+    "muse_glimmer_assistant": _muse_assistant,
+    "muse_spark_audio": _samples,
+    "edgetam_video": _tracked_video,
+    "sam2_video": _tracked_video,
+    "sam3_tracker_video": _tracked_video,
 }
