@@ -186,7 +186,10 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     return {
         tier: {
             result["protocol"]: {
-                level: {key: found[level][key] for key in ("mape", "coverage90", "n")}
+                level: {
+                    key: found[level][key] and round(found[level][key], 4)
+                    for key in ("mape", "coverage90", "n")
+                }
                 for level in LEVELS
                 if found[level]["n"]
             }

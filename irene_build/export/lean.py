@@ -29,6 +29,7 @@ ROOTS = (
 #: Marks a method that only the build tool uses.
 BUILD_ONLY = "# build tool only"
 _HINT = re.compile(r"  # (type: ignore|fmt: (skip|off|on)|noqa|build tool only)[^\n]*$", re.M)
+_WIDTH = 118
 _Definition = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
@@ -41,7 +42,7 @@ def lean(source: str, roots: Iterable[str] = ROOTS) -> str:
     source = _without(source, _unreached(ast.parse(source), roots) + _build_only(source))
     before = _program(source, roots)
     source = _unannotated(_shortened(source, roots), roots)
-    source = _indented(_HINT.sub("", source))
+    source = _filled(_indented(_HINT.sub("", source)))
     source = re.sub(r"\n{3,}", "\n\n", source)
     assert _program(source, roots) == before, "leaning the runtime's source changed it"
     return source
@@ -114,20 +115,48 @@ def _functions(
 
 
 def _shortened(source: str, roots: Iterable[str]) -> str:
-    """Docstrings of private definitions go; those of what users do not call keep their first line."""
+    """Docstrings of what users do not call go; those of classes keep their first line."""
     lines = source.split("\n")
     cut: set[int] = set()
     for node, shown, private in _functions(ast.parse(source), roots):
-        text = ast.get_docstring(node)
-        if text is None or shown:
+        if ast.get_docstring(node) is None or shown:
             continue
         first, last = node.body[0].lineno - 1, (node.body[0].end_lineno or 0) - 1
-        if private and len(node.body) > 1:
+        if len(node.body) > 1 and (private or isinstance(node, ast.FunctionDef)):
             cut.update(range(first, last + 1))
         elif last > first:
             cut.update(range(first + 1, last + 1))
             lines[first] += '"""'
     return "\n".join(line for index, line in enumerate(lines) if index not in cut)
+
+
+def _filled(source: str) -> str:
+    """Statements over several lines fill their lines; those with comments or text over several lines stay."""
+    lines = source.split("\n")
+    spans: list[tuple[int, int]] = []
+    first, plain = 0, True
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.NL, tokenize.INDENT, tokenize.DEDENT):
+            continue
+        first = first or token.start[0]
+        if token.type == tokenize.COMMENT or token.start[0] != token.end[0]:
+            plain = False
+        if token.type == tokenize.NEWLINE:
+            if plain and token.start[0] > first:
+                spans.append((first - 1, token.start[0]))
+            first, plain = 0, True
+    for start, end in reversed(spans):
+        out = [lines[start]]
+        for line in map(str.strip, lines[start + 1 : end]):
+            tight = out[-1].endswith(("(", "[", "{")) or line.startswith((")", "]", "}"))
+            before = out[-1][:-1] if line.startswith(("]", "}")) and out[-1].endswith(",") else out[-1]
+            joined = before + ("" if tight else " ") + line
+            if len(joined) <= _WIDTH:
+                out[-1] = joined
+            else:
+                out.append(lines[start][: len(lines[start]) - len(lines[start].lstrip())] + "  " + line)
+        lines[start:end] = out
+    return "\n".join(lines)
 
 
 def _hidden_annotations(tree: ast.Module, roots: Iterable[str]) -> list[ast.expr]:

@@ -180,7 +180,8 @@ def _literal(value: Any, depth: int, path: tuple[str, ...]) -> str:
 def _column_note(path: tuple[str, ...], item: Any) -> str:
     """The unit beside a column of a tier."""
     if path[-1:] == ("columns",) and isinstance(item, Mapping) and item.get("feature") in FEATURES:
-        return f"  # {FEATURES[item['feature']][1]}"
+        unit = FEATURES[item["feature"]][1]
+        return f"  # {unit}" if unit != "1" else ""
     return ""
 
 

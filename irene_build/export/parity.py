@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.export.tables import exponents, resolved
+from irene_build.export.tables import centres_of, exponents, resolved
 from irene_runtime.features import MODEL_FEATURES
 from irene_runtime.tree import LEVELS
 
@@ -123,7 +123,7 @@ class _Columns:
                     x, noise = self.product(column["of"], len(features))
                 else:
                     x, noise = features[:, names.index(column["feature"])], np.zeros(len(features))
-                kind = column["map"]
+                kind = column.get("map", "identity")
                 raised = np.where(x < _TINY, _TINY, x)
                 if kind == "log":
                     y = np.log(raised)
@@ -201,7 +201,7 @@ def _kernel(data: Mapping[str, Any], z: np.ndarray, noise: np.ndarray) -> tuple[
     rows = z.shape[1]
     length = np.array(data["length"])[:, None]
     total, scale = np.full(rows, data["bias"]), np.full(rows, abs(data["bias"]))
-    for centre, weight in zip(data["centers"], data["weights"], strict=True):
+    for centre, weight in zip(centres_of(data), data["weights"], strict=True):
         u = z / length - np.array(centre)[:, None] / length
         # The quotients were rounded before they were subtracted.
         u_noise = noise / length + np.abs(z / length)

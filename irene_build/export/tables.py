@@ -62,7 +62,7 @@ class Columns:
                 raise EstimatorError(f"columns {waiting}: their products refer to each other")
             placed: dict[int, int] = {}
             for kind in MAPS:
-                chosen = [i for i in ready if columns[i]["map"] == kind]
+                chosen = [i for i in ready if columns[i].get("map", "identity") == kind]
                 sources: list[list[int]] = []
                 made: list[int] = []
                 for index in chosen:
@@ -83,7 +83,7 @@ class Columns:
                     for index in made:
                         placed[index] = size
                         size += 1
-            unknown = [columns[i]["map"] for i in ready if i not in placed]
+            unknown = [columns[i].get("map") for i in ready if i not in placed]
             if unknown:
                 raise EstimatorError(f"unknown map {unknown[0]!r} of a column; known are {', '.join(MAPS)}")
             self.position.update(placed)
@@ -204,10 +204,18 @@ def _kernel_table(
                     factors[k][r, m] = index
         else:
             length[r, :n] = c["length"]
-            for j, centre in enumerate(c["centers"]):
+            for j, centre in enumerate(centres_of(c)):
                 for d, value in enumerate(centre):
                     centres[d][r, j] = value / c["length"][d]
     return KernelTable(kernel, has, picks, mean, scale, length, centres, factors, weight, bias, limit)
+
+
+def centres_of(correction: Mapping[str, Any]) -> list[list[float]]:
+    """The coordinates of a kernel's centres, one list a centre."""
+    grid = correction.get("grid")
+    if grid is None:
+        return [list(centre) for centre in correction["centers"]]
+    return [[values[i] for values, i in zip(grid, centre, strict=True)] for centre in correction["centers"]]
 
 
 def exponents(columns: int, degree: int) -> list[tuple[int, ...]]:

@@ -25,8 +25,13 @@ TIERS = ("static", "live", "profile")
 MAX_BYTES = 32 << 20
 #: Significant digits of a fitted number (no label is known to half as many), and of the ends of a range.
 DIGITS, RANGE_DIGITS = 8, 6
-_TERM = {"mean": 0.0, "scale": 1.0}
-_LEAF = {"floor": None, "correction": None}
+#: What may be left out of a term, a leaf and a column, each known by a key that it always has.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "weight": {"mean": 0.0, "scale": 1.0},
+    "terms": {"floor": None, "correction": None},
+    "feature": {"map": "identity"},
+    "of": {"map": "identity"},
+}
 _STRINGS = ("hardware", "method", "boundary", "provenance", "label_source", "cost_model", "attention")
 
 
@@ -75,7 +80,11 @@ def _compact(value: Any, key: str = "") -> Any:
                        for name, (low, high) in limits.items()}
                 for kind, limits in value.items()
             }  # fmt: skip
-        defaults = _TERM if "weight" in value else _LEAF if "terms" in value else {}
+        if "centers" in value and "grid" not in value:
+            grid = [sorted(set(values)) for values in zip(*value["centers"], strict=True)]
+            at = [[g.index(x) for g, x in zip(grid, center, strict=True)] for center in value["centers"]]
+            value = {**value, "grid": grid, "centers": at}
+        defaults = next((_DEFAULTS[k] for k in _DEFAULTS if k in value), {})
         kept = {k: v for k, v in value.items() if k not in defaults or v != defaults[k]}
         return {k: _compact(v, k) for k, v in kept.items()}
     if isinstance(value, list):

@@ -58,7 +58,7 @@ class Column:
         self.feature: str = data.get("feature", "")
         self.factors = [earlier[i] for i in data.get("of", ())]
         self.by = float(data.get("by", 1.0))
-        self.map = _MAPS[data["map"]]
+        self.map = _MAPS[data.get("map", "identity")]
         self.uses = _uses(self.factors) if self.factors else frozenset([self.feature])
 
     def __call__(self, features: Features) -> float:
@@ -173,8 +173,11 @@ class Kernel(_Smooth):
         super().__init__(data, columns)
         self.matern = data["kernel"] == "matern32"
         self.lengths = [float(length) for length in data["length"]]
+        rows = zip(*data["centers"])
+        if "grid" in data:
+            rows = zip(*[[g[i] for g, i in zip(data["grid"], center)] for center in data["centers"]])
         #: Per column the centers' coordinates, in lengths.
-        self.centers = [[c / length for c in row] for length, row in zip(self.lengths, zip(*data["centers"]))]
+        self.centers = [[c / length for c in row] for length, row in zip(self.lengths, rows)]
 
     def __call__(self, features: Features) -> float:
         squares = [0.0] * len(self.weights)

@@ -3,13 +3,12 @@
 import json
 import os
 import sys
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .equations import FLAGS
 from .errors import EstimatorError, InputError, IreneError
 from .model import TIERS, Estimator
 from .monitor import differences, machine_fingerprint
-from .prediction import Prediction
 from .tree import ModelTree, from_json, load
 
 
@@ -21,9 +20,15 @@ def _parser() -> Any:
             raise InputError("%s (see %s --help)" % (message, self.prog))
 
     parser = Parser(description="Energy of neural networks, node by node, on the PC calibrated for.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    predict = commands.add_parser("predict", help="joules of every node of a tree file")
-    add = predict.add_argument
+    parser.set_defaults(run=lambda args: (parser.format_help(), 2))
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> Any:
+        made = commands.add_parser(name, help=text)
+        made.set_defaults(run=run)
+        return made.add_argument
+
+    add = command("predict", _predict, "joules of every node of a tree file")
     add("tree", metavar="TREE", help="a tree file (irene-build trace writes them)")
     for form in ("json", "csv", "openmetrics"):
         add("--" + form, action="store_true", help="print %s instead of the table" % form)
@@ -32,14 +37,14 @@ def _parser() -> Any:
     add("--engine", choices=("python", "onnx"), default="python", help="default: python")
     add("--co2", type=float, metavar="G_PER_KWH", help="grams of CO2 of one kWh")
     add("--depth", type=int, default=3, help="depth of the table (default 3)")
-    commands.add_parser("selftest", help="evaluate the golden trees; exit code 1 where they differ")
-    about = commands.add_parser("info", help="what this estimator is, and how good")
-    watch = commands.add_parser("monitor", help="run a command and show its resource features")
-    watch.add_argument("--runs", type=int, default=1, help="forward passes that the command makes")
-    watch.add_argument("--tree", metavar="TREE", help="also predict this tree in the live tier")
-    for command in (about, watch):
-        command.add_argument("--json", action="store_true", help="as JSON")
-    watch.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
+    command("selftest", _selftest, "evaluate the golden tree; exit code 1 where a number differs")
+    add = command("info", _info, "what this estimator is, and how good")
+    add("--json", action="store_true", help="as JSON")
+    add = command("monitor", _monitor, "run a command and show its resource features")
+    add("--json", action="store_true", help="as JSON")
+    add("--runs", type=int, default=1, help="forward passes that the command makes")
+    add("--tree", metavar="TREE", help="also predict this tree in the live tier")
+    add("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
     return parser
 
 
@@ -47,19 +52,19 @@ def _dumps(data: Any) -> str:
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
-def _predict(args: Any) -> str:
+def _predict(args: Any) -> Tuple[str, int]:
     if args.json + args.csv + args.openmetrics + (args.explain is not None) > 1:
         raise InputError("--json, --csv, --openmetrics and --explain: one at a time")
     if args.co2 is not None and not 0.0 <= args.co2 < 1e6:
         raise InputError("--co2 %r: expected grams of CO2 per kWh" % args.co2)
     p = Estimator(engine=args.engine).predict(load(args.tree), tier=args.tier)
-    if args.explain is not None:
-        return p.explain(args.explain)
     if args.json:
-        return _dumps(p.to_json() if args.co2 is None else dict(p.to_json(), co2_g=p.co2_g(args.co2)))
+        return _dumps(p.to_json() if args.co2 is None else dict(p.to_json(), co2_g=p.co2_g(args.co2))), 0
     if args.csv or args.openmetrics:
-        return p.to_csv() if args.csv else p.to_openmetrics()
-    return p.table(depth=args.depth, g_per_kwh=args.co2)
+        return p.to_csv() if args.csv else p.to_openmetrics(), 0
+    if args.explain is not None:
+        return p.explain(args.explain), 0
+    return p.table(depth=args.depth, g_per_kwh=args.co2), 0
 
 
 def info() -> Dict[str, Any]:
@@ -73,10 +78,10 @@ def info() -> Dict[str, Any]:
     return out
 
 
-def _info(args: Any) -> str:
+def _info(args: Any) -> Tuple[str, int]:
     data = info()
     if args.json:
-        return _dumps(data)
+        return _dumps(data), 0
     lines = ["SIMULATED: calibrated on simulated energy."] if data["provenance"] == "simulated" else []
     for tier, protocols in (data.pop("evaluation") or {}).items():
         for protocol, levels in protocols.items():
@@ -86,7 +91,7 @@ def _info(args: Any) -> str:
         if isinstance(value, dict):
             value = ["%s %s" % (k, len(v) if isinstance(v, list) else v) for k, v in value.items()]
         lines.append("%-14s %s" % (key, ", ".join(value) if isinstance(value, list) else value))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n", 0
 
 
 def golden_tree(golden: Mapping[str, Any], times: float) -> ModelTree:
@@ -104,44 +109,48 @@ def golden_tree(golden: Mapping[str, Any], times: float) -> ModelTree:
     return from_json(dict(golden["header"], format="irene-tree", version=1, model="golden", nodes=nodes))
 
 
-def _off(case: Dict[str, Any], p: Prediction) -> Iterator[Tuple[float, float, str]]:
-    """For every number of a golden case: how far it is off, how far it may be, and what it is."""
-    allowed = [float(text) for text in case["tolerance_j"].split()]
-    for n, text, may in zip(p, case["energy_j"].split(), allowed):
-        yield abs(n.energy_j - float.fromhex(text)), may, "energy of node %d" % n.index
-    for end, key in enumerate(("sum_low_j", "sum_high_j")):
-        total = bound = 0.0
-        for n, may in zip(p, allowed):
-            total = total + n.interval_j[end]
-            # An end is the energy times a factor, and so is its rounding error.
-            bound += may * (max(1.0, abs(n.interval_j[end] / n.energy_j)) if n.energy_j else 1.0)
-        yield abs(total - float.fromhex(case[key])), bound, key
-
-
 def selftest() -> Tuple[str, bool]:
     """Evaluates the golden tree; the report, and whether every number lies within its tolerance."""
     golden = globals().get("GOLDEN")
     if not golden:
         raise EstimatorError("no golden tree here: use a module that `irene-build export` wrote")
     est = Estimator()
-    lines, good, largest, exact, count = [], True, (0.0, ""), 0, 0
+    lines, good, found = [], True, []
     for case in golden["cases"]:
+        label = "%s, tier %s" % (case["name"], case["tier"])
         p = est.predict(golden_tree(golden, case["times"]), tier=case["tier"])
+        want = [
+            float.fromhex(text) for text in case["energy_j"].split() + [case["sum_low_j"], case["sum_high_j"]]
+        ]
+        allowed = [float(text) for text in case["tolerance_j"].split()]
+        got = [n.energy_j for n in p]
+        for end in (0, 1):
+            total = bound = 0.0
+            for n, may in zip(p, allowed):
+                total = total + n.interval_j[end]
+                # An end is the energy times a factor, and so is its rounding error.
+                bound += may * (max(1.0, abs(n.interval_j[end] / n.energy_j)) if n.energy_j else 1.0)
+            got.append(total)
+            allowed.append(bound)
         flags = "".join("%x" % sum(bit for bit, name in FLAGS.items() if name in n.flags) for n in p)
-        same = p.tier == case["tier"] and flags == case["flags"]
-        same = same and len(p) == len(case["energy_j"].split()) == len(case["tolerance_j"].split())
-        for off, may, what in _off(case, p):
-            same = same and off <= may
-            count, exact = count + 1, exact + (off == 0.0)
-            largest = max(largest, (off, " (%s, tier %s, %s)" % (case["name"], case["tier"], what)))
+        off = [abs(a - b) for a, b in zip(got, want)]
+        same = p.tier == case["tier"] and flags == case["flags"] and len(got) == len(want) == len(allowed)
+        same = same and all(o <= may for o, may in zip(off, allowed))
+        found += [(o, " (%s, number %d)" % (label, i)) for i, o in enumerate(off)]
         good = good and same
-        verdict = "ok" if same else "FAIL"
-        lines.append("%-4s %s, tier %s, %d nodes" % (verdict, case["name"], case["tier"], len(p)))
-    lines.append("largest deviation %r J%s" % (largest[0], largest[1] if largest[0] else ""))
-    lines.append("%d of %d numbers equal to the last bit" % (exact, count))
+        lines.append("%-4s %s, %d nodes" % ("ok" if same else "FAIL", label, len(p)))
+    largest, where = max(found)
+    exact = [off for off, _ in found].count(0.0)
+    lines.append("largest deviation %r J%s" % (largest, where if largest else ""))
+    lines.append("%d of %d numbers equal to the last bit" % (exact, len(found)))
     if est.simulated:
         lines.append("SIMULATED: calibrated on simulated energy.")
     return "\n".join(lines) + "\n", good
+
+
+def _selftest(args: Any) -> Tuple[str, int]:
+    text, good = selftest()
+    return text, 0 if good else 1
 
 
 def _monitor(args: Any) -> Tuple[str, int]:
@@ -172,22 +181,11 @@ def main(argv: Optional[List[str]] = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        parser, code = _parser(), 0
-        args = parser.parse_args(argv)
-        if args.command == "predict":
-            text = _predict(args)
-        elif args.command == "info":
-            text = _info(args)
-        elif args.command == "selftest":
-            text, good = selftest()
-            code = 0 if good else 1
-        elif args.command == "monitor":
-            text, code = _monitor(args)
-        else:
-            text, code = parser.format_help(), 2
+        args = _parser().parse_args(argv)
+        text, code = args.run(args)
         sys.stdout.write(text)
         sys.stdout.flush()
-        return code
+        return int(code)
     except IreneError as error:
         sys.stderr.write("irene-estimator: %s\n" % error)
         return error.exit_code

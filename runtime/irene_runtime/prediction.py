@@ -11,6 +11,9 @@ from .tree import ModelTree
 
 COVERAGE = 0.9
 JOULES_PER_WH = 3600.0
+#: What every output says of the tree and of the estimator.
+_HEAD = ("model", "batch_size", "seq_len", "phase", "past_len", "dtype", "attention")
+_ABOUT = ("hardware", "boundary", "provenance")
 
 
 class UnknownScopeError(TreeError, KeyError):
@@ -135,16 +138,12 @@ class Prediction:
 
     def to_json(self) -> Dict[str, Any]:
         """The format ``irene-prediction`` version 1, as a dict of plain values."""
-        head = self.tree.header
         out: Dict[str, Any] = {"format": "irene-prediction", "version": 1}
-        for key in ("model", "batch_size", "seq_len", "phase", "past_len", "dtype", "attention"):
-            out[key] = head[key]
-        out.update(self.about)
+        out.update((key, self.tree.header[key]) for key in _HEAD)
         out.update(
-            tier=self.tier, energy_j=self.energy_j, interval_j=list(self.interval_j), coverage=COVERAGE,
-            flags=self.flags, notes=self.notes,
+            self.about, tier=self.tier, energy_j=self.energy_j, interval_j=list(self.interval_j), coverage=COVERAGE,
+            flags=self.flags, notes=self.notes, nodes=[dict(n._asdict(), interval_j=list(n.interval_j)) for n in self],
         )  # fmt: skip
-        out["nodes"] = [dict(n._asdict(), interval_j=list(n.interval_j)) for n in self.nodes]
         return out
 
     def to_csv(self) -> str:
@@ -157,18 +156,12 @@ class Prediction:
 
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            "index scope type call level parent primitive energy_j low_j high_j share alpha tier flags"
-            " hardware boundary provenance".split()
-        )
-        about = [self.about[k] for k in ("hardware", "boundary", "provenance")]
+        fields = " ".join(NodePrediction._fields).replace("interval_j", "low_j high_j").split()
+        writer.writerow(fields + list(_ABOUT))
         for n in self.nodes:
-            writer.writerow(
-                [n.index, safe(n.scope), safe(n.type), n.call, n.level, n.parent, n.primitive, n.energy_j]
-                + list(n.interval_j)
-                + [n.share, n.alpha, n.tier, " ".join(n.flags)]
-                + about
-            )  # fmt: skip
+            row: List[Any] = list(n[3:8])
+            row += [*n.interval_j, n.share, n.alpha, n.tier, " ".join(n.flags)]
+            writer.writerow([n.index, safe(n.scope), safe(n.type)] + row + [self.about[k] for k in _ABOUT])
         return file.getvalue()
 
     def to_openmetrics(self) -> str:
@@ -178,43 +171,37 @@ class Prediction:
             text = "" if value is None else str(value)
             return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
-        head = self.tree.header
-        common = {k: self.about[k] for k in ("hardware", "boundary", "provenance")}
-        common.update(
-            {k: head[k] for k in ("model", "batch_size", "seq_len", "phase", "dtype")}, tier=self.tier
-        )
+        common = {k: self.about[k] for k in _ABOUT}
+        common.update((k, self.tree.header[k]) for k in _HEAD if k not in ("past_len", "attention"))
         rows = []
         for n in self.nodes:
             labels = dict(
-                common, node=n.index, scope=n.scope, type=n.type, level=n.level, primitive=n.primitive,
-                flags=",".join(n.flags),
+                common, tier=self.tier, node=n.index, scope=n.scope, type=n.type, level=n.level,
+                primitive=n.primitive, flags=",".join(n.flags),
             )  # fmt: skip
-            rows.append(",".join('%s="%s"' % (k, label(v)) for k, v in labels.items()))
+            text = ",".join('%s="%s"' % (k, label(v)) for k, v in labels.items())
+            rows.append((text, (n.energy_j,) + n.interval_j))
         kind = "SIMULATED energy" if self.simulated else "energy"
-        out = []
-        nodes = self.nodes
-        for name, what, values in (
-            ("irene_energy_joules", "Predicted %s of one run" % kind, [n.energy_j for n in nodes]),
-            ("irene_energy_low_joules", "Lower end, 90 % interval", [n.interval_j[0] for n in nodes]),
-            ("irene_energy_high_joules", "Upper end, 90 % interval", [n.interval_j[1] for n in nodes]),
-        ):
+        out: List[str] = []
+        for column, (part, what) in enumerate((
+            ("", "Predicted %s of one run" % kind), ("_low", "Lower end, 90 % interval"),
+            ("_high", "Upper end, 90 % interval"),
+        )):  # fmt: skip
+            name = "irene_energy%s_joules" % part
             out += ["# TYPE %s gauge" % name, "# UNIT %s joules" % name, "# HELP %s %s." % (name, what)]
-            out += ["%s{%s} %r" % (name, text, value) for text, value in zip(rows, values)]
+            out += ["%s{%s} %r" % (name, text, values[column]) for text, values in rows]
         return "\n".join(out) + "\n# EOF\n"
 
     def heading(self, g_per_kwh: Optional[float] = None) -> List[str]:
         """The lines above every table."""
-        head, about = self.tree.header, self.about
-        low, high = self.interval_j
+        about = self.about
+        low, high = map(joules, self.interval_j)
+        head = tuple(printable(self.tree.header[k]) for k in _HEAD if k != "past_len")
         lines = [
-            "%s, batch %s, %s tokens, %s, %s, %s"
-            % tuple(
-                printable(head[k]) for k in ("model", "batch_size", "seq_len", "phase", "dtype", "attention")
-            ),
+            "%s, batch %s, %s tokens, %s, %s, %s" % head,
             "on %s (%s, %s), tier %s"
             % (printable(about["hardware"]), about["boundary"], about["provenance"], self.tier),
-            "%s a run, 90 %% interval %s to %s, %.4g Wh"
-            % (joules(self.energy_j), joules(low), joules(high), self.energy_wh),
+            "%s a run, 90 %% interval %s to %s, %.4g Wh" % (joules(self.energy_j), low, high, self.energy_wh),
         ]
         if g_per_kwh is not None:
             lines[-1] += ", %.4g g CO2" % self.co2_g(g_per_kwh)
@@ -255,19 +242,18 @@ class Prediction:
             low, high = n.interval_j
             half = "%5.1f %%" % min(999.9, 50.0 * (high - low) / abs(n.energy_j)) if n.energy_j else "      -"
             bar = (block * int(round(10.0 * min(1.0, max(0.0, share))))).ljust(10)
-            mark = "!" if "extrapolates" in n.flags else " "
-            mark = "?" if "uncalibrated" in n.flags else mark
+            mark = "?" if "uncalibrated" in n.flags else "!" if "extrapolates" in n.flags else " "
             marks |= sum(bit for bit, name in FLAGS.items() if name in n.flags)
             indent, name = min(20, 2 * depths[n.index]), self.tree.nodes[n.index].name
             above = nodes[n.parent].scope if n.index else ""
-            if above and name.startswith(above) and name[len(above) : len(above) + 1] in (".", ":"):
+            if above and name.startswith((above + ".", above + ":")):
                 name = name[len(above) + 1 :]
             name = printable(name) + (" x %d" % times if times > 1 else "")
             room = max(12, width - 41 - indent)
             name = " " * indent + (name if len(name) <= room else "..." + name[3 - room :])
-            bar = "\x1b[32m%s\x1b[0m" % bar if color else bar
-            left = "%10s %s %6.1f%%" % (joules(n.energy_j), half, 100.0 * share)
-            lines.append("%s  %s %s %s" % (left, bar, mark, name))
+            lines.append("%10s %s %6.1f%%  %s %s %s" % (
+                joules(n.energy_j), half, 100.0 * share, "\x1b[32m%s\x1b[0m" % bar if color else bar, mark, name,
+            ))  # fmt: skip
         if marks & 1:
             lines.append("! outside what was calibrated, interval widened")
         if marks & 2:

@@ -143,7 +143,7 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
 def test_the_summary_is_what_an_estimator_keeps(result: dict[str, Any]) -> None:
     kept = run.summary(result)
     assert kept["profile"]["model-out"]["ml"] == {
-        key: result["tiers"]["profile"]["ml"][key] for key in ("mape", "coverage90", "n")
+        key: round(result["tiers"]["profile"]["ml"][key], 4) for key in ("mape", "coverage90", "n")
     }
 
 
