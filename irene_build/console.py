@@ -79,6 +79,10 @@ class Progress:
         if self._terminal and not self.quiet:
             typer.echo("\r\033[K", nl=False, err=True)
 
+    def say(self, text: str) -> None:
+        """A note while the line is there; it goes above it."""
+        typer.echo(f"\r\033[K{text}" if self._terminal and not self.quiet else text, err=True)
+
     def update(self, done: float, detail: str = "", left_s: float | None = None) -> None:
         """``done`` of ``total``; ``left_s`` replaces the estimate from the pace so far."""
         now = time.monotonic()

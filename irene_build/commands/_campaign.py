@@ -157,12 +157,23 @@ def describe(plan: Plan) -> str:
     lines = [
         console.table(rows, ("model and input", "to measure", "nodes covered")),
         f"{len(plan.works)} distinct nodes stand for {plan.nodes}; windows of {p.window_s:.2f} s, "
-        f"{p.min_rounds} to {p.max_rounds} rounds, until +/- {100 * p.precision:g} %",
-        f"length: {console.duration(plan.seconds())}, at most {console.duration(plan.seconds(p.max_rounds))}"
-        + ("" if plan.budget_s is None else f", budget {console.duration(plan.budget_s)}"),
+        f"{p.min_rounds} to {p.max_rounds} rounds, fewer where +/- {100 * p.precision:g} % is reached",
+        _length(plan),
         *(f"note: {note}" for note in plan.notes),
     ]
     return "\n".join(lines)
+
+
+def _length(plan: Plan) -> str:
+    p = plan.protocol
+    least, most = (console.duration(plan.seconds(rounds)) for rounds in (p.min_rounds, p.max_rounds))
+    rounds = f"{p.min_rounds} {'round' if p.min_rounds == 1 else 'rounds'}"
+    if plan.budget_s is None:
+        return f"measuring takes {least} ({rounds}), {most} where all {p.max_rounds} rounds are needed"
+    if plan.seconds(p.max_rounds) <= plan.budget_s:
+        return f"measuring takes {least} to {most}"
+    budget = console.duration(plan.budget_s)
+    return f"measuring ends after {budget}, the budget; {rounds} of every node take {least}, the rest repeats them"
 
 
 @contextmanager
@@ -224,7 +235,7 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
             plan = _plan(asked, profile, virtual, protocol)
             if not asked.as_json:
                 console.say(describe(plan))
-            header = {
+            header: dict[str, Any] = {
                 "hardware": profile.name,
                 "boundary": meter.info.boundary,
                 "provenance": meter.info.provenance,
@@ -232,6 +243,9 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
                 "device": asked.device or profile.device,
                 "fingerprint": parts.fingerprint(profile),
             }
+            # A profile's standby power is that of its own meter's boundary.
+            if profile.standby_power_w is not None and meter.info.boundary == profile.boundary:
+                header["standby_power_w"] = profile.standby_power_w
             campaign.start_journal(journal, plan, header)
         elif source != journal.get("label_source"):
             raise InputError(
@@ -259,7 +273,8 @@ def _run(asked: Request, journal: Journal, meter: Meter, device: Any) -> Outcome
             progress.total = total
             progress.update(done, what, left_s)
 
-        return Campaign(journal, meter, sampler, device, workload, report, info, gpu).run(stop_after)
+        campaign = Campaign(journal, meter, sampler, device, workload, report, info, gpu, progress.say)
+        return campaign.run(stop_after)
 
 
 def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outcome) -> None:
@@ -279,7 +294,8 @@ def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outco
         result.update(
             boundary=dataset.boundary, provenance=dataset.provenance, label_source=dataset.label_source
         )
-        result.update({key: dataset.info[key] for key in ("half_width_median", "half_width_nodes")})
+        kept = ("half_width_median", "half_width_nodes", "energy_j", "above_idle_j", "above_idle_share")
+        result.update({key: dataset.info[key] for key in kept})
         if asked.train:
             result.update(_train(asked, profile, dataset))
     if asked.as_json:
@@ -313,10 +329,18 @@ def summary(result: dict[str, Any]) -> str:
     if not result["finished"]:
         lines.append("not finished: run the same command again to go on")
         return "\n".join(lines)
-    if result.get("half_width_median") is not None:
-        known = result["half_width_nodes"]
+    known = result["half_width_nodes"]
+    if 2 * known < result["labelled"]:
+        lines.append(
+            "most nodes were measured once: a longer --budget repeats them and tells how well that goes"
+        )
+    else:
         of = "" if known == result["labelled"] else f" ({known} nodes; the others have a single round)"
         lines.append(f"typical 95 % half-width of a label: {100 * result['half_width_median']:.2f} %{of}")
+    if result.get("above_idle_share") is not None:
+        lines.append(
+            f"above idle: {100 * result['above_idle_share']:.0f} % of the {simulated}energy of these nodes"
+        )
     rows = []
     for tier, protocols in result.get("evaluation", {}).items():
         for level, found in protocols.get("model-out", {}).items():
@@ -325,6 +349,12 @@ def summary(result: dict[str, Any]) -> str:
     if rows:
         lines += ["", f"error on models left out, % of {simulated}energy"]
         lines.append(console.table(rows, ("tier", "level", "mean", "in 90 % interval", "nodes")))
+    if result["disturbed"]:
+        lines.append(
+            f"{result['disturbed']} of {result['labelled']} labels were disturbed by other programs "
+            f"({result['foreign_cores']:.1f} cores busy): errors are as large as that makes them; "
+            "leave the PC alone and use --new"
+        )
     if "estimator" in result:
         lines.append(f"wrote {result['estimator']}")
     return "\n".join(lines)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import typer
 
+if TYPE_CHECKING:
+    from irene_build.measure.journal import Journal
+
 app = typer.Typer()
+_CLOCK = ("session", "offset_s", "drift", "reference_s", "residual_s", "pulses", "score", "sent")
 
 
 @app.command()
@@ -29,17 +35,20 @@ def relabel(
         before, after = stored(journal), derive(journal)
         changed = sum(a != b for a, b in zip(before.label, after.label, strict=False))
         changed += abs(len(before.label) - len(after.label))
-        same = before == after
+        # Clocks are on the way to labels, which carry their figures.
+        same = (before.label, before.result) == (after.label, after.result)
         if check and not same:
             raise ParityError(
                 f"{path}: {changed} of {len(after.label)} labels differ from what the raw samples say; "
                 "`irene-build relabel` without --check replaces them"
             )
-        if not same:
+        if not check:
             journal.replace_derived(after.tables())
         result = {
             "hardware": hardware, "journal": str(path), "trials": len(after.label),
             "nodes": len(after.result), "changed": changed, "identical": same,
+            "clocks": [dict(zip(_CLOCK, row, strict=True)) for row in after.clock],
+            "results": _results(journal, after.result),
         }  # fmt: skip
     if not check and after.result:
         save_dataset(dataset_from_campaign(path), path)
@@ -48,3 +57,10 @@ def relabel(
         return
     verdict = "to the bit what was stored" if same else f"{changed} labels changed"
     console.say(f"{len(after.label)} windows, {len(after.result)} nodes: {verdict}")
+
+
+def _results(journal: Journal, rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Total and above-idle energy of one run of each distinct node, J; None where it is not known."""
+    names = dict(journal.rows("SELECT id, name FROM work"))
+    keys = ("energy_j", "std_j", "above_idle_j", "half_width", "windows")
+    return [{"node": names[row[0]], **dict(zip(keys, row[1:6], strict=True))} for row in rows]

@@ -6,6 +6,7 @@ Reads the tables that ``irene_build.measure.journal`` documents; it knows the da
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import zlib
 from contextlib import closing
@@ -98,8 +99,14 @@ def _info(database: sqlite3.Connection, header: dict[str, Any]) -> dict[str, Any
         {"meter": json.loads(meter), **json.loads(info)}
         for meter, info in database.execute("SELECT meter, info FROM session ORDER BY id")
     ]
-    clocks = database.execute("SELECT offset_s, drift, residual_s, pulses FROM clock ORDER BY session")
-    keys = ("offset_s", "drift", "residual_s", "pulses")
+    keys = ("offset_s", "drift", "residual_s", "pulses", "score", "sent")
+    columns = {name for _, name, *_ in database.execute("PRAGMA table_info(clock)")}
+    known = [key for key in keys if key in columns]  # journals of version 1 have fewer
+    clocks = database.execute(f"SELECT {', '.join(known)} FROM clock ORDER BY session")
+    both = list(
+        database.execute("SELECT work, energy_j, above_idle_j FROM result WHERE above_idle_j IS NOT NULL")
+    )
+    total, above = (math.fsum(row[column] for row in both) for column in (1, 2))
     return {
         "made_by": "campaign",
         "finished": bool(header.get("finished")),
@@ -111,6 +118,11 @@ def _info(database: sqlite3.Connection, header: dict[str, Any]) -> dict[str, Any
         "rejected_trials": trials - (accepted or 0),
         "half_width_median": float(np.median(widths)) if widths else None,
         "half_width_nodes": len(widths),
+        # Sums over the distinct nodes whose idle power is known; per measurement, as labels are, below.
+        "energy_j": total if both else None,
+        "above_idle_j": above if both else None,
+        "above_idle_share": above / total if both else None,
+        "above_idle": {str(work): value for work, _, value in both},
         "sessions": sessions,
-        "clocks": [dict(zip(keys, row, strict=True)) for row in clocks],
+        "clocks": [dict(zip(known, row, strict=True)) for row in clocks],
     }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, Protocol
 
 from irene_build.errors import InputError, IreneError, MeasurementError
@@ -19,11 +19,13 @@ from irene_build.measure.journal import Journal, pack
 from irene_build.measure.plan import Plan, Target, memory_bytes
 from irene_build.measure.plan import Protocol as Settings
 from irene_build.measure.recorder import Recorder, Samples
-from irene_build.measure.relabel import relabel
+from irene_build.measure.relabel import SEARCH_S, fit_pulses, read_readings, relabel
 from irene_build.measure.trial import Runner, run_window, standby_gate
-from irene_build.meters.align import PATTERN
+from irene_build.meters.align import PATTERN, PulseFit
 from irene_build.meters.base import Meter
 
+#: Load pulses one after the other, until the meter shows one.
+PULSE_ATTEMPTS = 3
 #: Rounds beyond the last for nodes whose trials gave no label at all.
 EXTRA_ROUNDS = 2
 
@@ -42,13 +44,19 @@ class Workload(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of ``run`` left: ``finished`` campaigns have their labels in the journal."""
+    """What a call of ``run`` left: ``finished`` campaigns have their labels in the journal.
+
+    ``disturbed``: labels that rest on a window with foreign load in it, because no better one was had;
+    ``foreign_cores``: what others used in the median window that counts.
+    """
 
     finished: bool
     works: int
     labelled: int
     trials: int
     rejected: int
+    disturbed: int
+    foreign_cores: float | None
     failed: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -100,17 +108,19 @@ class Campaign:
         report: Report,
         info: Mapping[str, Any],
         gpu: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """``say`` is given what a person should know at once; it is in the journal as well."""
         self.journal, self.meter, self.device, self.workload = journal, meter, device, workload
         self.settings = Settings(**journal.get("protocol"))
-        self.report = report
+        self.report, self.say = report, say
         about = (
             json.dumps({**asdict(meter.info), "details": dict(meter.info.details)}),
             json.dumps(dict(info)),
         )
         row = (None, time.monotonic_ns(), time.time(), boot_id(), *about)
         self.session = journal.insert("session", row)
-        self.recorder = Recorder(meter, sampler, journal, self.session)
+        self.recorder = Recorder(meter, sampler, journal, self.session, say)
         self.conditions = Conditions(sampler.sample, gpu)
         self.targets = {n: Target(**json.loads(t)) for n, t in journal.rows("SELECT id, target FROM tree")}
         # The last one wins, so the order is that the first place of a work is the one that is run.
@@ -120,6 +130,7 @@ class Campaign:
         self.standby_w = 0.0
         self._gate_waited_s = 0.0
         self._pulsed_at = 0.0
+        self._seen = False
         self._began = time.monotonic()
         # When the budget is spent and what the round still has to do, s; retries live on what is spare.
         self._spent_at: float | None = None
@@ -136,11 +147,16 @@ class Campaign:
         try:
             with self.recorder:
                 self._standby()
-                self._pulse()
+                self._pulses()
                 finished = self._rounds(stop_at)
-                self._pulse()
+                self._pulses()
                 counters = dict(self.meter.counters())
-                self.journal.event(self.session, "stop", {"finished": finished, "meter_counters": counters})
+                ended = {
+                    "finished": finished,
+                    "meter_counters": counters,
+                    "gate_waited_s": self._gate_waited_s,
+                }
+                self.journal.event(self.session, "stop", ended)
         finally:
             self.conditions.close()
         relabel(self.journal)
@@ -170,24 +186,49 @@ class Campaign:
         if not watts:
             raise MeasurementError(f"{self.meter.info.name}: too few readings to tell the standby power")
         # Somebody else's work only ever adds: the lower half is nearer to standby.
-        self.standby_w = fmean(watts[: max(1, len(watts) // 2)])
-        self.journal.event(self.session, "standby", {"watts": self.standby_w, "readings": len(watts)})
+        measured = fmean(watts[: max(1, len(watts) // 2)])
+        known = self.journal.get("standby_power_w")
+        self.standby_w = measured if known is None else known
+        detail = {"watts": self.standby_w, "measured_w": measured, "profile_w": known, "readings": len(watts)}
+        self.journal.event(self.session, "standby", detail)
+        if measured > self.standby_w * (1.0 + self.settings.gate_share):
+            text = f"the PC draws {measured:.1f} W at rest where its profile says {self.standby_w:.1f} W"
+            self._note(f"{text}: something else is running, which the standby gate cannot wait out")
+            self.say(f"{text}: close what else is running on it")
 
-    def _pulse(self) -> None:
-        """Busy, idle, busy: what the meter's clock is found by."""
+    def _pulses(self) -> None:
+        """A load pulse, again where the meter does not show it and there is time; at least one is tried twice."""
+        for attempt in range(PULSE_ATTEMPTS):
+            fit = self._pulse()
+            self._seen = self._seen or fit.found
+            detail = {"found": fit.found, "correlation": fit.correlation, "score": fit.score}
+            self.journal.event(self.session, "pulse", detail)
+            if fit.found or (self._spare_s() <= 0.0 and (self._seen or attempt)):
+                return
+
+    def _pulse(self) -> PulseFit:
+        """Busy and idle by turns: what the meter's clock is found by."""
         self.recorder.check()
-        busy = []
+        busy, began = [], time.monotonic()
+        # Not as far away as the pulse before it, which looks the same.
+        search_s = min(SEARCH_S, (began - self._pulsed_at) / 2.0)
         for on, units in PATTERN:
             seconds = units * self.settings.pulse_unit_s
             start = time.monotonic_ns()
             if on:
                 self.device.burn(seconds)
-                busy.append([start, time.monotonic_ns()])
+                busy.append((start, time.monotonic_ns()))
             else:
                 time.sleep(seconds)
+        self.recorder.wait_past(time.monotonic_ns(), 4.0 * self.recorder.period_s)
         self.recorder.flush()
         self.journal.insert("pulse", (self.session, json.dumps(busy)))
-        self._pulsed_at = time.monotonic()
+        self._pulsed_at = began
+        readings, arrival, _ = read_readings(
+            self.recorder.readings_from(round((began - SEARCH_S) * 1e9)), asdict(self.meter.info)
+        )
+        idle_s = PATTERN[0][1] * self.settings.pulse_unit_s
+        return fit_pulses(readings, [busy], arrival, idle_s, search_s)[0]
 
     def _rounds(self, stop_at: float | None) -> bool:
         """True when nothing is left to do."""
@@ -297,7 +338,7 @@ class Campaign:
         usual_s = settings.settle_s + settings.idle_s
         for attempt in range(tried + 1, settings.max_attempts + 1):
             if time.monotonic() - self._pulsed_at >= settings.pulse_every_s:
-                self._pulse()
+                self._pulses()
             gate = standby_gate(
                 self.recorder, self.conditions, settings, self.standby_w, self._gate_patience()
             )
@@ -315,15 +356,29 @@ class Campaign:
                 self.journal.event(self.session, "wall clock set", {"by_s": window.wall_jump_s})
             reasons = [*window.reasons, *([] if gate.passed else ["standby gate"])]
             retry = self._retry(reasons, attempt)
-            accepted = not retry and all(reason in SOFT for reason in reasons)
             self.recorder.flush()
-            self.journal.insert(
-                "trial",
-                (None, self.session, number, work, attempt, window.start_ns, window.end_ns, window.runs,
-                 gate.start_ns, gate.end_ns, int(accepted), json.dumps(reasons)),
-            )  # fmt: skip
-            if accepted:
+            with self.journal.transaction():
+                self.journal.insert(
+                    "trial",
+                    (None, self.session, number, work, attempt, window.start_ns, window.end_ns, window.runs,
+                     gate.start_ns, gate.end_ns, int(not retry), json.dumps(reasons), window.foreign_cores),
+                )  # fmt: skip
+                if not retry or attempt == settings.max_attempts:
+                    self._settle(work, number)
+            if not retry:
                 return
+
+    def _settle(self, work: int, number: int) -> None:
+        """Of a round's attempts that nothing worse than a neighbour spoilt, the least disturbed one counts."""
+        tried = self.journal.rows(
+            "SELECT foreign_cores, id, reasons FROM trial WHERE round = ? AND work = ?", (number, work)
+        )
+        usable = [(f or 0.0, trial) for f, trial, why in tried if all(r in SOFT for r in json.loads(why))]
+        if usable:
+            self.journal.database.execute(
+                "UPDATE trial SET accepted = (id = ?) WHERE round = ? AND work = ?",
+                (min(usable)[1], number, work),
+            )
 
     def _gate_patience(self) -> float:
         """What the standby gate may still wait: no campaign starves at it."""
@@ -352,15 +407,43 @@ def outcome(journal: Journal) -> Outcome:
     labelled = journal.rows("SELECT COUNT(*) FROM result")[0][0]
     trials, accepted = journal.rows("SELECT COUNT(*), COALESCE(SUM(accepted), 0) FROM trial")[0]
     failed = journal.rows("SELECT name, failed FROM work WHERE failed IS NOT NULL ORDER BY id")
+    disturbed = journal.rows(
+        "SELECT COUNT(DISTINCT work) FROM trial JOIN label ON label.trial = trial.id"
+        " WHERE reasons LIKE '%foreign load%'"
+    )[0][0]
+    query = "SELECT foreign_cores FROM trial WHERE accepted AND foreign_cores IS NOT NULL"
+    cores = [value for (value,) in journal.rows(query)]
     return Outcome(
         bool(journal.get("finished")),
         works,
         labelled,
         trials,
         trials - accepted,
+        disturbed,
+        median(cores) if cores else None,
         tuple(f"{name}: {why}" for name, why in failed),
-        tuple(journal.get("notes", [])),
+        (*journal.get("notes", []), *_doubts(journal)),
     )
+
+
+def _doubts(journal: Journal) -> list[str]:
+    """What the journal's events and clocks say against its labels, in plain words."""
+    found = []
+    jumps = journal.rows(
+        "SELECT COUNT(*), json_extract(detail, '$.text') FROM event WHERE kind = 'residual jump'"
+    )
+    if jumps[0][0]:
+        found.append(f"{jumps[0][0]} times while measuring: {jumps[0][1]}")
+    lost = journal.rows("SELECT SUM(sent), MAX(residual_s) FROM clock WHERE pulses = 0 AND sent > 0")[0]
+    if lost[0]:
+        found.append(
+            f"none of {lost[0]} load pulses was seen in the meter's readings (other load hides them): its clock "
+            f"is taken from when readings arrive, good to {1e3 * lost[1]:.0f} ms"
+        )
+    waited = journal.rows("SELECT COUNT(*), SUM(reasons LIKE '%standby gate%') FROM trial")[0]
+    if waited[1]:
+        found.append(f"{waited[1]} of {waited[0]} trials began above standby power")
+    return found
 
 
 def require_same(journal: Journal, arguments: Mapping[str, Any]) -> None:

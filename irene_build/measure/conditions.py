@@ -75,20 +75,24 @@ class Conditions:
             sum(map(_number, self._throttle_files)),
         )
 
+    def foreign_cores(self, before: Snapshot, after: Snapshot) -> float | None:
+        """Cores that other processes kept busy between two snapshots; None where it cannot be known."""
+        seconds = (after.host_ns - before.host_ns) / 1e9
+        if before.busy_s is None or after.busy_s is None or seconds <= 0.0:
+            return None
+        # Both counters move in ticks: what two ticks could feign is not held against anybody.
+        own = after.own_cpu_s - before.own_cpu_s
+        return max(0.0, after.busy_s - before.busy_s - own - 2.0 / self._tick) / seconds
+
     def reasons(self, before: Snapshot, after: Snapshot, foreign_cores: float) -> list[str]:
         """Why a window between two snapshots is not to be trusted; empty if it is."""
         found = []
-        seconds = (after.host_ns - before.host_ns) / 1e9
         if after.asleep_ns - before.asleep_ns > _SUSPENDED_NS:
             found.append("suspended")
         if after.throttled > before.throttled or self._gpu_throttled():
             found.append("throttled")
-        if before.busy_s is not None and after.busy_s is not None and seconds > 0.0:
-            # Both counters move in ticks: what two ticks could feign is not held against anybody.
-            own = after.own_cpu_s - before.own_cpu_s
-            foreign = after.busy_s - before.busy_s - own - 2.0 / self._tick
-            if foreign / seconds > foreign_cores:
-                found.append("foreign load")
+        if (self.foreign_cores(before, after) or 0.0) > foreign_cores:
+            found.append("foreign load")
         return found
 
     @staticmethod

@@ -1,6 +1,6 @@
 """The journal of a campaign: one SQLite file that survives whatever happens to the process that writes it.
 
-Schema, version 1. Times ``*_ns`` are ``time.monotonic_ns`` of the session that wrote them (they mean
+Schema, version 2. Times ``*_ns`` are ``time.monotonic_ns`` of the session that wrote them (they mean
 nothing across sessions); JSON is text. What was observed:
 
     campaign(key, value)      format, version, hardware, boundary, provenance, label_source, arguments,
@@ -15,15 +15,17 @@ nothing across sessions); JSON is text. What was observed:
     pulse(session, busy)                     a load pulse; busy: JSON [[start_ns, end_ns], ...]
     round(number, works)                     works of a round in their random order: JSON
     trial(id, session, round, work, attempt, start_ns, end_ns, runs, idle_start_ns, idle_end_ns, accepted,
-          reasons)                           a measured window, the idle window before it; reasons: JSON
+          reasons, foreign_cores)            a measured window, the idle window before it; reasons: JSON;
+                                             foreign_cores: what others used, NULL where it cannot be known
 
 What is derived from it, by irene_build.measure.relabel, at any time and to the bit:
 
-    clock(session, offset_s, drift, reference_s, residual_s, pulses)
+    clock(session, offset_s, drift, reference_s, residual_s, pulses, score, sent)   pulses found of those sent
     label(trial, energy_j, above_idle_j, power_w, idle_w, latency_s, readings, clock_offset_s, clock_drift,
           clock_residual_s, error_j, features)           J of one run; error_j: of quantisation and clock
     result(work, energy_j, std_j, above_idle_j, half_width, trials, features)   half_width: 95 %, relative
 
+Version 1 has no ``foreign_cores``; it is added, unknown, when such a file is opened.
 ``irene_build.dataset.store`` keeps the dataset in the same file.
 """
 
@@ -44,7 +46,7 @@ from typing import Any
 from irene_build.errors import DatasetError, InputError, MeasurementError
 
 FORMAT = "irene-campaign"
-VERSION = 1
+VERSION = 2
 SAMPLE_COLUMNS = (
     "cpu_busy_ticks", "cpu_total_ticks", "cpu_util", "mem_usg", "gpu_util", "gm_usg", "g_clk", "gm_clk",
     "gpu_energy_j", "gpu_power_w",
@@ -68,11 +70,11 @@ OBSERVED = {
     " work INTEGER NOT NULL, attempt INTEGER NOT NULL, start_ns INTEGER NOT NULL,"
     " end_ns INTEGER NOT NULL, runs INTEGER NOT NULL,"
     " idle_start_ns INTEGER NOT NULL, idle_end_ns INTEGER NOT NULL, accepted INTEGER NOT NULL,"
-    " reasons TEXT NOT NULL, UNIQUE(round, work, attempt)",
+    " reasons TEXT NOT NULL, foreign_cores REAL, UNIQUE(round, work, attempt)",
 }
 DERIVED = {
     "clock": "session INTEGER PRIMARY KEY, offset_s REAL, drift REAL, reference_s REAL, residual_s REAL,"
-    " pulses INTEGER",
+    " pulses INTEGER, score REAL, sent INTEGER",
     "label": "trial INTEGER PRIMARY KEY, energy_j REAL, above_idle_j REAL, power_w REAL, idle_w REAL,"
     " latency_s REAL, readings INTEGER, clock_offset_s REAL, clock_drift REAL, clock_residual_s REAL,"
     " error_j REAL, features TEXT",
@@ -141,6 +143,7 @@ class Journal:
             database.execute("PRAGMA synchronous = FULL")
             if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'campaign'").fetchone():
                 self._check(dict(database.execute("SELECT key, value FROM campaign")))
+                _upgrade(database)
         except sqlite3.OperationalError as error:
             database.close()
             raise self._failure(error) from None
@@ -276,6 +279,16 @@ class Journal:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _upgrade(database: sqlite3.Connection) -> None:
+    """Version 1 to 2, all or nothing."""
+    if database.execute("SELECT value FROM campaign WHERE key = 'version'").fetchone() == ("1",):
+        database.execute("BEGIN IMMEDIATE")
+        # Where `foreign_cores` comes last in both, rows are written alike.
+        database.execute("ALTER TABLE trial ADD COLUMN foreign_cores REAL")
+        database.execute("UPDATE campaign SET value = ? WHERE key = 'version'", (str(VERSION),))
+        database.execute("COMMIT")
 
 
 def pack(text: str) -> bytes:

@@ -287,13 +287,13 @@ def _fit(
     if protocol.min_rounds > 1:
         protocol = replace(protocol, min_rounds=1)
         notes.append(
-            f"one round of each node is certain within {budget_s:g} s instead of {plan.protocol.min_rounds}; "
-            "more follow while time remains"
+            f"{budget_s:g} s are enough to measure every node once, not {plan.protocol.min_rounds} times; "
+            "what time remains is used to repeat"
         )
     if replace(plan, protocol=protocol).seconds() > room_s and protocol.window_s > protocol.least_window_s:
         notes.append(
-            f"windows of {protocol.least_window_s:.2f} s instead of {protocol.window_s:.2f} s: "
-            f"+/- {100.0 * protocol.precision:g} % may not be reached"
+            f"windows are cut to {protocol.least_window_s:.2f} s; this meter needs {protocol.window_s:.2f} s "
+            f"for +/- {100.0 * protocol.precision:g} %"
         )
         protocol = replace(protocol, window_s=protocol.least_window_s)
     kept = list(range(len(plan.targets)))

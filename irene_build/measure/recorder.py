@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -33,11 +33,21 @@ class Samples(Protocol):
 class Recorder:
     """Reads the meter in a thread of its own and writes readings and samples to the journal once a second.
 
-    A fault of the meter or of the disk is kept and raised by ``check`` in the thread that measures.
+    A fault of the meter or of the disk is kept and raised by ``check`` in the thread that measures. What the
+    meter counts and what it alerts to become events at the moment of it; ``say`` is given the alerts' texts.
     """
 
-    def __init__(self, meter: Meter, sampler: Samples, journal: Journal, session: int) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        sampler: Samples,
+        journal: Journal,
+        session: int,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.meter, self.sampler, self.journal, self.session = meter, sampler, journal, session
+        self._say = say
+        self._faults: Mapping[str, int] = {}
         self.period_s = meter.info.period_s
         self._energy = meter.info.kind == "energy"
         self._rows: list[tuple[int, float, float | None]] = []
@@ -73,6 +83,7 @@ class Recorder:
                     with self._news:
                         self._rows.extend((r.host_time_ns, r.value, r.meter_time_s) for r in readings)
                         self._news.notify_all()
+                self._alert()
                 if time.monotonic() >= due:
                     self.flush()
                     due = time.monotonic() + FLUSH_S
@@ -80,6 +91,18 @@ class Recorder:
             with self._news:
                 self._error = error
                 self._news.notify_all()
+
+    def _alert(self) -> None:
+        for alert in self.meter.alerts():
+            self.journal.event(self.session, alert.kind, {"text": alert.text, **alert.detail})
+            self._say(alert.text)
+        faults = self.meter.counters()
+        if faults != self._faults:
+            new = {name: count - self._faults.get(name, 0) for name, count in faults.items()}
+            new = {name: count for name, count in new.items() if count}
+            if new:
+                self.journal.event(self.session, "meter faults", new)
+            self._faults = dict(faults)
 
     def check(self) -> None:
         """Raise what went wrong in the background."""
@@ -117,6 +140,11 @@ class Recorder:
         low = bisect_left(rows, start_ns, key=lambda row: row[0])
         high = bisect_right(rows, end_ns, key=lambda row: row[0])
         return [(row[0], row[1]) for row in rows[low:high]]
+
+    def readings_from(self, start_ns: int) -> list[tuple[int, float, float | None]]:
+        """(host_ns, value, meter_s) of the readings that arrived since a moment."""
+        rows = self._rows
+        return rows[bisect_left(rows, start_ns, key=lambda row: row[0]) :]
 
     def watts(self, start_ns: int, end_ns: int) -> list[float]:
         """Power readings that arrived in a stretch of time; of a counter, its steps as power."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from irene_build.measure.journal import DERIVED, SAMPLE_COLUMNS, Journal
 from irene_build.measure.labels import Readings, estimate, moving, pooled_variance, window_energy
-from irene_build.meters.align import PATTERN, ClockMap, arrival_clock, fit_clock, fit_pulse
+from irene_build.meters.align import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.sampler import Sample, summarise
 
@@ -37,6 +37,7 @@ class Session:
     clock: ClockMap
     readings: Readings
     samples: Sequence[Sample]
+    sent: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,24 @@ def read_session(journal: Journal, session: int) -> Session:
     rows = journal.rows(
         "SELECT host_ns, value, meter_s FROM power WHERE session = ? ORDER BY rowid", (session,)
     )
+    readings, arrival, own_clock = read_readings(rows, meter)
+    samples = [
+        Sample(*row)
+        for row in journal.rows(
+            f"SELECT host_ns, {', '.join(SAMPLE_COLUMNS)} FROM resource WHERE session = ? ORDER BY host_ns",
+            (session,),
+        )
+    ]
+    pulses = [
+        json.loads(busy) for (busy,) in journal.rows("SELECT busy FROM pulse WHERE session = ?", (session,))
+    ]
+    idle_s = PATTERN[0][1] * journal.get("protocol")["pulse_unit_s"]
+    clock = fit_clock(fit_pulses(readings, pulses, arrival, idle_s), arrival, own_clock)
+    return Session(clock, readings, samples, len(pulses))
+
+
+def read_readings(rows: Sequence[Row], meter: Mapping[str, Any]) -> tuple[Readings, ClockMap, bool]:
+    """Readings out of (host_ns, value, meter_s), their clock by arrival, and whether they have one of their own."""
     host = [row[0] / 1e9 for row in rows]
     own_clock = bool(rows) and all(row[2] is not None for row in rows)
     # A meter's clock that steps back (a re-plug) orders nothing any more: then the host's stamps count.
@@ -72,29 +91,17 @@ def read_session(journal: Journal, session: int) -> Session:
         readings = Readings(
             times if not energy else readings.times_s, readings.values, energy, period, meter["quantum"]
         )
-    samples = [
-        Sample(*row)
-        for row in journal.rows(
-            f"SELECT host_ns, {', '.join(SAMPLE_COLUMNS)} FROM resource WHERE session = ? ORDER BY host_ns",
-            (session,),
-        )
-    ]
-    pulses = [
-        json.loads(busy) for (busy,) in journal.rows("SELECT busy FROM pulse WHERE session = ?", (session,))
-    ]
-    idle_s = PATTERN[0][1] * journal.get("protocol")["pulse_unit_s"]
-    return Session(_clock(readings, host, times, pulses, own_clock, idle_s), readings, samples)
+    return readings, arrival_clock(host, times, readings.period_s), own_clock
 
 
-def _clock(
+def fit_pulses(
     readings: Readings,
-    host: Sequence[float],
-    times: Sequence[float],
     pulses: Sequence[Sequence[tuple[int, int]]],
-    own_clock: bool,
+    arrival: ClockMap,
     idle_s: float,
-) -> ClockMap:
-    arrival = arrival_clock(host, times, readings.period_s)
+    search_s: float = SEARCH_S,
+) -> list[PulseFit]:
+    """Where the readings show the pulses, whose busy intervals are in ns of the host."""
     seen_t, seen_w = list(readings.times_s), list(readings.values)
     if readings.energy:
         # A counter's mean power between two moves belongs to the middle of them.
@@ -104,19 +111,28 @@ def _clock(
     all_busy = [[(start / 1e9, end / 1e9) for start, end in pulse] for pulse in pulses]
     # Two pulses look alike: none is looked for as far away as the next one.
     apart = min((b[0][0] - a[0][0] for a, b in pairwise(all_busy)), default=math.inf)
-    search_s = min(SEARCH_S, apart / 2.0)
+    search_s = min(search_s, apart / 2.0)
     fits = []
     for busy in all_busy:
         guess = arrival.offset_at(busy[0][0])
         fits.append(fit_pulse(seen_t, seen_w, busy, idle_s, readings.period_s, guess, search_s))
-    return fit_clock(fits, arrival, own_clock)
+    return fits
 
 
 def derive(journal: Journal) -> Derived:
     """Everything that follows from the raw samples; writes nothing."""
     sessions = {row[0]: read_session(journal, row[0]) for row in journal.rows("SELECT id FROM session")}
     clocks: list[Row] = [
-        (number, s.clock.offset_s, s.clock.drift, s.clock.reference_s, s.clock.residual_s, s.clock.pulses)
+        (
+            number,
+            s.clock.offset_s,
+            s.clock.drift,
+            s.clock.reference_s,
+            s.clock.residual_s,
+            s.clock.pulses,
+            s.clock.score,
+            s.sent,
+        )
         for number, s in sessions.items()
     ]
     source = str(journal.get("label_source"))

@@ -31,13 +31,14 @@ class Gate:
 
 @dataclass(frozen=True)
 class Window:
-    """A measured window: ``runs`` of the node in it, and what spoils it."""
+    """A measured window: ``runs`` of the node in it, what spoils it, and how many cores others used."""
 
     start_ns: int
     end_ns: int
     runs: int
     reasons: list[str]
     wall_jump_s: float | None
+    foreign_cores: float | None
 
 
 def standby_gate(
@@ -105,7 +106,8 @@ def run_window(
     recorder.check()
     if recorder.gap_s(start, end) is not None:
         reasons.append("gap in the meter")
-    return Window(start, end, runs, reasons, conditions.wall_jump_s(before, after))
+    jump, foreign = conditions.wall_jump_s(before, after), conditions.foreign_cores(before, after)
+    return Window(start, end, runs, reasons, jump, foreign)
 
 
 def _warm_up(run: Runner, device: Device, seconds: float) -> float:

@@ -14,38 +14,52 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
-#: A pulse in units of time: (busy?, length). Asymmetric, so that no shift of it looks like itself.
-PATTERN = ((False, 2), (True, 2), (False, 1), (True, 1), (False, 2))
-#: Below this correlation a pulse is not believed to have been seen.
-MIN_CORRELATION = 0.6
+#: A pulse in units of time: (busy?, length). The Barker code of length 13 between two rests: shifted, it looks
+#: less like itself than any other of its length, so that other work on the machine is not taken for it.
+PATTERN = (
+    (False, 2), (True, 5), (False, 2), (True, 2), (False, 1), (True, 1), (False, 1), (True, 1), (False, 2),
+)  # fmt: skip
+#: Below this correlation, or where another place fits nearly as well, a pulse is not believed to have been seen.
+MIN_CORRELATION, MIN_SCORE = 0.6, 1.2
+_MAX_SCORE = 99.0
 
 
 @dataclass(frozen=True)
 class PulseFit:
-    """Where one pulse was seen: ``offset_s`` is meter minus host at ``host_s``, ``std_s`` its error."""
+    """Where one pulse was seen: ``offset_s`` is meter minus host at ``host_s``, ``std_s`` its error.
+
+    ``correlation``: of the readings with the pulse, which is what the pulse's share of their size is.
+    ``score``: how many times better this place fits than the best one that is not next to it.
+    """
 
     host_s: float
     offset_s: float
     std_s: float
     correlation: float
+    score: float
 
     @property
     def found(self) -> bool:
-        return self.correlation >= MIN_CORRELATION
+        return self.correlation >= MIN_CORRELATION and self.score >= MIN_SCORE
 
 
 @dataclass(frozen=True)
 class ClockMap:
-    """The meter's clock as a line over the host's. ``residual_s``: 1-sigma error of a mapped time."""
+    """The meter's clock as a line over the host's. ``residual_s``: 1-sigma error of a mapped time.
+
+    ``pulses``: those that it was found by; ``score``: the lowest of theirs.
+    """
 
     offset_s: float
     drift: float
     reference_s: float
     residual_s: float
     pulses: int
+    score: float = 0.0
 
     def to_meter(self, host_s: float) -> float:
         """Meter time of a host time, both in seconds."""
@@ -85,7 +99,7 @@ def fit_pulse(
     times, power = np.asarray(times_s, dtype=float), np.asarray(watts, dtype=float)
     begin, end = busy[0][0] - idle_s, busy[-1][1] + idle_s
     middle, span = (begin + end) / 2.0, max(period_s, 1e-4)
-    lost = PulseFit(middle, guess_s, math.inf, 0.0)
+    lost = PulseFit(middle, guess_s, math.inf, 0.0, 0.0)
     keep = (times > begin + guess_s - search_s) & (times < end + guess_s + search_s)
     times, power = times[keep], power[keep]
     if times.size < 6:
@@ -109,10 +123,16 @@ def fit_pulse(
         # A pulse is full load: of two stretches of the same shape the larger one is it.
         return found, found * np.abs(found) * size
 
-    step = min(b - a for a, b in busy) / 8.0
+    shortest = min(b - a for a, b in busy)
+    step, score = shortest / 8.0, 0.0
     for width in (search_s, 2.0 * step, span / 8.0):
         grid = np.linspace(guess_s - width, guess_s + width, 2 * max(16, math.ceil(width / step)) + 1)
         value = scores(grid)[1]
+        if width == search_s:
+            best = int(value.argmax())
+            others = value[np.abs(grid - grid[best]) > max(shortest, span)]
+            second = max(0.0, float(others.max(initial=0.0)))
+            score = min(_MAX_SCORE, float(value[best]) / second) if second else _MAX_SCORE
         # A flat top (readings between the edges see nothing) is settled in its middle.
         guess_s = float(grid[value >= value.max() - 1e-9 * abs(value.max())].mean())
         step = min(step, span) / 8.0
@@ -133,7 +153,7 @@ def fit_pulse(
     variance = float((residual**2).sum()) / max(1, times.size - 3)
     # An edge is known no better than a twentieth of a frame: busy work does not start in an instant.
     std = math.sqrt(variance / information + (span / 20.0) ** 2)
-    return PulseFit(middle, guess_s, std, correlation)
+    return PulseFit(middle, guess_s, std, correlation, score)
 
 
 def arrival_clock(host_s: Sequence[float], meter_s: Sequence[float], period_s: float) -> ClockMap:
@@ -158,6 +178,12 @@ def fit_clock(fits: Sequence[PulseFit], arrival: ClockMap, own_clock: bool) -> C
     was found, ``arrival`` is what is known, and its residual says how little that is.
     """
     found = [fit for fit in fits if fit.found and math.isfinite(fit.std_s)]
+    if len(found) > 2:
+        # One that other work was taken for lies anywhere; the others lie on the clock's line.
+        lag = [fit.offset_s - arrival.drift * (fit.host_s - arrival.reference_s) for fit in found]
+        middle, apart = median(lag), arrival.residual_s
+        pairs = zip(found, lag, strict=True)
+        found = [fit for fit, own in pairs if abs(own - middle) <= max(apart, 5.0 * fit.std_s)]
     if not found:
         return arrival
     weights = [1.0 / fit.std_s**2 for fit in found]
@@ -175,4 +201,5 @@ def fit_clock(fits: Sequence[PulseFit], arrival: ClockMap, own_clock: bool) -> C
     misfit = [f.offset_s - offset - drift * (f.host_s - reference) for f in found]
     squares = (w * m * m for w, m in zip(weights, misfit, strict=True))
     spread_s = math.sqrt(math.fsum(squares) / total)
-    return ClockMap(offset, drift, reference, max(spread_s, 1.0 / math.sqrt(total)), len(found))
+    residual_s = max(spread_s, 1.0 / math.sqrt(total))
+    return ClockMap(offset, drift, reference, residual_s, len(found), min(fit.score for fit in found))

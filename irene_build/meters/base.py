@@ -47,6 +47,15 @@ class MeterInfo:
         return {**asdict(self), "details": dict(self.details)}
 
 
+@dataclass(frozen=True)
+class Alert:
+    """Something that makes readings doubtful. ``kind``: as in a journal's events; ``text``: a sentence."""
+
+    kind: str
+    text: str
+    detail: Mapping[str, float]
+
+
 class Meter(Protocol):
     """An energy source. Used as a context manager; ``read_new`` never blocks longer than ``timeout_s``."""
 
@@ -66,6 +75,10 @@ class Meter(Protocol):
 
     def counters(self) -> Mapping[str, int]:
         """Faults met so far, by name: torn, rejected, duplicated, missing, reconnects, ..."""
+        ...
+
+    def alerts(self) -> list[Alert]:
+        """What a person should know at once; each is given once."""
         ...
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from irene_build.errors import IreneError, MeterError
-from irene_build.meters.base import MeterInfo, Reading
+from irene_build.meters.base import Alert, MeterInfo, Reading
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -78,6 +78,10 @@ class FeedMeter(ABC):
 
     def counters(self) -> Mapping[str, int]:
         return dict(self._counts)
+
+    def alerts(self) -> list[Alert]:
+        """Of its own a source knows nothing beyond what it counts."""
+        return []
 
     def _emit(self, reading: Reading) -> None:
         with self._news:

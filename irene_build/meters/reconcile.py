@@ -8,18 +8,15 @@ moved, a counter that lost joules, another load on the same line.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from irene_build.errors import MeterError
 from irene_build.hardware import Supply
-from irene_build.meters.base import Meter, MeterInfo, Reading
+from irene_build.meters.base import Alert, Meter, MeterInfo, Reading
 from irene_build.meters.sums import Cumulative
 
-#: Jumps are warnings here at the moment at which they are seen.
-_LOG = logging.getLogger("irene_build.meters")
 _WARM_UP = 30
 _FORGET = 0.998
 _ALARM_SIGMA = 8.0
@@ -119,7 +116,7 @@ class ReconciledMeter:
     """The wall meter, read beside its parts; jumps are kept in ``reconciler`` as they happen.
 
     Readings, info and faults are the wall meter's; ``counters`` has ``residual_jumps`` and ``parts_silent``
-    besides. ``span_s``: the least time over which the two are compared.
+    besides, ``alerts`` each of them as it is seen. ``span_s``: the least time over which the two are compared.
     """
 
     def __init__(self, wall: Meter, parts: Meter) -> None:
@@ -130,6 +127,7 @@ class ReconciledMeter:
         self._edge: tuple[int, float, float] | None = None
         self._silences = 0
         self._silent = False
+        self._alerts: list[Alert] = []
 
     @property
     def info(self) -> MeterInfo:
@@ -165,6 +163,11 @@ class ReconciledMeter:
         found = {"residual_jumps": len(self.reconciler.jumps), "parts_silent": self._silences}
         return {**self._wall.counters(), **found}
 
+    def alerts(self) -> list[Alert]:
+        """Jumps of the residual and silences of the parts since the last call."""
+        found, self._alerts = [*self._wall.alerts(), *self._alerts], []
+        return found
+
     def _compare(self, wall: Iterable[Reading], parts: Iterable[Reading]) -> None:
         for reading in parts:
             self._parts_j.add(reading)
@@ -173,7 +176,10 @@ class ReconciledMeter:
         if len(self._wall_j.points) < 2 or len(self._parts_j.points) < 2:
             return
         silent = self._wall_j.points[-1][0] - self._parts_j.points[-1][0] > _SILENCE_NS
-        self._silences += int(silent and not self._silent)
+        if silent and not self._silent:
+            self._silences += 1
+            text = f"{self._parts.info.name} is silent: the wall meter is read without it"
+            self._alerts.append(Alert("parts silent", text, {"after_s": _SILENCE_NS / 1e9}))
         self._silent = silent
         low = max(self._wall_j.points[0][0], self._parts_j.points[0][0])
         high = min(self._wall_j.points[-1][0], self._parts_j.points[-1][0])
@@ -188,4 +194,5 @@ class ReconciledMeter:
             seconds = step / 1e9
             jump = self.reconciler.add(end, (edge[2] - parts_j) / seconds, (edge[1] - wall_j) / seconds)
             if jump is not None:
-                _LOG.warning("%s", jump)
+                detail = {"residual_w": jump.residual_w, "sigma_w": jump.sigma_w}
+                self._alerts.append(Alert("residual jump", str(jump), detail))

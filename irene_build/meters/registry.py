@@ -109,7 +109,7 @@ class _Guarded:
 
     def __init__(self, meter: FeedMeter, hardware: str) -> None:
         self._meter, self._hardware = meter, hardware
-        self.read_new, self.counters = meter.read_new, meter.counters
+        self.read_new, self.counters, self.alerts = meter.read_new, meter.counters, meter.alerts
 
     @property
     def info(self) -> Any:

@@ -18,7 +18,7 @@ from irene_build.errors import MeterError
 from irene_build.measure.campaign import Campaign, Outcome, start_journal
 from irene_build.measure.journal import Journal
 from irene_build.measure.plan import Plan, Protocol, Target, make_plan
-from irene_build.meters.base import MeterInfo, Reading
+from irene_build.meters.base import Alert, MeterInfo, Reading
 from irene_runtime.sampler import Sample
 from irene_runtime.tree import ModelTree, Node
 
@@ -108,6 +108,7 @@ class DoubleMeter:
         self._at, self._joules = time.monotonic(), power.joules()
         self.silent = False
         self.broken = False
+        self.doubts: list[Alert] = []
 
     @property
     def info(self) -> MeterInfo:
@@ -139,6 +140,10 @@ class DoubleMeter:
 
     def counters(self) -> Mapping[str, int]:
         return {"torn": 0}
+
+    def alerts(self) -> list[Alert]:
+        found, self.doubts = self.doubts, []
+        return found
 
 
 class DoubleSampler:

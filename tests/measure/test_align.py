@@ -87,7 +87,7 @@ def test_readings_without_the_pulse_are_not_believed() -> None:
 def test_without_a_pulse_the_arrival_is_what_is_known_and_the_residual_admits_it() -> None:
     host = np.arange(0.0, 60.0, 0.2)
     arrival = arrival_clock(host, 2.0 + host * 1.0001, 0.2)
-    clock = fit_clock([PulseFit(5.0, 0.0, math.inf, 0.0)], arrival, own_clock=True)
+    clock = fit_clock([PulseFit(5.0, 0.0, math.inf, 0.0, 0.0)], arrival, own_clock=True)
     assert clock == arrival
     assert clock.pulses == 0 and clock.residual_s == 0.2
     assert clock.drift == pytest.approx(1e-4, abs=1e-7)
@@ -95,6 +95,6 @@ def test_without_a_pulse_the_arrival_is_what_is_known_and_the_residual_admits_it
 
 def test_one_pulse_takes_its_drift_from_the_arrivals_and_a_host_stamped_meter_has_none() -> None:
     arrival = ClockMap(3.0, 2e-4, 100.0, 0.17, 0)
-    fits = [PulseFit(10.0, 3.0, 0.01, 0.95)]
+    fits = [PulseFit(10.0, 3.0, 0.01, 0.95, 9.0)]
     assert fit_clock(fits, arrival, own_clock=True).drift == 2e-4
-    assert fit_clock([*fits, PulseFit(500.0, 3.1, 0.01, 0.9)], arrival, own_clock=False).drift == 0.0
+    assert fit_clock([*fits, PulseFit(500.0, 3.1, 0.01, 0.9, 9.0)], arrival, own_clock=False).drift == 0.0

@@ -96,7 +96,7 @@ def test_killed_and_run_again_every_node_has_its_label_once(calibrated: Calibrat
     assert sorted(tree.measurement) == [0, 1, 2]
     assert (tree.energy_j > 0.0).all() and np.isfinite(tree.resources[:, [0, 1, 6]]).all()
     sessions = dataset.info["sessions"]
-    assert len(sessions) == 2 and all(session["sampler"]["cpu_s"] > 0.0 for session in sessions)
+    assert len(sessions) == 2 and all(session["sampler"]["on_share"] > 0.0 for session in sessions)
 
 
 def test_ctrl_c_says_how_to_go_on(

@@ -56,10 +56,10 @@ def test_a_budget_cuts_rounds_then_windows_then_grid_points_and_says_so() -> Non
     assert full.notes == () and len(full.targets) == 3
     fewer = plan(*targets, budget_s=full.seconds() * 0.75)
     assert fewer.protocol.min_rounds == 1 and len(fewer.targets) == 3
-    assert "one round" in fewer.notes[0]
+    assert "every node once" in fewer.notes[0]
     shorter = plan(*targets, budget_s=fewer.seconds() * 0.95)
     assert shorter.protocol.window_s == shorter.protocol.least_window_s and len(shorter.targets) == 3
-    assert "may not be reached" in shorter.notes[1]
+    assert "windows are cut to" in shorter.notes[1]
     smaller = plan(*targets, budget_s=shorter.seconds() * 0.9)
     assert [str(t) for t in smaller.targets] == ["a 1x8", "b 1x8"]
     assert "left out to fit" in smaller.notes[2] and "a 4x8" in smaller.notes[2]
