@@ -92,5 +92,6 @@ class Progress:
         if left_s is None and done > 0:
             left_s = (now - self._start) / done * (self.total - done)
         left = f" · {duration(left_s)} left" if left_s is not None else ""
-        text = f"[{done:g}/{self.total:g}] {self.what} {detail}".rstrip() + left
+        share = f"{done:4.0%}" if self.total == 1 else f"{done:g}/{self.total:g}"
+        text = f"[{share}] {self.what} {detail}".rstrip() + left
         typer.echo(f"\r\033[K{text}"[:120] if self._terminal else text, nl=not self._terminal, err=True)
