@@ -141,6 +141,8 @@ class Assembler:
         shapes: dict[str, Any] = {"in": inputs, "out": outputs}
         if own or (call.cost is None and ops):
             shapes = {**({} if own else shapes), "ops": [op.signature for op in ops]}
+        if call.causal and not own:
+            shapes["is_causal"] = True
         number = self._number(call.scope, kind)
         node = Node(call.scope, kind, "ml", parent, primitive, number, self._features(features), shapes)
         self.nodes.append(node)

@@ -208,7 +208,9 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
 
     entry = FAMILIES.get(config.model_type)
     if entry is not None:
-        return [lambda: complete(module, config, entry(module, config, batch_size, seq_len), batch_size, seq_len)]
+        return [
+            lambda: complete(module, config, entry(module, config, batch_size, seq_len), batch_size, seq_len)
+        ]
     found: list[Variant] = []
     main = getattr(module, "main_input_name", "input_ids")
 
@@ -309,7 +311,9 @@ def complete(
             width = int(first_of(config, "latent_dim", "hidden_size", default=hidden))
             given[name] = torch.zeros((batch_size, width, seq_len))
         elif name == "merge_sizes":
-            given[name] = torch.full((batch_size,), int(first_of(config, "spatial_merge_size", "merge_size", default=1)))
+            given[name] = torch.full(
+                (batch_size,), int(first_of(config, "spatial_merge_size", "merge_size", default=1))
+            )
         elif name.endswith(("hidden_states", "embeds", "features")):
             given[name] = torch.zeros((batch_size, tokens, hidden))
         elif name.endswith(("position_ids", "positions")):

@@ -37,7 +37,8 @@ class Cost:
 @dataclass(frozen=True)
 class Primitive:
     """``modules``: ``package.module:Class`` whose own forward must run; ``pattern``: on the class name of a
-    module without sub-modules; ``functions``: dotted names below ``torch``; ``operands``: the tensors of a
+    module without sub-modules; ``functions``: dotted names below ``torch``; ``plain``: on the name of a function of
+    Python that stands beside the model's classes and is called there; ``operands``: the tensors of a
     module call in the order that ``cost(costs, operands, outputs)`` takes them; ``on_meta``: the result on the
     meta device, where the operator itself would behave as no real back end does (None: call it)."""
 
@@ -45,6 +46,7 @@ class Primitive:
     modules: tuple[str, ...] = ()
     pattern: str = ""
     functions: tuple[str, ...] = ()
+    plain: str = ""
     cost: Callable[[Costs, list[Any], list[Any]], Cost] | None = None
     operands: Callable[[Any, tuple[Any, ...]], list[Any]] | None = None
     on_meta: Callable[[list[Any]], Any] | None = None
@@ -249,7 +251,10 @@ PRIMITIVES: tuple[Primitive, ...] = (
     )), pattern=r"Activation$", functions=tuple(_F + name for name in (
         "elu", "celu", "selu", "mish", "softplus", "hardtanh", "hardswish", "hardsigmoid", "prelu",
     ))),
-    Primitive("RotaryEmbedding", pattern=r"Rotary\w*Embedding|RotaryPos|RoPE"),
+    Primitive("RotaryEmbedding", pattern=r"Rotary\w*Embedding|RotaryPos|RoPE",
+              plain=r"^_?(vision_)?apply_(multidimensional_)?(rotary|rope)"),
+    # What a fused kernel does in one piece runs here as its reference: the sum of its operations.
+    Primitive("StateSpaceScan", plain=r"selective_scan|chunk_scan$|selective_state_update|_gated_delta_rule$"),
     Primitive("GroupedExperts", pattern=r"Experts$"),
     Primitive("TopK", functions=("topk", "Tensor.topk", "sort", "Tensor.sort", "argsort", "Tensor.argsort")),
     Primitive("FFT", functions=(
@@ -261,6 +266,16 @@ PRIMITIVES: tuple[Primitive, ...] = (
 
 #: Modules that do nothing when a model is evaluated; dropped unless they run an operation after all.
 _NOTHING = re.compile(r"Dropout|DropPath|^Identity$|StochasticDepth")
+
+
+#: Activations whose product with another tensor is a gated activation (GLU, Shazeer 2020, table 1).
+GATES = frozenset(("SiLU", "GELU", "ReLU", "Sigmoid", "Activation"))
+
+
+@cache
+def of_plain_function(name: str) -> Primitive | None:
+    """The primitive that a function of Python is, by its name."""
+    return next((entry for entry in PRIMITIVES if entry.plain and re.search(entry.plain, name)), None)
 
 
 @cache

@@ -7,6 +7,9 @@ back ends, and listening costs time), unless ``audit`` asks for the owner of eve
 
 from __future__ import annotations
 
+import functools
+import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -24,17 +27,8 @@ class Call:
     """One call of a module or of a functional primitive, with what ran inside it."""
 
     __slots__ = (
-        "children",
-        "cost",
-        "inputs",
-        "module",
-        "ops",
-        "outputs",
-        "primitive",
-        "scope",
-        "sequence",
-        "type",
-    )
+        "causal", "children", "cost", "inputs", "module", "ops", "outputs", "primitive", "scope", "sequence", "type",
+    )  # fmt: skip
 
     def __init__(
         self, scope: str, kind: str, module: Any, primitive: Primitive | None, sequence: int
@@ -51,6 +45,8 @@ class Call:
         self.cost: Cost | None = None
         self.inputs: list[str] = []
         self.outputs: list[str] = []
+        #: Of fused attention: whether each token sees only those before it.
+        self.causal = False
 
 
 #: keep(sequence, own operation's primitive or None, callable, args, kwargs): called before it runs.
@@ -146,6 +142,9 @@ class Recorder:
         self._dispatch = _Dispatch(self)
         self._functions = _Functions(self)
         self._listening = False
+        self._patched: list[tuple[dict[str, Any], str, Any]] = []
+        #: The result of the last activation, until it is multiplied with another tensor.
+        self._gate: Callable[[], Any] = lambda: None
 
     def __enter__(self) -> Recorder:
         for module in self._names:
@@ -153,6 +152,7 @@ class Recorder:
             self._handles.append(module.register_forward_hook(self._exit, with_kwargs=True))
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
+        self._watch_plain_functions()
         self._functions.__enter__()
         self._listen()
         return self
@@ -163,6 +163,27 @@ class Recorder:
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         for handle in self._handles:
             handle.remove()
+        for names, name, function in self._patched:
+            names[name] = function
+
+    def _watch_plain_functions(self) -> None:
+        """Functions of Python beside the model's classes that are primitives (rotary embedding, scans)."""
+        for package in {type(module).__module__ for module in self._names}:
+            if package.partition(".")[0] == "torch" or package not in sys.modules:
+                continue
+            names = vars(sys.modules[package])
+            for name, function in list(names.items()):
+                entry = primitives.of_plain_function(name) if callable(function) else None
+                if entry is not None and not isinstance(function, type):
+                    self._patched.append((names, name, function))
+                    names[name] = self._watched(entry, function)
+
+    def _watched(self, entry: Primitive, function: Any) -> Any:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self.function(entry, function, args, kwargs)
+
+        return call
 
     @property
     def sizes(self) -> dict[int, int]:
@@ -240,6 +261,7 @@ class Recorder:
         outputs = tensors_of(output)
         call.outputs = [text_of(t) for t in outputs]
         entry = call.primitive
+        self._remember_gate(entry, outputs)
         if entry is not None and entry.cost is not None and entry.operands is not None:
             arguments = args or tuple(kwargs.values())
             call.cost = entry.cost(self._costs, entry.operands(module, arguments), outputs)
@@ -269,6 +291,9 @@ class Recorder:
         self._stack.pop()
         outputs = tensors_of(result)
         call.outputs = [text_of(t) for t in outputs]
+        self._remember_gate(entry, outputs)
+        if entry.name == "Attention":
+            call.causal = bool(args[5] if len(args) > 5 else kwargs.get("is_causal"))
         if entry.cost is not None:
             call.cost = entry.cost(self._costs, operands, outputs)
             call.ops = []
@@ -283,10 +308,24 @@ class Recorder:
                 return result.contiguous(memory_format=layout)
         return result
 
+    def _remember_gate(self, entry: Primitive | None, outputs: list[Any]) -> None:
+        if entry is not None and entry.name in primitives.GATES and outputs:
+            self._gate = weakref.ref(outputs[0])
+
+    def _is_gated(self, args: tuple[Any, ...]) -> bool:
+        """A product of the last activation's result with another tensor of its shape: act(gate) * up."""
+        gate = self._gate()
+        if gate is None or len(tensors_of(args)) != 2 or args[0].shape != args[1].shape:
+            return False
+        key = storage_key(gate)
+        return [storage_key(t) for t in args].count(key) == 1
+
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         op = self._costs.of(func, args, kwargs, result)
         if op is None or not self._stack:
             return
+        if op.name in ("mul", "mul_") and not self._leaf and self._is_gated(args):
+            op = op._replace(primitive="GatedActivation")
         call = self._stack[-1]
         if self._audit:
             self.owners.append((op.name, call.sequence, None if self._leaf else op.primitive))

@@ -7,7 +7,15 @@ from math import prod
 from typing import Any
 
 from .families import (
-    channels, deep, first_of, image_size, pair, pixels, token_ids, torch_zeros, with_placeholders,
+    channels,
+    deep,
+    first_of,
+    image_size,
+    pair,
+    pixels,
+    token_ids,
+    torch_zeros,
+    with_placeholders,
 )  # fmt: skip
 
 Inputs = Callable[[Any, Any, int, int], dict[str, Any]]
@@ -371,7 +379,10 @@ def _tracked_video(module: Any, config: Any, batch_size: int, seq_len: int) -> d
     )  # fmt: skip
     for number in range(batch_size):
         index = session.obj_id_to_idx(number)
-        point = {"point_coords": torch_zeros(1, 1, 1, 2), "point_labels": torch.ones((1, 1, 1), dtype=torch.int32)}
+        point = {
+            "point_coords": torch_zeros(1, 1, 1, 2),
+            "point_labels": torch.ones((1, 1, 1), dtype=torch.int32),
+        }
         session.add_point_inputs(index, 0, point)
         session.obj_with_new_inputs.append(number)
     return {"inference_session": session, "frame": torch_zeros(1, 3, height, width)}

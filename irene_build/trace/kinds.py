@@ -1,0 +1,71 @@
+"""Kinds of aten operations by name: which copy, which reduce a row, which cost nothing, and their FLOPs.
+
+What is in no table here is told by torch's own tags (pointwise, reduction); the rest is ``Custom``.
+"""
+
+from __future__ import annotations
+
+#: Floating point operations an element; every other pointwise operation counts one.
+POINTWISE_FLOPS = {
+    "tanh": 4, "tanh_": 4, "sigmoid": 4, "sigmoid_": 4, "exp": 4, "exp_": 4, "log": 4, "sin": 4, "cos": 4,
+    "erf": 4, "log_sigmoid_forward": 5, "softplus": 5, "mish": 6, "floor_divide": 1, "floor_divide_": 1,
+    "silu": 5, "silu_": 5, "gelu": 6, "elu": 5, "elu_": 5, "relu": 1, "sqrt": 1, "rsqrt": 2, "pow": 2,
+    "leaky_relu": 2, "addcmul": 2, "addcmul_": 2, "lerp": 3, "polar": 8, "isin": 1,
+}  # fmt: skip
+#: Of a row's element: what operations count that are neither pointwise nor a plain reduction.
+ROWWISE = {
+    "_softmax": ("Softmax", 5), "_log_softmax": ("Softmax", 5), "_safe_softmax": ("Softmax", 5),
+    "native_layer_norm": ("LayerNorm", 8), "native_group_norm": ("GroupNorm", 8),
+    "_fused_rms_norm": ("RMSNorm", 5), "native_batch_norm": ("BatchNorm", 4),
+    "_native_batch_norm_legit_no_training": ("BatchNorm", 4), "_native_batch_norm_legit": ("BatchNorm", 4),
+    "cudnn_batch_norm": ("BatchNorm", 4), "_batch_norm_with_update": ("BatchNorm", 4),
+    "_batch_norm_no_update": ("BatchNorm", 4), "cumsum": ("Reduction", 1), "cumsum_": ("Reduction", 1),
+    "cumprod": ("Reduction", 1), "logcumsumexp": ("Reduction", 5), "cummax": ("Reduction", 1),
+    "cummin": ("Reduction", 1), "_euclidean_dist": ("Reduction", 3), "mse_loss": ("Reduction", 3),
+    "_cdist_forward": ("Reduction", 3), "linalg_vector_norm": ("Reduction", 2),
+    "logsumexp": ("Reduction", 5), "var_mean": ("Reduction", 3), "var": ("Reduction", 3),
+    "std": ("Reduction", 3), "topk": ("TopK", 0), "sort": ("TopK", 0), "argsort": ("TopK", 0),
+    "histc": ("Reduction", 0), "bincount": ("Reduction", 0), "_is_all_true": ("Reduction", 0),
+    "_is_any_true": ("Reduction", 0), "equal": ("Reduction", 0),
+}  # fmt: skip
+#: Operations that only move data.
+COPIES = frozenset([
+    "clone", "_to_copy", "copy", "copy_", "cat", "stack", "index", "index_put", "index_put_",
+    "_index_put_impl_", "_unsafe_index", "_unsafe_index_put", "gather", "scatter", "scatter_",
+    "scatter_add", "scatter_add_", "scatter_reduce", "index_add", "index_add_", "index_copy", "index_copy_",
+    "index_select", "index_fill", "index_fill_", "masked_fill", "masked_fill_", "masked_scatter",
+    "masked_scatter_", "masked_select", "where", "fill", "fill_", "zero", "zero_", "zeros", "ones", "full",
+    "full_like", "zeros_like", "ones_like", "new_zeros", "new_ones", "new_full", "scalar_tensor", "arange",
+    "linspace", "logspace", "eye", "tril", "triu", "tril_", "triu_", "tril_indices", "triu_indices",
+    "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
+    "replication_pad3d", "roll", "flip", "repeat", "repeat_interleave", "nonzero", "split_with_sizes_copy",
+    "unfold_copy", "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+    "native_channel_shuffle", "rand", "randn", "rand_like", "randn_like", "randint", "randperm", "normal_",
+    "uniform_", "bernoulli", "bernoulli_", "multinomial", "resize_", "slice_scatter", "select_scatter",
+    "diagonal_scatter", "as_strided_scatter", "_conj_physical", "contiguous", "lift_fresh_copy", "take",
+    "put_", "_pack_padded_sequence", "_pad_packed_sequence", "nonzero_static", "unique_consecutive",
+    "_unique2", "unique_dim", "tensor_split", "bucketize", "searchsorted", "view_as_real_copy",
+    "view_as_complex_copy", "_reshape_copy", "affine_grid_generator", "diag_embed", "_local_scalar_dense",
+    "is_same_size", "triu_mask", "set_", "tile", "pad",
+])  # fmt: skip
+#: Operations of other primitives, told by name alone.
+NAMED = {
+    "embedding": "Embedding", "_embedding_bag": "Embedding", "max_pool2d_with_indices": "Pool",
+    "max_pool3d_with_indices": "Pool", "avg_pool2d": "Pool", "avg_pool3d": "Pool",
+    "_adaptive_avg_pool2d": "Pool", "_adaptive_avg_pool3d": "Pool", "mean_pool": "Pool",
+    "adaptive_max_pool2d": "Pool", "upsample_bilinear2d": "Interpolate",
+    "upsample_nearest2d": "Interpolate", "upsample_bicubic2d": "Interpolate",
+    "upsample_linear1d": "Interpolate", "upsample_nearest1d": "Interpolate",
+    "upsample_trilinear3d": "Interpolate", "upsample_nearest3d": "Interpolate",
+    "_upsample_bilinear2d_aa": "Interpolate", "_upsample_bicubic2d_aa": "Interpolate",
+    "grid_sampler_2d": "Interpolate", "grid_sampler_3d": "Interpolate", "_fft_r2c": "FFT",
+    "_fft_c2c": "FFT", "_fft_c2r": "FFT", "lstm": "RNN", "gru": "RNN",
+}  # fmt: skip
+#: Operations that reserve memory or read a shape: no kernel runs.
+FREE = frozenset([
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "detach",
+    "detach_", "alias", "lift", "lift_fresh", "sym_size", "sym_numel", "sym_stride", "_assert_async",
+    "_assert_scalar", "_assert_tensor_metadata", "_has_compatible_shallow_copy_type", "resolve_conj",
+    "resolve_neg", "_nested_tensor_size", "sym_storage_offset", "is_pinned", "unsqueeze_", "squeeze_", "t_",
+    "transpose_", "as_strided_",
+])  # fmt: skip
