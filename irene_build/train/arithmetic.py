@@ -132,7 +132,7 @@ def _add_up(
 def _refuse(tier: Mapping[str, Any], forest: Forest, trees: Sequence[LabelledTree]) -> None:
     """Raise TreeError where a model feature is 0 that never was where the primitive was calibrated."""
     where = {name: index for index, name in enumerate(forest.names)}
-    kinds = np.where(forest.childless, forest.primitive, np.array(LEVELS)[forest.level])
+    kinds = widths.kinds_of(forest)
     for kind, ranges in tier.get("ranges", {}).items():
         rows = np.flatnonzero(kinds == kind)
         for name, (low, _) in ranges.items():
@@ -177,7 +177,13 @@ def _evaluate(
         far = widths.far_nodes(tier, forest, alpha * p)
         if tier.get("rescale"):
             p = _rescaled(tier["rescale"], forest, a, p, ~np.isnan(reading))
-    away = widths.distance(tier, forest)
+    away = widths.distance(
+        tier.get("ranges", {}),
+        tier.get("stand_in", {}),
+        forest.names,
+        forest.features,
+        widths.kinds_of(forest),
+    )
     q = widths.half_widths(tier, forest, unknown, away, far)
     silent = has & np.isnan(reading)
     if silent.any() and "static" in estimator["tiers"]:

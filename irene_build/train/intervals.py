@@ -8,15 +8,26 @@ get a width of their own, from those that were such when their model was left ou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from irene_runtime.tree import LEVELS
+
 COVERAGE = 0.9
 #: Half-width where nothing is known, in log units: a factor of two.
 UNKNOWN = 0.7
+#: No half-width is larger, whatever the residuals: a factor of twenty tells nothing any more.
+HOPELESS = 3.0
 LEAST = 0.005
-#: How much wider an interval gets for every log unit outside the calibrated ranges, per level.
+#: Fewest nodes that tell a width or a slope of their own.
+ENOUGH = 20
+#: A node just outside the ranges says of a slope what one a doubling outside does (log units).
+NEAR = float(np.log(2.0))
+#: Bounds of how much wider a log unit outside makes an interval: larger inputs are never as sure as measured ones.
+LEAST_SLOPE, MOST_SLOPE = 0.1, 50.0
+#: The same where one model alone, or one size, was measured, so that nothing tells it.
 SLOPE = {"ml": 0.6, "module": 0.3, "model": 0.3}
 #: How much wider where no training model was of a kind that the others lack, so that this was never seen.
 FAR = 2.0
@@ -40,36 +51,79 @@ def half_width(residual: np.ndarray, count: np.ndarray, models: int) -> float:
     if models < 1 or not len(residual):
         return UNKNOWN
     q = max(quantile(residual, count, COVERAGE), LEAST)
-    return min(q if models > 2 else 2.0 * q, UNKNOWN)
+    return min(q if models > 2 else 2.0 * q, HOPELESS)
 
 
-def interval(
-    residual: np.ndarray,
-    count: np.ndarray,
-    model: np.ndarray,
-    level: np.ndarray,
-    far: np.ndarray,
-    judged: Sequence[str],
-) -> dict[str, Any]:
-    """``levels`` and ``primitives`` of an INTERVAL from out-of-model log residuals, one a labelled node.
+@dataclass
+class Judgement:
+    """What fits that had not seen a node's model said of it, one entry a labelled node.
 
-    ``level``: str[n]. ``far``: bool[n], the node was of a kind that no other model had; that matters at the
-    levels ``judged``, where a prediction rests on what the kind is made of.
+    ``residual``: float64[n], log of predicted over measured, NaN where there is none. ``beyond``: the same of
+    fits to smaller inputs alone, for nodes of larger ones, and ``away`` how far outside of their ranges those
+    lie (float64[n], log units). ``count``: float64[n]. ``model``: int64[n]. ``level``, ``primitive``: str[n].
+    ``far``: bool[n], the node is of a kind that no other model has.
     """
-    levels = {}
-    for name in ("ml", "module", "model"):
-        here = (level == name) & np.isfinite(residual)
-        models = len(np.unique(model[here]))
-        near = here & ~far if name in judged and (here & ~far).any() else here
-        q = half_width(residual[near], count[near], models)
-        levels[name] = {"q": round(q, 5), "slope": SLOPE[name]}
+
+    residual: np.ndarray
+    beyond: np.ndarray
+    away: np.ndarray
+    count: np.ndarray
+    model: np.ndarray
+    level: np.ndarray
+    primitive: np.ndarray
+    far: np.ndarray
+
+
+def interval(said: Judgement, judged: Sequence[str]) -> dict[str, Any]:
+    """``levels`` and ``primitives`` of an INTERVAL.
+
+    Kinds that no other model has count apart at the levels ``judged``, where a prediction rests on what a
+    module is made of. Primitives with enough shapes of enough models get a width of their own.
+    """
+    levels: dict[str, dict[str, float]] = {}
+    heard = np.isfinite(said.residual)
+    for name in LEVELS:
+        here = (said.level == name) & heard
+        models = len(np.unique(said.model[here]))
+        near = here & ~said.far if name in judged and (here & ~said.far).any() else here
+        q = half_width(said.residual[near], said.count[near], models)
+        levels[name] = {"q": round(q, 5), "slope": slope(said, said.level == name, q, _hand_set(name, q))}
         if name in judged:
-            levels[name]["far"] = round(_far(residual, count, here & far, q), 5)
-    return {"levels": levels, "primitives": {"fallback": {"q": UNKNOWN, "slope": SLOPE["ml"]}}}
+            levels[name]["far"] = round(_far(said.residual, said.count, here & said.far, q), 5)
+    unknown = max(UNKNOWN, levels["ml"]["q"])
+    primitives = {"fallback": {"q": unknown, "slope": _hand_set("ml", unknown)}}
+    for name in np.unique(said.primitive[(said.level == "ml") & heard]).tolist():
+        here = (said.primitive == name) & heard
+        models = len(np.unique(said.model[here]))
+        if models > 2 and here.sum() >= ENOUGH:
+            q = half_width(said.residual[here], said.count[here], models)
+            found = slope(said, said.primitive == name, q, levels["ml"]["slope"])
+            primitives[name] = {"q": round(q, 5), "slope": found}
+    return {"levels": levels, "primitives": primitives}
+
+
+def _hand_set(level: str, width: float) -> float:
+    """The slope where no smaller inputs tell one; what is wide already does not get wider any faster."""
+    return round(SLOPE[level] * min(1.0, UNKNOWN / width), 3)
+
+
+def slope(said: Judgement, rows: np.ndarray, width: float, otherwise: float) -> float:
+    """How much wider a log unit outside makes intervals, so that nine in ten larger inputs lie inside.
+
+    From nodes beyond the sizes of a fit that had neither their size nor their model; ``otherwise`` where there
+    are too few.
+    """
+    rows = rows & np.isfinite(said.beyond) & (said.away > 0.0) & ~said.far
+    if rows.sum() < ENOUGH:
+        return otherwise
+    need = (np.abs(said.beyond[rows]) / width - 1.0) / np.maximum(said.away[rows], NEAR)
+    return round(
+        min(max(quantile(need.clip(min=0.0), said.count[rows], COVERAGE), LEAST_SLOPE), MOST_SLOPE), 3
+    )
 
 
 def _far(residual: np.ndarray, count: np.ndarray, rows: np.ndarray, near: float) -> float:
     """Half-width of unknown kinds, never below that of known ones."""
     if not rows.any():
-        return min(FAR * near, UNKNOWN)
-    return min(max(quantile(residual[rows], count[rows], COVERAGE), near), UNKNOWN)
+        return min(FAR * near, HOPELESS)
+    return min(max(quantile(residual[rows], count[rows], COVERAGE), near), HOPELESS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,28 @@ from irene_runtime.tree import LEVELS
 WIDEST = 16.0
 
 
-def distance(tier: Mapping[str, Any], forest: Forest) -> np.ndarray:
-    """How far every node lies outside the calibrated ranges, in summed natural-log units."""
-    total = np.zeros(len(forest.parent))
-    where = {name: index for index, name in enumerate(forest.names)}
-    ranges = tier.get("ranges", {})
-    kinds = np.where(forest.childless, forest.primitive, np.array(LEVELS)[forest.level])
+def kinds_of(forest: Forest) -> np.ndarray:
+    """str[n]: what a node's ranges are found by, its primitive or, above the leaves, its level."""
+    return np.where(forest.childless, forest.primitive, np.array(LEVELS)[forest.level])
+
+
+def distance(
+    ranges: Mapping[str, Any],
+    stand_in: Mapping[str, str],
+    names: Sequence[str],
+    features: np.ndarray,
+    kinds: np.ndarray,
+) -> np.ndarray:
+    """How far every row of features lies outside the calibrated ranges, in summed natural-log units."""
+    total = np.zeros(len(features))
+    where = {name: index for index, name in enumerate(names)}
     for kind in np.unique(kinds):
         chosen = ranges.get(str(kind))
         if chosen is None:
-            chosen = ranges.get(tier.get("stand_in", {}).get(str(kind)), {})
+            chosen = ranges.get(stand_in.get(str(kind), ""), {})
         rows = np.flatnonzero(kinds == kind)
         for name, (low, high) in chosen.items():
-            x = np.maximum(forest.features[rows, where[name]], TINY)
+            x = np.maximum(features[rows, where[name]], TINY)
             with np.errstate(invalid="ignore"):
                 away = np.log(x / max(high, TINY)).clip(min=0.0) + np.log(max(low, TINY) / x).clip(min=0.0)
             total[rows] += np.where(np.isnan(away), 0.0, away)

@@ -11,6 +11,17 @@ from irene_build.train import arithmetic, best, intervals, widths
 from tests.train import synthetic
 
 
+def judgement(residual: np.ndarray, **parts: np.ndarray) -> intervals.Judgement:
+    """Five models' residuals; leaves of one primitive, nothing beyond the sizes, unless ``parts`` say so."""
+    size = len(residual)
+    given = {
+        "beyond": np.full(size, np.nan), "away": np.zeros(size), "count": np.ones(size),
+        "model": np.arange(size) % 5, "level": np.full(size, "ml"), "primitive": np.full(size, "Linear"),
+        "far": np.zeros(size, dtype=bool),
+    }  # fmt: skip
+    return intervals.Judgement(residual, **{**given, **parts})
+
+
 def test_the_quantile_counts_copies() -> None:
     residual, count = np.array([0.01, -0.02, 0.5]), np.array([80.0, 15.0, 5.0])
     assert intervals.quantile(residual, count, 0.9) == 0.02
@@ -32,11 +43,54 @@ def test_unknown_kinds_have_a_width_of_their_own() -> None:
     level = np.array(["module"] * 400)
     far = np.arange(400) >= 300
     residual = np.where(far, 0.1, 0.01) * rng.normal(size=400)
-    found = intervals.interval(residual, np.ones(400), np.arange(400) % 5, level, far, ("module",))
+    found = intervals.interval(judgement(residual, level=level, far=far), ("module",))
     entry = found["levels"]["module"]
     assert entry["far"] > 5 * entry["q"]
     assert entry["q"] == pytest.approx(0.0164, rel=0.15)
     assert "far" not in found["levels"]["ml"] and found["levels"]["ml"]["q"] == intervals.UNKNOWN
+
+
+def test_slopes_cover_nine_in_ten_of_larger_inputs() -> None:
+    rng = np.random.default_rng(1)
+    away = rng.uniform(0.7, 3.0, size=2000)
+    beyond = 0.01 * (1.0 + 2.0 * away) * rng.normal(size=2000)
+    found = intervals.interval(judgement(0.01 * rng.normal(size=2000), beyond=beyond, away=away), ())
+    for entry in (found["levels"]["ml"], found["primitives"]["Linear"]):
+        inside = np.abs(beyond) <= entry["q"] * (1.0 + entry["slope"] * away)
+        assert inside.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_without_larger_inputs_wide_intervals_do_not_widen_faster_than_narrow_ones() -> None:
+    rng = np.random.default_rng(2)
+    narrow, wide = (
+        intervals.interval(judgement(size * rng.normal(size=100)), ())["levels"]["ml"] for size in (0.01, 1.0)
+    )
+    assert narrow["slope"] == intervals.SLOPE["ml"]
+    assert wide["q"] > intervals.UNKNOWN
+    assert wide["q"] * wide["slope"] == pytest.approx(intervals.UNKNOWN * intervals.SLOPE["ml"], rel=0.01)
+
+
+def test_primitives_have_widths_of_their_own() -> None:
+    rng = np.random.default_rng(3)
+    primitive = np.array(["Linear"] * 200 + ["Softmax"] * 200 + ["Tanh"] * 5)
+    residual = np.where(primitive == "Softmax", 0.1, 0.01) * rng.normal(size=405)
+    found = intervals.interval(judgement(residual, primitive=primitive), ())["primitives"]
+    assert found["Softmax"]["q"] > 5 * found["Linear"]["q"]
+    assert "Tanh" not in found, "five shapes tell no quantile"
+
+
+def test_larger_inputs_of_new_models_lie_inside_as_often_as_promised() -> None:
+    """Fits see short inputs alone; their intervals are asked about longer ones of models that are new as well."""
+    short, long = [(1, 16), (2, 16), (2, 32), (4, 32)], [(8, 64), (8, 128), (16, 128)]
+    models = {"a": (2, 64), "b": (3, 128), "c": (2, 192), "d": (4, 96)}
+    estimator = best.fit(synthetic.dataset(models, short, noise=0.03), tiers=("static",))
+    test = synthetic.dataset({"f": (3, 64), "g": (2, 128)}, long, noise=0.03, seed=9)
+    answers = arithmetic.predict(estimator, test.trees, "static")
+    assert all((p.flags & arithmetic.EXTRAPOLATES).any() for p in answers)
+    inside = [
+        (p.low_j <= t.energy_j) & (t.energy_j <= p.high_j) for t, p in zip(test.trees, answers, strict=True)
+    ]
+    assert np.concatenate(inside).mean() > 0.85
 
 
 def test_nine_in_ten_nodes_of_new_models_lie_inside() -> None:

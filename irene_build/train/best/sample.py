@@ -12,7 +12,7 @@ from irene_runtime.features import MODEL_FEATURES, RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS
 
 #: Model features that describe how a row was published, or follow from others, and not what runs.
-_UNUSED = ("flops_2021", "mem_bytes_2021", "input_size", "bytes_per_element")
+_UNUSED = ("flops_2021", "mem_bytes_2021", "bytes_per_element")
 SHAPE_NAMES = tuple(name for name in MODEL_FEATURES if name not in _UNUSED)
 
 
@@ -53,9 +53,13 @@ class Sample:
         """bool[m]: the nodes of a level."""
         return self.level == LEVELS.index(level)
 
-    def without(self, models: list[int]) -> Sample:
-        """The same nodes with the labels and weights of these models gone."""
-        gone = np.isin(self.model, models)
+    @property
+    def kind(self) -> np.ndarray:
+        """str[m]: the primitive, above the leaves the level."""
+        return np.where(self.leaf, self.primitive, np.array(LEVELS)[self.level])
+
+    def without(self, gone: np.ndarray) -> Sample:
+        """The same nodes with the labels and weights of these (bool[m]) gone."""
         return replace(
             self,
             energy_j=np.where(gone, np.nan, self.energy_j),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,66 +10,81 @@ import numpy as np
 from irene_build.train import intervals
 from irene_build.train.best import readings
 from irene_build.train.best.sample import Sample
+from irene_build.train.best.unseen import Unseen
 from irene_runtime.tree import LEVELS
 
 OMEGAS = np.linspace(0.0, 1.0, 21)
 GAMMAS = np.linspace(0.0, 1.2, 25)
 
 
-@dataclass
-class Unseen:
-    """What fits that had not seen a node's model say of it: its leaf, factor, A and D. float64[m] each."""
-
-    leaf_j: np.ndarray
-    factor: np.ndarray
-    total_j: np.ndarray
-    reading_j: np.ndarray
-
-
 def interval(
     data: Sample,
-    predicted: np.ndarray | None,
+    unseen: Unseen | None,
+    beyond: Unseen | None,
+    predict: Callable[[Unseen], np.ndarray],
     far: np.ndarray,
     judged: Sequence[str],
     known: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """An INTERVAL from what ``predicted`` (float64[m], joules) says of models that it had not seen.
+    """An INTERVAL from what ``predict`` (float64[m], joules) makes of models and of sizes that were left out.
 
     ``far``: nodes of kinds that no other model has; they count apart at the levels ``judged``.
     """
-    residual = np.full(len(data.energy_j), np.nan)
-    if predicted is not None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            residual = np.log(predicted / data.energy_j)
     rows = np.flatnonzero(data.labelled)
-    level = np.array(LEVELS)[data.level[rows]]
-    out = intervals.interval(residual[rows], data.count[rows], data.model[rows], level, far[rows], judged)
+
+    def residual(seen: Unseen | None) -> np.ndarray:
+        if seen is None:
+            return np.full(len(rows), np.nan)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.log(predict(seen)[rows] / data.energy_j[rows]))
+
+    away = np.zeros(len(rows)) if beyond is None else beyond.away[rows]
+    judgement = intervals.Judgement(
+        residual(unseen), residual(beyond), away, data.count[rows], data.model[rows],
+        np.array(LEVELS)[data.level[rows]], data.primitive[rows], far[rows],
+    )  # fmt: skip
+    out = intervals.interval(judgement, judged)
     if known is not None and judged:
         out["kinds"] = known
     return out
 
 
 def live(
-    data: Sample, unseen: Unseen | None, direct: dict[str, Any], far: np.ndarray, known: dict[str, Any] | None
+    data: Sample,
+    unseen: Unseen | None,
+    beyond: Unseen | None,
+    direct: dict[str, Any],
+    far: np.ndarray,
+    known: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Root by its reading, pooled with the tree's A; nodes below by their A times a power of root over A."""
     omega, gamma = 1.0, {"ml": 1.0, "module": 1.0}
-    predicted = None
     if unseen is not None:
-        a, d = unseen.total_j, np.where(unseen.reading_j > 0.0, unseen.reading_j, np.nan)
+        a, d = unseen.total_j, _positive(unseen.reading_j)
         roots = np.flatnonzero(data.root & data.labelled)
         omega = _best(OMEGAS, lambda w: readings.error_of(data, a ** (1.0 - w) * d**w, roots))
         scale = _root_scale(data, a ** (1.0 - omega) * d**omega / a)
-        predicted = np.where(data.root, a * scale, a)
         for level in gamma:
-            here = data.at(level) & ~data.root
-            gamma[level] = _power(data, a, scale, np.flatnonzero(here & data.labelled))
-            predicted[here] = (a * scale ** gamma[level])[here]
+            here = np.flatnonzero(data.at(level) & ~data.root & data.labelled)
+            gamma[level] = _power(data, a, scale, here)
+
+    def predict(seen: Unseen) -> np.ndarray:
+        a, d = seen.total_j, _positive(seen.reading_j)
+        scale = _root_scale(data, a ** (1.0 - omega) * d**omega / a)
+        power = np.ones(len(a))
+        for level, value in gamma.items():
+            power[data.at(level) & ~data.root] = value
+        return np.asarray(a * scale**power)
+
     return {
         "direct": {"model": {**direct["model"], "pool": round(omega, 4)}},
         "rescale": {level: round(value, 4) for level, value in gamma.items()},
-        "interval": interval(data, predicted, far, ("module",), known),
+        "interval": interval(data, unseen, beyond, predict, far, ("module",), known),
     }
+
+
+def _positive(reading: np.ndarray) -> np.ndarray:
+    return np.where(reading > 0.0, reading, np.nan)
 
 
 def _power(data: Sample, a: np.ndarray, scale: np.ndarray, rows: np.ndarray) -> float:
@@ -85,17 +99,21 @@ def _root_scale(data: Sample, ratio: np.ndarray) -> np.ndarray:
     return scale
 
 
-def profile(data: Sample, unseen: Unseen | None, direct: dict[str, Any], far: np.ndarray) -> dict[str, Any]:
+def profile(
+    data: Sample, unseen: Unseen | None, beyond: Unseen | None, direct: dict[str, Any], far: np.ndarray
+) -> dict[str, Any]:
     """Every node by its own reading, pooled with what the tree says of it."""
     omega = dict.fromkeys(direct, 1.0)
-    predicted = None
     if unseen is not None:
         for level in omega:
             omega[level] = _pool(data, unseen, omega, level)
-        predicted = readings.pooled(data, unseen.leaf_j, unseen.factor, unseen.reading_j, omega)
+
+    def predict(seen: Unseen) -> np.ndarray:
+        return readings.pooled(data, seen.leaf_j, seen.factor, seen.reading_j, omega)
+
     return {
         "direct": {level: {**item, "pool": round(omega[level], 4)} for level, item in direct.items()},
-        "interval": interval(data, predicted, far, (), None),
+        "interval": interval(data, unseen, beyond, predict, far, (), None),
     }
 
 
