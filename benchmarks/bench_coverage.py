@@ -13,7 +13,6 @@ import argparse
 import json
 import multiprocessing as mp
 import os
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -69,7 +68,8 @@ def trim(config: Any) -> Any:
             if isinstance(getattr(config, name, None), int) and getattr(config, name) > 16:
                 setattr(config, name, 16)
     if isinstance(getattr(config, "layer_types", None), list):
-        config.layer_types = config.layer_types[-2:]
+        with suppress(Exception):  # some compute it
+            config.layer_types = config.layer_types[-2:]
     for value in list(vars(config).values()):
         if hasattr(value, "model_type") and hasattr(value, "to_dict"):
             trim(value)
@@ -82,8 +82,74 @@ def custom_operations(tree: Any) -> list[str]:
     return sorted({op.partition("(")[0] for n in leaves for op in (n.shapes or {}).get("ops", [])})
 
 
+def counted_flops(module: Any, run: Any, device: str) -> float:
+    """FLOPs of matrix products by FlopCounterMode, which shares no code with the tracer."""
+    from contextlib import ExitStack, nullcontext
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from irene_build.trace import tracer
+    from irene_build.trace.inputs import prepare
+    from irene_build.trace.shadow import Shadows
+
+    class GroupedProducts(TorchDispatchMode):  # type: ignore[misc]
+        """The kernel of the meta device refuses all but bfloat16; only its shape matters here."""
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten._grouped_mm.default and args[0].is_meta and args[1].dim() == 3:
+                return args[0].new_empty((*args[0].shape[:-1], args[1].shape[-1]))
+            return func(*args, **(kwargs or {}))
+
+    def grouped(a: Any, b: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+        rows = a[0] if len(a) == 2 else a[0] * a[1]
+        return int(2 * rows * a[-1] * b[-1])
+
+    shadows = Shadows() if device == "meta" else None
+    with ExitStack() as stack:
+        stack.enter_context(tracer.evaluating(module))
+        stack.enter_context(tracer._without_checks())
+        stack.enter_context(shadows.following() if shadows is not None else nullcontext())
+        inputs = prepare(module, run, device, shadows)
+        stack.enter_context(GroupedProducts())
+        mapping = {torch.ops.aten._grouped_mm: grouped}
+        counter = stack.enter_context(FlopCounterMode(display=False, custom_mapping=mapping))
+        module(**inputs)
+    return float(counter.get_total_flops())
+
+
+def flop_check(spec: Any, tree: Any, attention: str) -> dict[str, Any]:
+    """The tracer's matrix FLOPs beside FlopCounterMode's, on the rung and in the dtype of ``tree``."""
+    from contextlib import nullcontext
+    from dataclasses import replace
+
+    from irene_build.models.build import instantiate
+    from irene_build.trace import tracer
+    from irene_build.trace.unwrap import as_if_on_cpu
+
+    rung, dtype = tree.header["traced_by"]["rung"], tree.header["dtype"]
+    run = tracer.Pass(BATCH, TOKENS, attention=attention, dtype=dtype, rung=rung).checked()
+    module = instantiate(spec, dtype, attention, "cpu" if rung == "cpu" else "meta")
+    ours = round(tree.nodes[0].features["matmul_flops"] * 1e6)
+    errors = []
+    with tracer.fake_mode() if rung == "fake" else nullcontext():
+        if rung == "fake":
+            module = as_if_on_cpu(module)
+        for variant in range(tracer.variants(module, run)):
+            try:
+                trial = replace(run, variant=variant)
+                return {
+                    "ours": ours,
+                    "counter": round(counted_flops(module, trial, "meta" if rung == "meta" else "cpu")),
+                }
+            except Exception as error:  # noqa: PERF203
+                errors.append(f"{type(error).__name__}: {error}"[:200])
+    return {"ours": ours, "error": errors[0]}
+
+
 def attempt(model_type: str) -> dict[str, Any]:
-    """One type: default configuration first, trimmed second."""
+    """One type: default configuration first, trimmed second (the other way round with ``--trim``)."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
@@ -113,8 +179,9 @@ def attempt(model_type: str) -> dict[str, Any]:
             if trimmed:
                 complete(model_type, config)
                 config = trim(config)
-            run = tracer.Pass(BATCH, TOKENS).checked()
-            tree = tracer.climb(Spec(model_type, kind, config), model_type, run)
+            spec = Spec(model_type, kind, config)
+            run = tracer.Pass(BATCH, TOKENS, attention=os.environ.get("COVERAGE_ATTENTION", "sdpa")).checked()
+            tree = tracer.climb(spec, model_type, run)
         except ModelError as error:
             why = str(error)
             status = "fails"
@@ -125,12 +192,15 @@ def attempt(model_type: str) -> dict[str, Any]:
             result = {**result, "status": status, "why": why[:600], "trimmed": trimmed}
             continue
         by = tree.header["traced_by"]
+        seconds = round(time.perf_counter() - started, 2)
+        if os.environ.get("COVERAGE_FLOPS"):
+            result["flop_check"] = flop_check(spec, tree, run.attention)
         return {
             **result, "status": "tree", "trimmed": trimmed, "rung": by["rung"], "dtype": tree.header["dtype"],
             "nodes": len(tree.nodes), "gflop": round(tree.nodes[0].features["flops"] / 1e3, 3),
             "executed": by["executed_parameters"], "left_out": by.get("left_out", [])[:5],
             "inputs": by["inputs"], "custom": custom_operations(tree),
-            "seconds": round(time.perf_counter() - started, 2),
+            "seconds": seconds,
         }  # fmt: skip
     return result
 
@@ -171,9 +241,9 @@ def run(types: list[str], out: Path, limit: float, batch: int) -> None:
                 message = ("died", None)
             kind, value = message
             if kind == "start":
-                current = value
+                current = str(value)
                 continue
-            if kind == "done":
+            if kind == "done" and isinstance(value, dict):
                 left.remove(value["type"])
                 write(out, value)
                 continue
@@ -217,6 +287,11 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
         f"at least 99 % of the parameters executed: {sum(r['executed'] >= 0.99 for r in trees)} of {len(trees)}",
         f"types with Custom leaves: {sum(bool(r['custom']) for r in trees)}",
     ]
+    checked = {r["type"]: r["flop_check"] for r in trees if "flop_check" in r}
+    if checked:
+        equal = sum(c.get("counter") == c["ours"] for c in checked.values())
+        lines.append(f"matrix FLOPs equal FlopCounterMode's: {equal} of {len(checked)}")
+        lines += [f"  {name}: {c}" for name, c in sorted(checked.items()) if c.get("counter") != c["ours"]]
     return "\n".join(lines)
 
 
@@ -229,9 +304,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=25, help="types a worker process")
     parser.add_argument("--part", default="", help="I/N: every N-th type from the I-th on")
     parser.add_argument("--trim", action="store_true", help="try the trimmed configuration first (faster)")
+    parser.add_argument("--attention", default="sdpa", help="eager or sdpa")
+    parser.add_argument(
+        "--check-flops", action="store_true", help="compare with FlopCounterMode (implies eager)"
+    )
     options = parser.parse_args()
-    if options.trim:
-        os.environ["COVERAGE_TRIM"] = "1"
+    os.environ["COVERAGE_ATTENTION"] = "eager" if options.check_flops else options.attention
+    for name, wanted in (("COVERAGE_TRIM", options.trim), ("COVERAGE_FLOPS", options.check_flops)):
+        if wanted:
+            os.environ[name] = "1"
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     done = read(options.out)
@@ -246,4 +327,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
