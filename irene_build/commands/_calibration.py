@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,10 +222,13 @@ def torch_threads() -> int:
     return int(torch.get_num_threads())
 
 
-def fit(dataset: Dataset, method: str, origin: str, seed: int) -> dict[str, Any]:
+def fit(
+    dataset: Dataset, method: str, origin: str, seed: int
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """The estimator of a campaign, with its errors on models left out where there are several.
 
-    With ``origin`` it is carried over from that hardware's estimator by the labels of the campaign.
+    With ``origin`` it is carried over from that hardware's estimator by the labels of the campaign, and
+    ``transfer_errors`` come with it; else nothing does.
     """
     from irene_build.train import api
 
@@ -233,12 +236,69 @@ def fit(dataset: Dataset, method: str, origin: str, seed: int) -> dict[str, Any]
         from irene_build.paths import find_artifact
         from irene_build.train.transfer import carry_over
 
-        carried: dict[str, Any] = carry_over(api.load(find_artifact(origin, "estimator.json")), dataset)
-        return carried
+        source = api.load(find_artifact(origin, "estimator.json"))
+        carried: dict[str, Any] = carry_over(source, dataset)
+        return carried, transfer_errors(source, dataset)
     estimator = api.fit(dataset, method=method, seed=seed)
     if len(dataset.models) > 1:
         from irene_build.evaluate.run import evaluate, summary
 
         found = evaluate(dataset, method, tiers=tuple(estimator["tiers"]), seed=seed, baselines=False)
         estimator["evaluation"] = summary(found)
-    return estimator
+    return estimator, {}
+
+
+def transfer_errors(source: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Per tier, mean error of an estimator of another PC on the labels of this one, %.
+
+    ``no_label``: as it came. ``carried``: carried over by all labels but the one that it is asked for, in turn
+    (from two labels on). ``labels``: how many there are. The live tier is left out: it reads the root's run,
+    which few labels need not hold.
+    """
+    from irene_build.train.transfer import carry_over
+
+    labels = sorted({int(m) for tree in dataset.trees for m in tree.measurement if m >= 0})
+    result: dict[str, dict[str, float]] = {}
+    others = {m: carry_over(source, _without(dataset, m)) for m in labels} if len(labels) > 1 else {}
+    for tier in ("static", "profile"):
+        if tier not in source["tiers"]:
+            continue
+        found = {
+            "labels": float(len(labels)),
+            "no_label": _mean_error(dict.fromkeys(labels, source), dataset, tier),
+        }
+        if others:
+            found["carried"] = _mean_error(others, dataset, tier)
+        result[tier] = found
+    return result
+
+
+def _without(dataset: Dataset, measurement: int) -> Dataset:
+    """The same nodes and readings with one label hidden."""
+    import numpy as np
+
+    trees = []
+    for tree in dataset.trees:
+        hidden = tree.measurement == measurement
+        energy, own = np.where(hidden, np.nan, tree.energy_j), np.where(hidden, -1, tree.measurement)
+        trees.append(replace(tree, energy_j=energy, measurement=own))
+    return replace(dataset, trees=trees)
+
+
+def _mean_error(estimators: Mapping[int, Mapping[str, Any]], dataset: Dataset, tier: str) -> float:
+    """Mean over measurements of |prediction / label - 1|, %, each by its own estimator."""
+    from statistics import fmean
+
+    from irene_build.train import arithmetic
+
+    errors = {}
+    for tree in dataset.trees:
+        predicted: dict[int, Any] = {}
+        for node, measurement in enumerate(tree.measurement):
+            if measurement < 0 or measurement in errors:
+                continue
+            estimator = estimators[int(measurement)]
+            if id(estimator) not in predicted:
+                predicted[id(estimator)] = arithmetic.predict(estimator, [tree], tier)[0].energy_j
+            errors[measurement] = abs(predicted[id(estimator)][node] / tree.energy_j[node] - 1.0)
+    return 100.0 * float(fmean(errors.values()))

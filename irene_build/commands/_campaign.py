@@ -266,7 +266,7 @@ def _run(asked: Request, journal: Journal, meter: Meter, device: Any) -> Outcome
     workload = parts.ReplayWorkload(device.name, parts.free_bytes(device.name))
     gpu = None if device.name == "cpu" else int(device.name.partition(":")[2] or 0)
     sampler = Sampler()
-    info = {"sampler": sampling_cost(), "threads": parts.torch_threads(), "device": device.name}
+    info = {"sampler": sampling_cost(seconds=1.5), "threads": parts.torch_threads(), "device": device.name}
     with console.Progress(1.0, "measuring", quiet=asked.as_json) as progress:
 
         def report(done: float, total: float, what: str, left_s: float) -> None:
@@ -307,13 +307,16 @@ def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outco
 def _train(asked: Request, profile: HardwareProfile, dataset: Any) -> dict[str, Any]:
     from irene_build.train import api
 
-    console.note(f"training ({asked.method}) on {len(dataset.trees)} trees")
+    what = f"carrying {asked.origin} over to" if asked.origin else f"training ({asked.method}) on"
+    console.note(f"{what} {len(dataset.trees)} trees")
     started = time.monotonic()
-    estimator = parts.fit(dataset, asked.method, asked.origin, asked.seed)
+    estimator, transfer = parts.fit(dataset, asked.method, asked.origin, asked.seed)
     path = hardware_dir(profile.name) / "estimator.json"
     api.save(estimator, path)
     seconds = time.monotonic() - started
     about = {"estimator": str(path), "method": asked.method, "training_s": seconds}
+    if transfer:
+        about = {**about, "carried_from": asked.origin, "transfer": transfer}
     return {**about, "evaluation": estimator["evaluation"]}
 
 
@@ -341,6 +344,13 @@ def summary(result: dict[str, Any]) -> str:
         lines.append(
             f"above idle: {100 * result['above_idle_share']:.0f} % of the {simulated}energy of these nodes"
         )
+    if "transfer" in result:
+        errors = [
+            (tier, f"{found['no_label']:.2f}", f"{found['carried']:.2f}" if "carried" in found else "")
+            for tier, found in result["transfer"].items()
+        ]
+        lines += ["", f"error of the estimator of {result['carried_from']} here, % of {simulated}energy"]
+        lines.append(console.table(errors, ("tier", "no label", f"other {result['labelled'] - 1} labels")))
     rows = []
     for tier, protocols in result.get("evaluation", {}).items():
         for level, found in protocols.get("model-out", {}).items():

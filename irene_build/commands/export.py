@@ -53,12 +53,15 @@ def export(
     done = write(estimator, out, trees, force)
     for name, reason in done.left_out.items():
         console.note(f"example tree {name} is left out, this estimator cannot predict it: {reason}")
+    for text in done.warnings:
+        console.note(f"warning: {text}")
     if done.manifest["provenance"] == "simulated":
         console.note("SIMULATED: this estimator was calibrated on simulated energy.")
     if as_json:
         console.emit_json({
             "format": "irene-export", "version": 1, "folder": str(done.folder), "estimator": str(path),
-            "files": done.sizes, "left_out": done.left_out, "verified": to_json(done.verified),
+            "files": done.sizes, "left_out": done.left_out, "warnings": done.warnings,
+            "verified": to_json(done.verified),
         })  # fmt: skip
         return
     console.say(f"{done.folder}: estimator of {done.manifest['hardware']}, {done.manifest['provenance']}, "

@@ -25,7 +25,7 @@ from irene_build.meters.align import PATTERN, PulseFit
 from irene_build.meters.base import Meter
 
 #: Load pulses one after the other, until the meter shows one.
-PULSE_ATTEMPTS = 3
+PULSE_ATTEMPTS = 2
 #: Rounds beyond the last for nodes whose trials gave no label at all.
 EXTRA_ROUNDS = 2
 

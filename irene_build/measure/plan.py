@@ -122,7 +122,7 @@ def protocol_for(
         warm_s=max(edge, 0.2),
         guard_s=edge,
         standby_s=max(2.0, 8.0 * period),
-        pulse_unit_s=max(0.35, 2.0 * period),
+        pulse_unit_s=max(0.35 if meter.kind == "energy" else 0.1, 2.0 * max(period, meter.window_s)),
         foreign_cores=foreign,
         seed=seed,
     )
