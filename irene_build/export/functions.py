@@ -13,20 +13,15 @@ OPSET = 18
 
 #: Logarithms see nothing smaller (as in `irene_runtime.equations`).
 TINY = 1e-9
-#: Depth is found by doubling, so this many rounds reach any depth that an int64 can count to.
-_ROUNDS = 40
 
 _FUNCTIONS = {
     "Known": (
-        "Raw features, an absent one (NaN) replaced by what it stands for: 0 for a model feature, NaN for a "
-        "resource feature. A last column of ones is added, which empty products and padding point to.",
+        "Model features; an absent one (NaN) does not apply to the node and is 0.",
         """
-        Known (features, absent) => (known) {
-            unknown = IsNaN(features)
-            filled = Where(unknown, absent, features)
-            right = Constant <value = int64[4] {0, 0, 0, 1}>()
-            one = Constant <value = double {1.0}>()
-            known = Pad(filled, right, one)
+        Known (features) => (known) {
+            zero = Constant <value = double {0.0}>()
+            absent = IsNaN(features)
+            known = Where(absent, zero, features)
         }""",
     ),
     "Log": (
@@ -73,52 +68,50 @@ _FUNCTIONS = {
             y = Ceil(tiles)
         }""",
     ),
-    "Factor": (
-        "One factor of every term: row i takes the columns that the table names for its primitive (or level).",
+    "WithOnes": (
+        "A last column of ones, which empty products and padding point to.",
         """
-        Factor (columns, row, table) => (factor) {
-            picks = Gather <axis = 0>(table, row)
-            factor = GatherElements <axis = 1>(columns, picks)
+        WithOnes (x) => (columns) {
+            right = Constant <value = int64[4] {0, 0, 0, 1}>()
+            one = Constant <value = double {1.0}>()
+            columns = Pad(x, right, one)
         }""",
     ),
     "Standardise": (
-        "(value - mean) / scale, with the mean and scale of the row's primitive.",
+        "(value - mean) / scale.",
         """
-        Standardise (value, row, mean, scale) => (z) {
-            m = Gather <axis = 0>(mean, row)
-            s = Gather <axis = 0>(scale, row)
-            centred = Sub(value, m)
-            z = Div(centred, s)
+        Standardise (value, mean, scale) => (z) {
+            centred = Sub(value, mean)
+            z = Div(centred, scale)
         }""",
     ),
     "Weigh": (
-        "Sum over terms of weight * z, with the weights of the row's primitive (or level).",
+        "Sum over terms of weight * z, one row at a time.",
         """
-        Weigh (z, row, weight) => (total) {
-            w = Gather <axis = 0>(weight, row)
-            terms = Mul(z, w)
+        Weigh (z, weight) => (total) {
+            terms = Mul(z, weight)
             axis = Constant <value = int64[1] {1}>()
             total = ReduceSum <keepdims = 0>(terms, axis)
         }""",
     ),
     "AtLeast": (
-        "Not below the floor of the row's primitive; NaN stays NaN.",
+        "Not below the floor; NaN stays NaN.",
         """
-        AtLeast (joules, row, floor) => (raised) {
-            least = Gather <axis = 0>(floor, row)
-            below = Less(joules, least)
-            raised = Where(below, least, joules)
+        AtLeast (joules, floor) => (raised) {
+            below = Less(joules, floor)
+            raised = Where(below, floor, joules)
         }""",
     ),
     "SquareDistance": (
-        "Adds one coordinate to the squared distances of a row from the kernel centres of its primitive.",
+        "Squared distances of every row of z [rows, dims] from its own kernel centres [rows, dims, centres].",
         """
-        SquareDistance (before, z, row, coordinate, centres) => (after) {
-            here = Gather <axis = 1>(z, coordinate)
-            there = Gather <axis = 0>(centres, row)
-            away = Sub(here, there)
-            square = Mul(away, away)
-            after = Add(before, square)
+        SquareDistance (z, centres) => (square) {
+            last = Constant <value = int64[1] {2}>()
+            middle = Constant <value = int64[1] {1}>()
+            here = Unsqueeze(z, last)
+            away = Sub(here, centres)
+            parts = Mul(away, away)
+            square = ReduceSum <keepdims = 0>(parts, middle)
         }""",
     ),
     "Matern32": (
@@ -144,16 +137,14 @@ _FUNCTIONS = {
             k = Exp(exponent)
         }""",
     ),
-    "Correct": (
-        "energy * exp(limit * tanh(correction / limit)): a smooth factor that is bounded.",
+    "Bend": (
+        "exp(limit * tanh(correction / limit)): a smooth factor that is bounded.",
         """
-        Correct (energy, row, correction, limit) => (corrected) {
-            l = Gather <axis = 0>(limit, row)
-            relative = Div(correction, l)
+        Bend (correction, limit) => (factor) {
+            relative = Div(correction, limit)
             bent = Tanh(relative)
-            exponent = Mul(l, bent)
+            exponent = Mul(limit, bent)
             factor = Exp(exponent)
-            corrected = Mul(energy, factor)
         }""",
     ),
     "Products": (
@@ -176,31 +167,27 @@ _FUNCTIONS = {
         }""",
     ),
     "Alpha": (
-        "Equation 3: alpha = 1 + tanh(polynomial) / tau, within 1 -+ 1/tau; 1 at a root.",
+        "Equation 3: alpha = 1 + tanh(polynomial) / tau, within 1 -+ 1/tau.",
         """
-        Alpha (polynomial, tau, parent) => (alpha) {
+        Alpha (polynomial, tau) => (alpha) {
             one = Constant <value = double {1.0}>()
-            none = Constant <value = int64 {0}>()
             bent = Tanh(polynomial)
             part = Div(bent, tau)
-            inner = Add(one, part)
-            is_root = Less(parent, none)
-            alpha = Where(is_root, one, inner)
+            alpha = Add(one, part)
         }""",
     ),
     "Family": (
-        "Where every node stands: the node above it (itself at a root), whether it has children, and whether the "
-        "row makes sense: parents come before children, levels are 0 ml, 1 module, 2 model. `kind` is its row in "
+        "Where every node stands: the node above it (itself at a root), whether there is one (also as "
+        "0 or 1), whether it has no children, and whether the row makes sense: parents come before children, levels "
+        "are 0 ml, 1 module, 2 model. `inner` are modules and models with children. `kind` is the node's row in "
         "the tables: unknown primitive, the primitives, unknown primitive, module, model, and both without children.",
         """
-        Family (primitive, parent, level, listed) => (up, step, leaf, sound, kind) {
+        Family (primitive, parent, level, listed) => (up, below, step, leaf, inner, sound, kind) {
             zero = Constant <value = int64 {0}>()
             one = Constant <value = int64 {1}>()
             two = Constant <value = int64 {2}>()
             none = Constant <value = int64 {-1}>()
-            first = Constant <value = int64[1] {0}>()
-            shape = Shape(parent)
-            count = Squeeze(shape, first)
+            count = Size(parent)
             index = Range(zero, count, one)
             earlier = Less(parent, index)
             held_parent = Max(parent, none)
@@ -209,57 +196,84 @@ _FUNCTIONS = {
             level_sound = Equal(held, level)
             one_sound = And(parent_sound, level_sound)
             sound = And(one_sound, earlier)
-            below = GreaterOrEqual(parent, zero)
-            counts = And(below, earlier)
-            up = Where(counts, parent, index)
-            step = Cast <to = 7>(counts)
+            from_zero = GreaterOrEqual(parent, zero)
+            below = And(from_zero, earlier)
+            up = Where(below, parent, index)
+            step = Cast <to = 7>(below)
             nothing = Sub(step, step)
             children = ScatterElements <axis = 0, reduction = "add">(nothing, up, step)
             leaf = Equal(children, zero)
-            beyond = Add(listed, one)
             held_primitive = Clip(primitive, none, listed)
             row = Add(held_primitive, one)
+            beyond = Add(listed, one)
             childless = Add(beyond, two)
             base = Where(leaf, childless, beyond)
-            inner = Add(base, held)
+            above = Add(base, held)
             is_ml = Equal(held, zero)
-            kind = Where(is_ml, row, inner)
+            kind = Where(is_ml, row, above)
+            small = Or(is_ml, leaf)
+            inner = Not(small)
         }""",
     ),
-    "Depth": (
-        "Distance from the root and index of the root of every node, by doubling: every round looks twice as far up.",
-        f"""
-        Depth (up, step) => (depth, root) {{
-            rounds = Constant <value = int64 {{{_ROUNDS}}}>()
-            yes = Constant <value = bool {{1}}>()
-            depth, root = Loop (rounds, yes, step, up) <body = double_up
-                (int64 round, bool go, int64[N] reach, int64[N] at)
-                => (bool more, int64[N] reach_out, int64[N] at_out) {{
-                nothing = Constant <value = int64 {{0}}>()
-                beyond = Gather <axis = 0>(reach, at)
-                reach_out = Add(reach, beyond)
-                at_out = Gather <axis = 0>(at, at)
-                furthest = ReduceMax <keepdims = 0>(beyond)
-                more = Greater(furthest, nothing)
-            }}>
-        }}""",
+    "Distinct": (
+        "Which rows must be computed: `first` are rows that stand for all that equal them, `of` is for every row the "
+        "position in `first` of the one that it equals. Models repeat their layers, so these are few. Rows are sorted "
+        "by one number each, then each is compared with the one before, feature by feature: where different rows have "
+        "the same number, some row is computed twice, none is taken for another.",
+        """
+        Distinct (x, kind, mix) => (first, of) {
+            zero = Constant <value = double {0.0}>()
+            none = Constant <value = int64 {0}>()
+            start = Constant <value = int64[1] {0}>()
+            second = Constant <value = int64[1] {1}>()
+            last = Constant <value = int64[1] {-1}>()
+            end = Constant <value = int64[1] {9223372036854775807}>()
+            leads = Constant <value = int64[1] {1}>()
+            number = Cast <to = 11>(kind)
+            column = Unsqueeze(number, second)
+            rows = Concat <axis = 1>(x, column)
+            product = MatMul(rows, mix)
+            mixed = Squeeze(product, second)
+            unordered = IsNaN(mixed)
+            key = Where(unordered, zero, mixed)
+            count = Shape(key)
+            keys, order = TopK <axis = 0, sorted = 1>(key, count)
+            sorted = Gather <axis = 0>(rows, order)
+            upper = Slice(sorted, start, last, start)
+            lower = Slice(sorted, second, end, start)
+            equal = Equal(upper, lower)
+            bits = Cast <to = 2>(equal)
+            same = ReduceMin <keepdims = 0>(bits, second)
+            copy = Cast <to = 9>(same)
+            other = Not(copy)
+            steps = Cast <to = 7>(other)
+            jumps = Concat <axis = 0>(start, steps)
+            group = CumSum(jumps, none)
+            of = ScatterElements <axis = 0>(group, order, group)
+            new = Concat <axis = 0>(leads, steps)
+            is_new = Cast <to = 9>(new)
+            first = Compress <axis = 0>(order, is_new)
+        }""",
     ),
     "Aggregate": (
-        "A(n) = sum over children c of alpha(c) A(c), deepest level first: one round of the loop is one depth of the "
-        "whole forest. `own` holds the leaves' joules and 0 above them.",
+        "A(n) = sum over children c of weight(c) A(c), weight = alpha times the correction of inner nodes. Every round "
+        "of the loop brings joules one level further up in the whole forest, until no node has an ancestor beyond. "
+        "`own` holds the leaves' joules and 0 above them; `root` is the node at which every way up ends.",
         """
-        Aggregate (own, alpha, depth, up) => (total) {
+        Aggregate (own, weight, up, below, step) => (total, root) {
             yes = Constant <value = bool {1}>()
             nothing = Constant <value = double {0.0}>()
-            deepest = ReduceMax <keepdims = 0>(depth)
-            turn = Sub(deepest, depth)
-            total = Loop (deepest, yes, own) <body = one_depth
-                (int64 round, bool go, double[N] sums) => (bool more, double[N] sums_out) {
-                more = Identity(go)
-                now = Equal(turn, round)
-                share = Mul(alpha, sums)
-                given = Where(now, share, nothing)
-                sums_out = ScatterElements <axis = 0, reduction = "add">(sums, up, given)
+            most = Size(up)
+            total, root = Loop (most, yes, own, up) <body = one_level
+                (int64 round, bool go, double[N] sums, int64[N] at)
+                => (bool more, double[N] sums_out, int64[N] at_out) {
+                share = Mul(weight, sums)
+                given = Where(below, share, nothing)
+                sums_out = ScatterElements <axis = 0, reduction = "add">(own, up, given)
+                at_out = GatherElements(up, at)
+                beyond = GatherElements(step, at)
+                furthest = ReduceMax <keepdims = 0>(beyond)
+                more = Cast <to = 9>(furthest)
             }>
         }""",
     ),
@@ -286,41 +300,41 @@ _FUNCTIONS = {
         "As Aggregate, with the corrections of inner nodes, and where a child that has its own reading gives its "
         "parent the pooled value.",
         """
-        AggregatePooled (own, alpha, correction, depth, up, reading, reads, omega) => (total) {
+        AggregatePooled (own, alpha, correction, up, below, step, reading, reads, omega) => (total, root) {
             yes = Constant <value = bool {1}>()
             nothing = Constant <value = double {0.0}>()
-            deepest = ReduceMax <keepdims = 0>(depth)
-            turn = Sub(deepest, depth)
-            total = Loop (deepest, yes, own) <body = one_depth
-                (int64 round, bool go, double[N] sums) => (bool more, double[N] sums_out) {
-                more = Identity(go)
-                now = Equal(turn, round)
+            most = Size(up)
+            total, root = Loop (most, yes, own, up) <body = one_level
+                (int64 round, bool go, double[N] sums, int64[N] at)
+                => (bool more, double[N] sums_out, int64[N] at_out) {
                 energy = Mul(sums, correction)
                 pooled = irene.Pool(energy, reading, reads, omega)
                 share = Mul(alpha, pooled)
-                given = Where(now, share, nothing)
-                sums_out = ScatterElements <axis = 0, reduction = "add">(sums, up, given)
+                given = Where(below, share, nothing)
+                sums_out = ScatterElements <axis = 0, reduction = "add">(own, up, given)
+                at_out = GatherElements(up, at)
+                beyond = GatherElements(step, at)
+                furthest = ReduceMax <keepdims = 0>(beyond)
+                more = Cast <to = 9>(furthest)
             }>
         }""",
     ),
     "Rescale": (
         "Below a root that has a reading: A(n) * s^gamma of the node's level, s = P(root) / A(root).",
         """
-        Rescale (energy, own, reads, root, parent, level, gamma, has_gamma) => (scaled) {
+        Rescale (energy, own, reads, root, below, level, gamma, has_gamma) => (scaled) {
             zero = Constant <value = double {0.0}>()
             one = Constant <value = double {1.0}>()
-            none = Constant <value = int64 {0}>()
             ratio = Div(energy, own)
-            s = Gather <axis = 0>(ratio, root)
-            root_reads = Gather <axis = 0>(reads, root)
+            s = GatherElements(ratio, root)
+            root_reads = GatherElements(reads, root)
             positive = Greater(s, zero)
             usable = And(root_reads, positive)
-            below = GreaterOrEqual(parent, none)
-            named = Gather <axis = 0>(has_gamma, level)
+            named = GatherElements(has_gamma, level)
             below_usable = And(below, usable)
             applies = And(below_usable, named)
             base = Where(applies, s, one)
-            exponent = Gather <axis = 0>(gamma, level)
+            exponent = GatherElements(gamma, level)
             factor = Pow(base, exponent)
             product = Mul(own, factor)
             scaled = Where(applies, product, energy)
@@ -330,14 +344,12 @@ _FUNCTIONS = {
         "How far a node lies outside the calibrated ranges: the sum of ln(ratio to the nearer end), 0 inside. "
         "Absent features are skipped.",
         """
-        Away (raw, kind, low, high) => (away) {
+        Away (raw, bottom, top) => (away) {
             tiny = Constant <value = double {1e-9}>()
             one = Constant <value = double {1.0}>()
             axis = Constant <value = int64[1] {1}>()
             small = Less(raw, tiny)
             x = Where(small, tiny, raw)
-            bottom = Gather <axis = 0>(low, kind)
-            top = Gather <axis = 0>(high, kind)
             above = Div(x, top)
             below = Div(bottom, x)
             ratio = Max(above, below)
@@ -356,26 +368,29 @@ _FUNCTIONS = {
             after = Max(before, distance)
         }""",
     ),
-    "Far": (
-        "Modules of no known kind (no point within reach in every column), and roots that get more than half of "
-        "their joules from such children.",
+    "Unlike": (
+        "Whether a node is of no known kind: no point within reach in every column.",
         """
-        Far (furthest, reach, level, parent, up, alpha, energy) => (far) {
-            zero = Constant <value = double {0.0}>()
-            half = Constant <value = double {0.5}>()
-            none = Constant <value = int64 {0}>()
-            module = Constant <value = int64 {1}>()
+        Unlike (furthest, reach) => (unlike) {
             middle = Constant <value = int64[1] {1}>()
             nearest = ReduceMin <keepdims = 0>(furthest, middle)
             unlike = Greater(nearest, reach)
+        }""",
+    ),
+    "Far": (
+        "Modules of no known kind, and roots that get more than half of their joules from such children.",
+        """
+        Far (unlike, level, up, below, alpha, energy) => (far) {
+            zero = Constant <value = double {0.0}>()
+            half = Constant <value = double {0.5}>()
+            module = Constant <value = int64 {1}>()
             is_module = Equal(level, module)
             is_root = Greater(level, module)
             far_module = And(unlike, is_module)
-            below = GreaterOrEqual(parent, none)
             gift = Mul(alpha, energy)
             given = Where(below, gift, zero)
             by_far = Where(far_module, given, zero)
-            empty = Sub(parent, parent)
+            empty = Sub(up, up)
             nothing = Cast <to = 11>(empty)
             total = ScatterElements <axis = 0, reduction = "add">(nothing, up, given)
             far_total = ScatterElements <axis = 0, reduction = "add">(nothing, up, by_far)
@@ -388,11 +403,10 @@ _FUNCTIONS = {
     "HalfWidth": (
         "Half the 90 % interval in natural-log units: q (1 + slope * away), at most 16.",
         """
-        HalfWidth (away, kind, q, slope) => (half) {
+        HalfWidth (away, q, slope) => (half) {
             one = Constant <value = double {1.0}>()
             widest = Constant <value = double {16.0}>()
-            growth = Gather <axis = 0>(slope, kind)
-            grown = Mul(growth, away)
+            grown = Mul(slope, away)
             factor = Add(one, grown)
             wide = Mul(q, factor)
             half = Min(wide, widest)

@@ -6,7 +6,7 @@ Loops run over depth, never over nodes. Opset 18, IR 8, float64: what onnxruntim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ import numpy as np
 from irene_build import __version__
 from irene_build.export.branch import Branch
 from irene_build.export.builder import DOCS, OUTPUTS, TIERS, Builder, Tables, graph_of
+from irene_build.export.core import KEYS, Core, Writer, is_static, model_features
 from irene_build.export.functions import DOMAIN, OPSET, local_functions
-from irene_runtime.features import FEATURES, MODEL_FEATURES
+from irene_build.export.tables import resolved
+from irene_runtime.features import FEATURES
 
 IR_VERSION = 8
 _REALS = ("energy", "low", "high", "alpha", "leaf_energy")
@@ -32,31 +34,20 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     features, primitives = list(estimator["features"]), list(estimator["primitives"])
     tables = Tables()
     main = Builder("", tables)
-    absent = [0.0 if name in MODEL_FEATURES else np.nan for name in features]
-    known = main.call(
-        "Known",
-        ["features", main.table("absent", np.array(absent), "what an absent feature stands for")],
-        "known",
-    )[0]
-    listed = main.table("listed", np.array(len(primitives)), "how many primitives have a number")
-    up, step, leaf, sound, kind = main.call(
-        "Family", ["primitive", "parent", "level", listed], "up", "step", "leaf", "sound", "kind"
-    )
-    depth, root = main.call("Depth", [up, step], "depth", "root")
-    leaves = main.op(
-        "Squeeze", [main.op("NonZero", [leaf], "leaf_found"), main.table("axis_0", np.array([0]))], "leaves"
-    )
-    leaf_kind = main.op("Gather", [kind, leaves], "leaf_kind", axis=0)
-    shared = {
-        "known": known, "up": up, "leaf": leaf, "sound": sound, "kind": kind, "depth": depth,
-        "root": root, "leaves": leaves, "leaf_kind": leaf_kind,
-    }  # fmt: skip
-    graph: Any = None
+    shared = _shared(main, features, len(primitives))
+    tiers = {name: resolved(estimator, name) for name in TIERS if name in estimator["tiers"]}
+    _distinct(main, shared, estimator, tiers.values())
+    first, *others = tiers.values()
+    core = None
+    if all(first.get(key) == other.get(key) for other in others for key in KEYS):
+        each = Builder("each.", tables)
+        core = Core(each, estimator, {**first, "interval": _all_kinds(tiers.values())}, shared)
+        main.nodes += each.nodes
+        main.used |= each.used
     branches = {}
-    for name in TIERS:
-        if name in estimator["tiers"]:
-            branches[name] = Branch(estimator, name, shared, tables)
-            main.used |= branches[name].build.used
+    for name in tiers:
+        branches[name] = Branch(estimator, name, shared, tables, core)
+        main.used |= branches[name].build.used
     graph = _nothing(tables)
     for name in reversed(TIERS):
         if name not in branches:
@@ -114,6 +105,45 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     helper.set_model_props(model, dict(sorted(properties.items())))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _shared(main: Builder, features: list[str], primitives: int) -> dict[str, str]:
+    """What every tier needs to know of the nodes, by name."""
+    listed = main.table("listed", np.array(primitives), "how many primitives have a number")
+    outputs = ("up", "below", "step", "leaf", "inner", "sound", "kind")
+    family = main.call("Family", ["primitive", "parent", "level", listed], *outputs)
+    shared = dict(zip(outputs, family, strict=True))
+    names = model_features(features)
+    if names:
+        x = Writer(main).pick("model.raw", "features", np.array([features.index(name) for name in names]))
+        shared["model"] = main.call("Known", [x], "model")[0]
+    return shared
+
+
+def _distinct(
+    main: Builder, shared: dict[str, str], estimator: Mapping[str, Any], tiers: Iterable[Mapping[str, Any]]
+) -> None:
+    """Adds the distinct rows of model features, where some tier computes by these alone."""
+    features = list(estimator["features"])
+    names = model_features(features)
+    if not names or not any(is_static(tier) for tier in tiers):
+        return
+    x = shared["model"]
+    # Any numbers without a common measure will do; roots are the same on every machine.
+    mix = main.table("mix", np.sqrt(np.arange(2.0, len(names) + 3.0))[:, None], "makes one number of a row")
+    first, of = main.call("Distinct", [x, shared["kind"], mix], "first", "of")
+    shared["of"] = of
+    shared["distinct"] = main.op("Gather", [x, first], "distinct", axis=0)
+    shared["distinct_kind"] = Writer(main).look_up(shared["kind"], first, "distinct_kind")
+
+
+def _all_kinds(tiers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Known kinds that ask for the columns of all tiers' known kinds."""
+    return {
+        "kinds": {
+            "columns": [c for tier in tiers for c in tier["interval"].get("kinds", {}).get("columns", ())]
+        }
+    }
 
 
 def _nothing(tables: Tables) -> Any:

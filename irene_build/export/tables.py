@@ -6,7 +6,7 @@ therefore adds an exact 0 or multiplies by an exact 1, never changes a value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from irene_build.errors import EstimatorError
 from irene_build.export.functions import TINY
+from irene_runtime.equations import coordinates
 from irene_runtime.tree import LEVELS
 
 MAPS = ("identity", "log", "log1p", "inverse", "ceil_div")
@@ -30,28 +31,50 @@ def resolved(estimator: Mapping[str, Any], name: str) -> dict[str, Any]:
 class ColumnGroup:
     """Columns that are made by one map in one step: ``map(product of sources)``.
 
-    ``factors``: int64[k, c], per factor the sources among the columns made so far. ``by``: float64[c].
+    ``wave``: groups of one wave need nothing of each other, only of earlier waves. ``factors``: int64[k, c], per factor
+    the sources among the columns made so far. ``by``: float64[c].
     """
 
+    wave: int
     kind: str
     factors: np.ndarray
     by: np.ndarray
 
 
+def closure(columns: Sequence[Mapping[str, Any]], used: Iterable[int]) -> list[int]:
+    """The columns ``used`` and those that they are products of, in ascending order."""
+    found: set[int] = set()
+    waiting = list(used)
+    while waiting:
+        index = waiting.pop()
+        if index not in found:
+            found.add(index)
+            waiting += columns[index].get("of", [])
+    return sorted(found)
+
+
+def features_of(columns: Sequence[Mapping[str, Any]], used: Iterable[int]) -> set[str]:
+    """The raw features that the columns ``used`` are made of."""
+    return {columns[i]["feature"] for i in closure(columns, used) if "of" not in columns[i]}
+
+
 class Columns:
-    """The order in which the graph makes a tier's columns.
+    """The order in which the graph makes those of a tier's columns that are ``used``.
 
     Position 0..F-1 are the raw features, F is the column of ones; every group appends its columns.
     ``position[i]`` is where column ``i`` of the tier stands.
     """
 
-    def __init__(self, columns: Sequence[Mapping[str, Any]], features: Sequence[str]) -> None:
+    def __init__(
+        self, columns: Sequence[Mapping[str, Any]], features: Sequence[str], used: Iterable[int]
+    ) -> None:
         self.ones = len(features)
         self.groups: list[ColumnGroup] = []
         self.position: dict[int, int] = {}
         feature_at = {name: index for index, name in enumerate(features)}
         size = self.ones + 1
-        waiting = list(range(len(columns)))
+        waiting = closure(columns, used)
+        wave = 0
         while waiting:
             ready = [
                 i
@@ -79,7 +102,7 @@ class Columns:
                 if made:
                     factors = padded_table(sources, self.ones)
                     by = np.array([float(columns[i].get("by", 1.0)) for i in made])
-                    self.groups.append(ColumnGroup(kind, factors, by))
+                    self.groups.append(ColumnGroup(wave, kind, factors, by))
                     for index in made:
                         placed[index] = size
                         size += 1
@@ -88,6 +111,7 @@ class Columns:
                 raise EstimatorError(f"unknown map {unknown[0]!r} of a column; known are {', '.join(MAPS)}")
             self.position.update(placed)
             waiting = [i for i in waiting if i not in placed]
+            wave += 1
 
     def picks(self, columns: Sequence[int]) -> list[int]:
         return [self.position[index] for index in columns]
@@ -142,8 +166,8 @@ class KernelTable:
     """Corrections of one kernel. ``rows``: which rows have it (bool). ``picks``: int64[rows, dims].
 
     ``mean``, ``scale``: float64[rows, dims] (scale holds the kernel's length as well for matern32 and rbf).
-    ``centres``: per dimension float64[rows, centres]. ``factors``: for poly, per factor int64[rows, monomials] into the
-    dimensions (dims = the ones). ``weight``: float64[rows, m]; ``bias``, ``limit``: float64[rows].
+    ``centres``: float64[rows, dims, centres], over length; None for poly. ``factors``: for poly, per factor int64[rows,
+    monomials] into the dimensions (dims = the ones). ``weight``: float64[rows, m]; ``bias``, ``limit``: float64[rows].
     """
 
     kernel: str
@@ -151,8 +175,7 @@ class KernelTable:
     picks: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
-    length: np.ndarray
-    centres: list[np.ndarray]
+    centres: np.ndarray | None
     factors: list[np.ndarray]
     weight: np.ndarray
     bias: np.ndarray
@@ -182,9 +205,9 @@ def _kernel_table(
     dims = max([len(c["columns"]) for _, c in chosen] + [1])
     width = max([len(c["weights"]) for _, c in chosen] + [1])
     picks = np.full((count, dims), columns.ones, dtype=np.int64)
-    mean, scale, length = np.ones((count, dims)), np.ones((count, dims)), np.ones((count, dims))
+    mean, scale = np.ones((count, dims)), np.ones((count, dims))
     weight, bias, limit = np.zeros((count, width)), np.zeros(count), np.ones(count)
-    centres = [np.zeros((count, width)) for _ in range(dims if kernel != "poly" else 0)]
+    centres = np.zeros((count, dims, width)) if kernel != "poly" else None
     order = max([int(c["degree"]) for _, c in chosen]) if kernel == "poly" else 0
     factors = [np.full((count, width), dims, dtype=np.int64) for _ in range(order)]
     for r, c in chosen:
@@ -193,7 +216,7 @@ def _kernel_table(
         mean[r, :n], scale[r, :n] = c["mean"], c["scale"]
         weight[r, : len(c["weights"])] = c["weights"]
         bias[r], limit[r] = c["bias"], c["limit"]
-        if kernel == "poly":
+        if centres is None:
             monomials = exponents(n, int(c["degree"]))
             if len(monomials) != len(c["weights"]):
                 raise EstimatorError(
@@ -203,19 +226,10 @@ def _kernel_table(
                 for k, index in enumerate(chosen_columns):
                     factors[k][r, m] = index
         else:
-            length[r, :n] = c["length"]
-            for j, centre in enumerate(centres_of(c)):
-                for d, value in enumerate(centre):
-                    centres[d][r, j] = value / c["length"][d]
-    return KernelTable(kernel, has, picks, mean, scale, length, centres, factors, weight, bias, limit)
-
-
-def centres_of(correction: Mapping[str, Any]) -> list[list[float]]:
-    """The coordinates of a kernel's centres, one list a centre."""
-    grid = correction.get("grid")
-    if grid is None:
-        return [list(centre) for centre in correction["centers"]]
-    return [[values[i] for values, i in zip(grid, centre, strict=True)] for centre in correction["centers"]]
+            scale[r, :n] *= c["length"]
+            for d, values in enumerate(coordinates(c)):
+                centres[r, d, : len(values)] = np.array(values) / c["length"][d]
+    return KernelTable(kernel, has, picks, mean, scale, centres, factors, weight, bias, limit)
 
 
 def exponents(columns: int, degree: int) -> list[tuple[int, ...]]:
@@ -263,13 +277,13 @@ class Kinds:
     module, model, module and model without children.
 
     ``leaves``: the leaf that the kind takes, None for nodes with children. ``flag``: int64[kinds], 2 where it was
-    never calibrated. ``features``: positions of the raw features that have a range anywhere. ``low``, ``high``:
-    float64[kinds, features], 0 and infinity where there is none.
+    never calibrated. ``names``: the raw features that have a range anywhere. ``low``, ``high``: float64[kinds,
+    names], 0 and infinity where there is none.
     """
 
     leaves: list[Mapping[str, Any] | None]
     flag: np.ndarray
-    features: np.ndarray
+    names: list[str]
     low: np.ndarray
     high: np.ndarray
     _levels: list[str]
@@ -324,5 +338,4 @@ def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
                 max(top, TINY),
             )
     flag = np.array([2 if key == "fallback" else 0 for key in keys], dtype=np.int64)
-    where = np.array([features.index(n) for n in named], dtype=np.int64)
-    return Kinds(leaves, flag, where, low, high, levels, keys)
+    return Kinds(leaves, flag, named, low, high, levels, keys)

@@ -197,7 +197,7 @@ def test_the_graph_is_readable_and_loads_where_opset_18_does(model: Any) -> None
                 assert not attribute.g.initializer
     assert all(value.doc_string for value in [*model.graph.input, *model.graph.output])
     calls = {node.op_type for node in every_node(model.graph) if node.domain == "irene"}
-    assert {"Depth", "AggregatePooled", "Factor", "Weigh", "Ends"} <= calls <= set(names)
+    assert {"Distinct", "AggregatePooled", "SquareDistance", "Weigh", "Far", "Ends"} <= calls <= set(names)
 
 
 def every_node(graph: Any) -> Iterator[Any]:
