@@ -18,7 +18,7 @@ from typing import Any
 from irene_build.errors import EstimatorError, InputError, TreeError
 from irene_build.export import manifest as manifests
 from irene_build.export.graph import build_model
-from irene_build.export.module import render_module, render_readme
+from irene_build.export.module import MAX_BYTES, render_module, render_readme
 from irene_build.export.samples import example_trees, golden, with_resources
 from irene_build.export.verify import MODULE_NAME, ONNX_NAME, Verified, verify_bundle
 from irene_runtime.model import Estimator
@@ -32,7 +32,8 @@ _IGNORED = {"__pycache__"}
 class Exported:
     """A bundle that was written. ``sizes``: bytes of every file by its name in the folder.
 
-    ``left_out``: example trees that this estimator cannot predict, with the reason.
+    ``left_out``: example trees that this estimator cannot predict, with the reason. ``warnings``: what is not as it
+    should be, though right.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Exported:
     sizes: dict[str, int]
     verified: Verified
     left_out: dict[str, str]
+    warnings: list[str]
 
 
 def export(
@@ -69,7 +71,12 @@ def export(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     sizes = {name: (out / name).stat().st_size for name in [*manifest["files"], manifests.FILE_NAME]}
-    return Exported(out, manifest, sizes, verified, left_out)
+    warnings = []
+    if sizes[MODULE_NAME] > MAX_BYTES:
+        warnings.append(
+            f"{MODULE_NAME} has {sizes[MODULE_NAME]:,} bytes, more than {MAX_BYTES:,}: its constants are many"
+        )
+    return Exported(out, manifest, sizes, verified, left_out, warnings)
 
 
 def _predictable(

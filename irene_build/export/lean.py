@@ -131,7 +131,7 @@ def _shortened(source: str, roots: Iterable[str]) -> str:
 
 
 def _filled(source: str) -> str:
-    """Statements over several lines fill their lines; those with comments or text over several lines stay."""
+    """Statements over several lines fill their lines; tables, comments and text over several lines stay."""
     lines = source.split("\n")
     spans: list[tuple[int, int]] = []
     first, plain = 0, True
@@ -142,7 +142,9 @@ def _filled(source: str) -> str:
         if token.type == tokenize.COMMENT or token.start[0] != token.end[0]:
             plain = False
         if token.type == tokenize.NEWLINE:
-            if plain and token.start[0] > first:
+            rows = lines[first : token.start[0] - 1]
+            table = len(rows) > 1 and all(re.match(r' +"\w+": ', row) for row in rows)
+            if plain and token.start[0] > first and not table:
                 spans.append((first - 1, token.start[0]))
             first, plain = 0, True
     for start, end in reversed(spans):

@@ -18,8 +18,9 @@ from irene_build.errors import EstimatorError
 from irene_build.export.lean import lean
 from irene_build.paths import runtime_source, templates_dir
 from irene_runtime import MODULES
-from irene_runtime.features import FEATURES
+from irene_runtime.features import FEATURES, MEANINGS
 
+#: A module above this is written all the same, with a warning.
 MAX_BYTES = 100_000
 _WIDTH = 110
 
@@ -114,7 +115,7 @@ def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str
 def render_readme(manifest: Mapping[str, Any], files: Sequence[str]) -> str:
     """The text of the bundle's README.md."""
     text: str = _template("bundle_README.md.j2").render(
-        manifest=manifest, files=files, features=FEATURES, trees=[f for f in files if f.startswith("trees/")]
+        manifest=manifest, files=files, meanings=MEANINGS, trees=[f for f in files if f.startswith("trees/")]
     )
     return text
 
@@ -137,9 +138,8 @@ def golden_literal(golden: Mapping[str, Any]) -> str:
 
 def _comment(path: tuple[str, ...]) -> str:
     """What a table means, where a reader would ask."""
-    if path[-2:-1] == ("leaf",) or path[-1:] == ("fallback",):
-        name = path[-1]
-        return f"  # {name}: J = sum of weight [J] * (product of columns - mean) / scale"
+    if path[-2:-1] == ("leaf",) or (path[-1:] == ("fallback",) and "interval" not in path):
+        return f"  # {path[-1]}: J = sum of weight [J] * columns"
     if path[-1:] == ("aggregation",):
         return "  # equation 3: alpha = 1 + tanh(weights . monomials(z) + bias) / tau, no unit"
     if path[-1:] == ("interval",):

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.export.tables import centres_of, exponents, resolved
+from irene_build.export.tables import exponents, resolved
+from irene_runtime.equations import coordinates
 from irene_runtime.features import MODEL_FEATURES
 from irene_runtime.tree import LEVELS
 
@@ -201,7 +202,7 @@ def _kernel(data: Mapping[str, Any], z: np.ndarray, noise: np.ndarray) -> tuple[
     rows = z.shape[1]
     length = np.array(data["length"])[:, None]
     total, scale = np.full(rows, data["bias"]), np.full(rows, abs(data["bias"]))
-    for centre, weight in zip(centres_of(data), data["weights"], strict=True):
+    for centre, weight in zip(zip(*coordinates(data), strict=True), data["weights"], strict=True):
         u = z / length - np.array(centre)[:, None] / length
         # The quotients were rounded before they were subtracted.
         u_noise = noise / length + np.abs(z / length)

@@ -32,6 +32,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "feature": {"map": "identity"},
     "of": {"map": "identity"},
 }
+_BASE_36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _STRINGS = ("hardware", "method", "boundary", "provenance", "label_source", "cost_model", "attention")
 
 
@@ -82,8 +83,12 @@ def _compact(value: Any, key: str = "") -> Any:
             }  # fmt: skip
         if "centers" in value and "grid" not in value:
             grid = [sorted(set(values)) for values in zip(*value["centers"], strict=True)]
-            at = [[g.index(x) for g, x in zip(grid, center, strict=True)] for center in value["centers"]]
-            value = {**value, "grid": grid, "centers": at}
+            at = [
+                [g.index(x) for x in row]
+                for g, row in zip(grid, zip(*value["centers"], strict=True), strict=True)
+            ]
+            short = ["".join(_BASE_36[i] for i in row) if max(row) < len(_BASE_36) else row for row in at]
+            value = {**value, "grid": grid, "centers": short}
         defaults = next((_DEFAULTS[k] for k in _DEFAULTS if k in value), {})
         kept = {k: v for k, v in value.items() if k not in defaults or v != defaults[k]}
         return {k: _compact(v, k) for k, v in kept.items()}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from irene_build.errors import EstimatorError
+from irene_runtime.equations import coordinates
 
 TINY = 1e-9
 
@@ -106,10 +107,7 @@ def correction(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
     if data["kernel"] == "poly":
         value = data["bias"] + monomials(z, data["degree"]) @ np.asarray(data["weights"], dtype=np.float64)
     else:
-        centers = np.asarray(data["centers"], dtype=np.float64).reshape(-1, z.shape[1])
-        if "grid" in data:
-            places = [np.asarray(g)[i] for g, i in zip(data["grid"], centers.T.astype(int), strict=True)]
-            centers = np.column_stack(places)
+        centers = np.asarray(coordinates(data), dtype=np.float64).reshape(z.shape[1], -1).T
         k = kernel(data["kernel"], z, centers, np.asarray(data["length"], dtype=np.float64))
         value = data["bias"] + k @ np.asarray(data["weights"], dtype=np.float64)
     return np.asarray(np.exp(data["limit"] * np.tanh(value / data["limit"])))

@@ -166,6 +166,16 @@ class Polynomial(_Smooth):
         return total
 
 
+def coordinates(data: Mapping[str, Any]) -> List[List[float]]:
+    """Per column the coordinates of a kernel's centers, looked up in ``grid`` where there is one."""
+    if "grid" not in data:
+        return [list(row) for row in zip(*data["centers"])]
+    return [
+        [values[int(i, 36) if isinstance(at, str) else i] for i in at]
+        for values, at in zip(data["grid"], data["centers"])
+    ]
+
+
 class Kernel(_Smooth):
     """``bias + sum over centers of weight * k(|z - center| / length)``: a small Gaussian process."""
 
@@ -173,11 +183,8 @@ class Kernel(_Smooth):
         super().__init__(data, columns)
         self.matern = data["kernel"] == "matern32"
         self.lengths = [float(length) for length in data["length"]]
-        rows = zip(*data["centers"])
-        if "grid" in data:
-            rows = zip(*[[g[i] for g, i in zip(data["grid"], center)] for center in data["centers"]])
         #: Per column the centers' coordinates, in lengths.
-        self.centers = [[c / length for c in row] for length, row in zip(self.lengths, rows)]
+        self.centers = [[c / length for c in row] for length, row in zip(self.lengths, coordinates(data))]
 
     def __call__(self, features: Features) -> float:
         squares = [0.0] * len(self.weights)

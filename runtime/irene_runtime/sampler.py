@@ -159,10 +159,10 @@ class Sampler:
         self._stopping = False
         self._thread: Optional[threading.Thread] = None
 
-    def __enter__(self) -> "Sampler":
+    def __enter__(self) -> "Sampler":  # build tool only
         return self.start()
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *exc: object) -> None:  # build tool only
         self.stop()
 
     def open(self) -> "Sampler":
@@ -194,7 +194,7 @@ class Sampler:
         if self._thread is None:
             self.open()
             self._stopping = False
-            self.sample()
+            self.take()
             self._thread = threading.Thread(target=self._run, name="irene-sampler", daemon=True)
             self._thread.start()
         return self
@@ -221,7 +221,7 @@ class Sampler:
                 return
             self.take()
 
-    def sample(self) -> Sample:
+    def sample(self) -> Sample:  # build tool only
         """Reads everything now, keeps it, and returns it."""
         self.take()
         with self._lock:
@@ -269,7 +269,7 @@ class Sampler:
             self.missing[name] = "%s/%s: %s" % (self._proc, _FILES[name], error)
             return None
 
-    def samples(self, start_ns: int = 0, end_ns: Optional[int] = None) -> List[Sample]:
+    def samples(self, start_ns: int = 0, end_ns: Optional[int] = None) -> List[Sample]:  # build tool only
         """Kept samples from ``start_ns`` to ``end_ns``, both included, oldest first."""
         with self._lock:
             rows = [row for row in self._ring if end_ns is None or row[0] <= end_ns]
@@ -279,7 +279,9 @@ class Sampler:
 
     def summary(self, start_ns: Optional[int] = None, end_ns: Optional[int] = None) -> Dict[str, float]:
         """``summarise`` of what is kept; without bounds, of all of it."""
-        rows = self.samples()
+        with self._lock:
+            ring = self._ring[:]
+        rows = self.decode(ring)
         if not rows:
             return {}
         start, end = rows[0][0] if start_ns is None else start_ns, rows[-1][0] if end_ns is None else end_ns

@@ -231,3 +231,18 @@ def test_simulated_is_written_across_everything(small: dict[str, Any], tmp_path:
 def test_measured_is_not_called_simulated(bundle: Path) -> None:
     text = (bundle / "irene_estimator.py").read_text(encoding="utf-8").split('"""')[1]
     assert "SIMULATED" not in text + (bundle / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_module_that_is_too_large_says_so(
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = quick(small, tmp_path / "out")
+    size = done.sizes["irene_estimator.py"]
+    assert [f"{size:,} bytes" in text for text in done.warnings] == [True] * (size > bundles.MAX_BYTES)
+    monkeypatch.setattr(bundles, "MAX_BYTES", size - 1)
+    assert (
+        f"irene_estimator.py has {size:,} bytes, more than {size - 1:,}"
+        in quick(small, tmp_path / "out").warnings[0]
+    )
+    monkeypatch.setattr(bundles, "MAX_BYTES", size)
+    assert quick(small, tmp_path / "out").warnings == []

@@ -59,7 +59,7 @@ def test_constants_are_a_named_table_per_primitive(bundle: Path, estimator: dict
     for primitive in estimator["tiers"]["static"]["leaf"]:
         assert re.search(rf"'{primitive}': \{{ +# {primitive}: J = ", constants)
     for feature in estimator["features"]:
-        assert re.search(rf'^ "{feature}": \("\w+", "[^"]+", "', text, re.M), "its unit, in FEATURES"
+        assert re.search(rf'^ "{feature}": \("\w+", "[^"]+"\),$', text, re.M), "its unit, in FEATURES"
 
 
 def test_importing_it_does_nothing(bundle: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from irene_build.errors import EstimatorError, InputError
 from irene_build.train import api
+from irene_runtime.equations import coordinates
 from tests import synthetic
 
 
@@ -162,3 +163,15 @@ def test_what_ships_is_short_and_without_defaults() -> None:
 def test_what_ships_is_what_is_read_again() -> None:
     estimator = api.fit(synthetic.dataset(["tiny-bert", "tiny-gpt"]), "paper", tiers=("static",))
     assert api.compact(estimator) == estimator == json.loads(api.dumps(estimator))
+
+
+def test_centers_are_looked_up_on_a_grid() -> None:
+    """The same coordinates, in fewer bytes; columns of more than 36 values have lists in place of digits."""
+    centers = [[float(i % 3), 0.5 * i] for i in range(40)]
+    correction = {"columns": [0, 1], "kernel": "rbf", "centers": centers, "weights": [0.1] * 40}
+    found = api.compact({"tiers": {"static": {"correction": {"module": correction}}}})["tiers"]["static"]
+    short = found["correction"]["module"]
+    assert short["grid"] == [[0.0, 1.0, 2.0], [0.5 * i for i in range(40)]]
+    assert short["centers"] == ["012" * 13 + "0", list(range(40))]
+    assert coordinates(short) == coordinates(correction) == [list(row) for row in zip(*centers, strict=True)]
+    assert api.compact({"tiers": {"static": found}})["tiers"]["static"] == found
