@@ -36,6 +36,11 @@ COMPLETED: dict[str, list[tuple[str, str, Any]]] = {
     "glm_image_text": [("", "rope_parameters", {"partial_rotary_factor": 0.5})],
     "glm46v": [("text_config", "rope_parameters", {"partial_rotary_factor": 0.5})],
     "glmga": [("text_config", "rope_parameters", {"partial_rotary_factor": 0.5})],
+    "pp_ocrv6_small_det": [
+        ("backbone_config", "out_features", [f"stage{n}" for n in range(1, 5)]),
+        ("", "layer_list_out_channels", [96, 96, 192, 384]),
+    ],
+    "qwen3_omni_moe_thinker": [("text_config", "head_dim", 128)],
     "step3p7": [("text_config", "sliding_window", 512)],
     "lw_detr": [("", "projector_scale_factors", [1.0])],
     "uvdoc": [("backbone_config", "out_features", [f"stage{n}" for n in range(1, 7)])],
@@ -175,9 +180,8 @@ def attempt(model_type: str) -> dict[str, Any]:
     for trimmed in (True, False) if os.environ.get("COVERAGE_TRIM") else (False, True):
         started = time.perf_counter()
         try:
-            config = kind.config_class()
+            config = complete(model_type, kind.config_class())
             if trimmed:
-                complete(model_type, config)
                 config = trim(config)
             spec = Spec(model_type, kind, config)
             run = tracer.Pass(BATCH, TOKENS, attention=os.environ.get("COVERAGE_ATTENTION", "sdpa")).checked()

@@ -248,7 +248,8 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
         return given
 
     def video() -> dict[str, Any]:
-        frames = int(first_of(config, "num_frames", "frames_per_clip", "video_length", default=8))
+        counts = ("num_frames", "frames_per_clip", "video_length")
+        frames = int(first_of(config, *counts) or deep(config, *counts) or 8)
         name = "pixel_values_videos" if "pixel_values_videos" in names else "pixel_values"
         return {name: pixels(config, batch_size, frames)}
 
@@ -308,7 +309,7 @@ def complete(
                 (batch_size, 200, int(deep(config, "num_mel_bins", "feature_size") or 160))
             )
         elif name == "latents":
-            width = int(first_of(config, "latent_dim", "hidden_size", default=hidden))
+            width = int(first_of(config, "hidden_size", default=hidden))
             given[name] = torch.zeros((batch_size, width, seq_len))
         elif name == "merge_sizes":
             given[name] = torch.full(

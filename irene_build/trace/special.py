@@ -336,6 +336,17 @@ def _neucodec(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[s
     }
 
 
+def _blt(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """Bytes in patches of even length: the entropies that cut them in use hang on weights."""
+    import torch
+
+    size = next(n for n in (4, 2, 1) if seq_len % n == 0)
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len),
+        "patch_lengths": torch.full((batch_size, seq_len // size), size),
+    }
+
+
 def _voxtral_realtime(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
     """One token of text for each step of audio (``audio_length_per_tok`` mel frames)."""
     import torch
@@ -437,6 +448,8 @@ FAMILIES: dict[str, Inputs] = {
     "vibevoice_acoustic_tokenizer_decoder": _codec(lambda c: c.hidden_size),
     "vibevoice_acoustic_tokenizer_encoder": _codec(lambda c: c.channels),
     "neucodec": _neucodec,
+    "xcodec2": _neucodec,
+    "blt": _blt,
     "voxtral_realtime": _voxtral_realtime,
     "muse_glimmer_assistant": _muse_assistant,
     "muse_spark_audio": _samples,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import random
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,11 @@ COUNTS = {
 }
 
 
+#: Sizes of one model that are traced; every one of the 27 with IRENE_EVERY_SIZE=1.
+SIZES = 27 if os.environ.get("IRENE_EVERY_SIZE") else 6
+
+
+@cache
 def _rows(folder: Path, level: str) -> dict[tuple[str, int, int], dict[str, list[tuple[float, float]]]]:
     rows: dict[tuple[str, int, int], dict[str, list[tuple[float, float]]]] = defaultdict(
         lambda: defaultdict(list)
@@ -42,11 +50,17 @@ def test_the_2021_tree_has_the_published_nodes(name: str) -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_published_leaf_has_exact_flops_and_bytes(name: str, irene_dataset: Path) -> None:
-    published = _rows(irene_dataset, "ml1")
-    for size, rows in _rows(irene_dataset, "ml2").items():
-        for key, values in rows.items():
-            published[size][key] += values
-    sizes = [size for size in published if size[0] == name]
+    modules, functions = _rows(irene_dataset, "ml1"), _rows(irene_dataset, "ml2")
+    published = {
+        size: {**modules.get(size, {}), **functions.get(size, {})}
+        for size in {*modules, *functions}
+        if size[0] == name
+    }
+    # openai-gpt 32 x 128 has functional rows only
+    sizes = sorted(size for size, rows in published.items() if len(rows) >= 40)
+    if len(sizes) > SIZES:
+        chosen = random.Random(int.from_bytes(os.urandom(4), "little")).sample(sizes[1:-1], SIZES - 2)
+        sizes = [sizes[0], *sorted(chosen), sizes[-1]]
     module = models.build(name, attention="eager")
     compared = 0
     for _, batch_size, seq_len in sizes:
@@ -56,9 +70,7 @@ def test_every_published_leaf_has_exact_flops_and_bytes(name: str, irene_dataset
             if node.level == "ml":
                 ours[f"{node.scope}:{node.type}"].append((node.features["flops"], node.features["mem_bytes"]))
         theirs = published[name, batch_size, seq_len]
-        if len(theirs) < 40:
-            continue  # openai-gpt 32 x 128 has functional rows only
-        assert set(ours) == set(theirs)
+        assert set(ours) == set(theirs), (batch_size, seq_len)
         for key, values in theirs.items():
             for (flops, mem_bytes), (our_flops, our_bytes) in zip(values, ours[key], strict=True):
                 if name.startswith("distilbert") and key == "embeddings.position_embeddings:Embedding":
@@ -68,7 +80,7 @@ def test_every_published_leaf_has_exact_flops_and_bytes(name: str, irene_dataset
                 assert our_flops == pytest.approx(flops, abs=1e-6)
                 assert our_bytes == pytest.approx(mem_bytes, abs=1e-9)
                 compared += 1
-    assert compared >= 27 * 57
+    assert compared >= len(sizes) * 57
 
 
 @pytest.mark.parametrize("name", COUNTS)
