@@ -33,16 +33,18 @@ _WIDTH = 118
 _Definition = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
-def lean(source: str, roots: Iterable[str] = ROOTS) -> str:
+def lean(source: str, roots: Iterable[str] = ROOTS, indent: int = 1, notes: bool = True) -> str:
     """The same program for ``roots``, in fewer bytes.
 
+    ``indent``: spaces a level. ``notes``: whether comments, and docstrings of classes that users do not call, stay.
     Raises AssertionError where the result would not be the same program.
     """
     roots = tuple(roots)
     source = _without(source, _unreached(ast.parse(source), roots) + _build_only(source))
     before = _program(source, roots)
-    source = _unannotated(_shortened(source, roots), roots)
-    source = _filled(_indented(_HINT.sub("", source)))
+    source = _unannotated(_shortened(source, roots, notes), roots)
+    source = source if notes else _uncommented(source)
+    source = _filled(_indented(_HINT.sub("", source), indent))
     source = re.sub(r"\n{3,}", "\n\n", source)
     assert _program(source, roots) == before, "leaning the runtime's source changed it"
     return source
@@ -114,20 +116,36 @@ def _functions(
         yield from visit(ast.Module([top], []), name in roots, False)
 
 
-def _shortened(source: str, roots: Iterable[str]) -> str:
-    """Docstrings of what users do not call go; those of classes keep their first line."""
+def _shortened(source: str, roots: Iterable[str], notes: bool) -> str:
+    """Docstrings of what users do not call go; with ``notes``, those of classes keep their first line."""
     lines = source.split("\n")
     cut: set[int] = set()
     for node, shown, private in _functions(ast.parse(source), roots):
         if ast.get_docstring(node) is None or shown:
             continue
         first, last = node.body[0].lineno - 1, (node.body[0].end_lineno or 0) - 1
-        if len(node.body) > 1 and (private or isinstance(node, ast.FunctionDef)):
+        if len(node.body) > 1 and (private or not notes or isinstance(node, ast.FunctionDef)):
             cut.update(range(first, last + 1))
         elif last > first:
             cut.update(range(first + 1, last + 1))
             lines[first] += '"""'
     return "\n".join(line for index, line in enumerate(lines) if index not in cut)
+
+
+def _uncommented(source: str) -> str:
+    """The source without its comments, except those between the modules that it was joined of, and with blank lines
+    between definitions of a module alone."""
+    lines = source.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and not token.string.startswith("# ---- "):
+            row, column = token.start
+            kept = lines[row - 1][:column].rstrip()
+            lines[row - 1] = kept if kept else "\0"
+    blank = {index for index, line in enumerate(lines[:-1]) if not line and lines[index + 1].startswith(" ")}
+    for node in ast.walk(ast.parse(source)):
+        if _is_text(node):
+            blank -= set(range(node.lineno, node.end_lineno or node.lineno))  # type: ignore[attr-defined]
+    return "\n".join(line for index, line in enumerate(lines) if line != "\0" and index not in blank)
 
 
 def _filled(source: str) -> str:
@@ -204,8 +222,8 @@ def _without(source: str, nodes: Iterable[ast.stmt]) -> str:
     return "\n".join(line for index, line in enumerate(lines) if index not in cut)
 
 
-def _indented(source: str) -> str:
-    """One space a level; lines inside of brackets and docstrings keep their place relative to it."""
+def _indented(source: str, indent: int) -> str:
+    """``indent`` spaces a level; lines inside of brackets and docstrings keep their place relative to it."""
     lines = source.split("\n")
     inside: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -222,7 +240,7 @@ def _indented(source: str) -> str:
             continue
         text = line.lstrip(" ")
         width = len(line) - len(text)
-        out.append(" " * (width // 4 + (width % 4 if index in docstrings else 0)) + text)
+        out.append(" " * (width // 4 * indent + (width % 4 if index in docstrings else 0)) + text)
     return "\n".join(out)
 
 

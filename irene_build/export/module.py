@@ -22,6 +22,8 @@ from irene_runtime.features import FEATURES, MEANINGS
 
 #: A module above this is written all the same, with a warning.
 MAX_BYTES = 100_000
+#: How the runtime is written (arguments of ``parts``), roomiest first: the first that leaves enough for the constants.
+_FORMS = ((4, True), (2, True), (1, True), (1, False))
 _WIDTH = 110
 
 
@@ -35,8 +37,11 @@ class Part:
 
 
 @cache
-def parts() -> tuple[list[Part], list[str]]:
-    """The runtime's modules, and the lines of the one import block that they need; the same for every estimator."""
+def parts(indent: int = 1, notes: bool = True) -> tuple[list[Part], list[str]]:
+    """The runtime's modules, and the lines of the one import block that they need; the same for every estimator.
+
+    ``indent`` and ``notes`` as in ``lean``.
+    """
     out: list[Part] = []
     plain: set[str] = set()
     named: dict[str, set[str]] = {}
@@ -63,10 +68,10 @@ def parts() -> tuple[list[Part], list[str]]:
                 continue
             cut.update(range(node.lineno - 1, node.end_lineno or node.lineno))
         body = "\n".join(line for index, line in enumerate(lines) if index not in cut).strip("\n")
-        about = (ast.get_docstring(tree) or "").split("\n")[0]
+        about = (ast.get_docstring(tree) or "").split("\n")[0] if notes else ""
         out.append(Part(name, about, re.sub(r"\n{4,}", "\n\n\n", body)))
     joined = "\n\n".join(f"# ---- {part.name}\n{part.source}" for part in out)
-    texts = re.split(r"^# ---- \w+\n", lean(joined), flags=re.M)[1:]
+    texts = re.split(r"^# ---- \w+\n", lean(joined, indent=indent, notes=notes), flags=re.M)[1:]
     out = [Part(part.name, part.about, text.strip("\n")) for part, text in zip(out, texts, strict=True)]
     imports = [f"import {name}" for name in sorted(plain)]
     imports += [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(named.items())]
@@ -98,17 +103,22 @@ def _template(name: str) -> Any:
 
 
 def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str, Any]) -> str:
-    """The text of ``irene_estimator.py``. The same arguments give the same text."""
-    runtime, imports = parts()
-    text: str = _template("irene_estimator.py.j2").render(
-        estimator=estimator,
-        version=__version__,
-        digest=digest,
-        runtime=runtime,
-        imports=imports,
-        constants=estimator_literal(estimator),
-        golden=golden_literal(golden),
-    )
+    """The text of ``irene_estimator.py``, as roomy as fits MAX_BYTES. The same arguments give the same text."""
+    constants, tests = estimator_literal(estimator), golden_literal(golden)
+    text = ""
+    for indent, notes in _FORMS:
+        runtime, imports = parts(indent, notes)
+        text = _template("irene_estimator.py.j2").render(
+            estimator=estimator,
+            version=__version__,
+            digest=digest,
+            runtime=runtime,
+            imports=imports,
+            constants=constants,
+            golden=tests,
+        )
+        if len(text.encode("utf-8")) <= MAX_BYTES:
+            break
     return text
 
 
@@ -169,12 +179,24 @@ def _literal(value: Any, depth: int, path: tuple[str, ...]) -> str:
             note = _comment(inner) if isinstance(item, Mapping) and "\n" in text else ""
             if note and text.startswith("{"):
                 text = "{" + note + text[1:]
-            lines.append(f"{pad}{key!r}: {text},{_column_note(path, item)}")
-        return "{\n" + "\n".join(lines) + "\n" + " " * depth + "}"
+            lines.append(f"{pad}{key!r}: {text},")
+        return "{\n" + "\n".join(_packed(lines)).rstrip(",") + "}"
     if all(_is_plain(item) or (isinstance(item, list) and all(map(_is_plain, item))) for item in value):
-        return "[\n" + _wrapped([_inline(item) for item in value], pad) + "\n" + " " * depth + "]"
+        return "[\n" + _wrapped([_inline(item) for item in value], pad).rstrip(",") + "]"
     rows = [f"{pad}{_literal(item, depth + 1, (*path, '#'))},{_column_note(path, item)}" for item in value]
-    return "[\n" + "\n".join(rows) + "\n" + " " * depth + "]"
+    end = "\n" + " " * depth if "#" in rows[-1] else ""
+    return "[\n" + "\n".join(rows).rstrip("," if not end else "") + end + "]"
+
+
+def _packed(lines: Sequence[str]) -> list[str]:
+    """Entries of a table, short ones side by side."""
+    out: list[str] = []
+    for line in lines:
+        if out and "\n" not in out[-1] + line and len(out[-1]) + len(line.strip()) + 1 <= _WIDTH:
+            out[-1] += " " + line.strip()
+        else:
+            out.append(line)
+    return out
 
 
 def _column_note(path: tuple[str, ...], item: Any) -> str:

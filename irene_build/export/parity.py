@@ -163,7 +163,9 @@ class _Columns:
 
     def z(self, data: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         value, noise = [], []
-        for index, mean, scale in zip(data["columns"], data["mean"], data["scale"], strict=True):
+        for index, mean, scale in zip(
+            data["columns"], data["mean"], data.get("scale") or [1.0] * len(data["mean"]), strict=True
+        ):
             z = (self.value[index] - mean) / scale
             value.append(z)
             noise.append(np.where(self.noise[index] > 0.0, self.noise[index] / abs(scale) + np.abs(z), 0.0))
@@ -201,7 +203,8 @@ def _polynomial(
 def _kernel(data: Mapping[str, Any], z: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = z.shape[1]
     length = np.array(data["length"])[:, None]
-    total, scale = np.full(rows, data["bias"]), np.full(rows, abs(data["bias"]))
+    bias = float(data.get("bias", 0.0))
+    total, scale = np.full(rows, bias), np.full(rows, abs(bias))
     for centre, weight in zip(zip(*coordinates(data), strict=True), data["weights"], strict=True):
         u = z / length - np.array(centre)[:, None] / length
         # The quotients were rounded before they were subtracted.
@@ -226,7 +229,8 @@ def _factor(data: Mapping[str, Any] | None, columns: _Columns, rows: int) -> tup
     z, noise = columns.z(data)
     z, noise = z.reshape(len(data["columns"]), rows), noise.reshape(len(data["columns"]), rows)
     if data["kernel"] == "poly":
-        value, scale = _polynomial(z, noise, data["weights"], int(data["degree"]), float(data["bias"]))
+        bias = float(data.get("bias", 0.0))
+        value, scale = _polynomial(z, noise, data["weights"], int(data["degree"]), bias)
     else:
         value, scale = _kernel(data, z, noise)
     limit = float(data["limit"])

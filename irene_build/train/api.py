@@ -31,6 +31,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "terms": {"floor": None, "correction": None},
     "feature": {"map": "identity"},
     "of": {"map": "identity"},
+    "kernel": {"bias": 0.0, "scale": None},
 }
 _BASE_36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _STRINGS = ("hardware", "method", "boundary", "provenance", "label_source", "cost_model", "attention")
@@ -89,6 +90,8 @@ def _compact(value: Any, key: str = "") -> Any:
             ]
             short = ["".join(_BASE_36[i] for i in row) if max(row) < len(_BASE_36) else row for row in at]
             value = {**value, "grid": grid, "centers": short}
+            if set(value.get("scale") or ()) == {1.0}:
+                value["scale"] = None
         defaults = next((_DEFAULTS[k] for k in _DEFAULTS if k in value), {})
         kept = {k: v for k, v in value.items() if k not in defaults or v != defaults[k]}
         return {k: _compact(v, k) for k, v in kept.items()}

@@ -61,7 +61,10 @@ class Columns:
     def z(self, data: Mapping[str, Any]) -> np.ndarray:
         """float64[rows, columns]: (column - mean) / scale."""
         columns = [
-            (self[c] - m) / s for c, m, s in zip(data["columns"], data["mean"], data["scale"], strict=True)
+            (self[c] - m) / s
+            for c, m, s in zip(
+                data["columns"], data["mean"], data.get("scale") or [1.0] * len(data["mean"]), strict=True
+            )
         ]
         return np.column_stack(columns) if columns else np.empty((self.rows, 0))
 
@@ -103,13 +106,13 @@ def correction(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
     """The factor exp(limit * tanh(correction / limit)); ones where there is none."""
     if data is None:
         return np.ones(columns.rows)
-    z = columns.z(data)
+    z, bias = columns.z(data), data.get("bias", 0.0)
     if data["kernel"] == "poly":
-        value = data["bias"] + monomials(z, data["degree"]) @ np.asarray(data["weights"], dtype=np.float64)
+        value = bias + monomials(z, data["degree"]) @ np.asarray(data["weights"], dtype=np.float64)
     else:
         centers = np.asarray(coordinates(data), dtype=np.float64).reshape(z.shape[1], -1).T
         k = kernel(data["kernel"], z, centers, np.asarray(data["length"], dtype=np.float64))
-        value = data["bias"] + k @ np.asarray(data["weights"], dtype=np.float64)
+        value = bias + k @ np.asarray(data["weights"], dtype=np.float64)
     return np.asarray(np.exp(data["limit"] * np.tanh(value / data["limit"])))
 
 

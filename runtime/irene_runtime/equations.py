@@ -117,9 +117,9 @@ class _Smooth:
     """Columns, standardised: ``z = (column - mean) / scale``."""
 
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
-        norms = zip(data["columns"], data["mean"], data["scale"])
+        norms = zip(data["columns"], data["mean"], data.get("scale") or [1.0] * len(data["mean"]))
         self.columns = [(columns[i], float(mean), float(scale)) for i, mean, scale in norms]
-        self.bias = float(data["bias"])
+        self.bias = float(data.get("bias", 0.0))
         self.weights = [float(w) for w in data["weights"]]
         self.uses = _uses([column for column, _, _ in self.columns])
 

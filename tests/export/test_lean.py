@@ -96,3 +96,21 @@ def test_it_is_the_same_program() -> None:
 def test_a_level_of_indentation_is_one_space() -> None:
     text = lean("def main():\n    return 1\n", roots=("main",))
     assert text == "def main():\n return 1\n"
+
+
+def test_a_level_of_indentation_is_as_asked_for() -> None:
+    text = lean(SOURCE, roots=("main", "Shown", "USED"), indent=4)
+    assert "\n    def method" in text and "\n        return x + len(text)" in text
+
+
+def test_without_notes_only_what_users_read_stays() -> None:
+    source = SOURCE.replace("class Quoted:", '# Why.\nclass Quoted:\n    """Not for users."""\n').replace(
+        "return x + len(text)", 'text += "# no comment"  # a comment\n\n        return x + len(text)'
+    )
+    roots = ("main", "Shown", "USED")
+    with_notes, text = lean(source, roots=roots), lean(source, roots=roots, notes=False)
+    for gone in ("# Why.", "Not for users.", "# a comment"):
+        assert gone in with_notes and gone not in text
+    assert "\n\n " not in text.replace(' """Public.\n\n ', "")
+    for kept in ("Public.\n\n  With an indented example.", "Stays.", "A class.", '"# no comment"'):
+        assert kept in text

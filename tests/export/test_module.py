@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from irene_build.export import module
+from irene_build.export.manifest import canonical
 from irene_build.export.module import estimator_literal, golden_literal
 from irene_build.export.samples import golden, with_resources
 from irene_build.export.verify import constants_of
@@ -167,3 +169,24 @@ def test_selftest_notices_a_changed_constant(copied: Path) -> None:
         [sys.executable, "-I", "-S", str(module), "selftest"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "digest" in done.stderr
+
+
+def test_the_runtime_is_as_roomy_as_fits(
+    estimator: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its form, it is the same program, and users find its docstrings and types."""
+    data = json.loads(canonical(estimator))
+    path, limit = tmp_path / "irene_estimator.py", 10**9
+    for spaces, notes in ((4, True), (2, True), (1, True), (1, False), (1, False)):
+        monkeypatch.setattr(module, "MAX_BYTES", limit)
+        text = module.render_module(data, estimator_digest(data), golden(data))
+        limit = len(text.encode("utf-8")) - 1
+        assert re.search(rf"^{' ' * spaces}def predict\(", text, re.M)
+        assert ("# half the cost of waiting" in text) == notes
+        for public in ("Predict one run of ``tree``.", "-> Prediction:", "runs: int = 1", "Grams of CO2"):
+            assert public in text
+        path.write_text(text, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(path), "selftest"], capture_output=True, text=True, check=True
+        )
+        assert re.search(r"^(\d+) of \1 numbers equal to the last bit", done.stdout, re.M)
