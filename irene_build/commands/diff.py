@@ -22,6 +22,7 @@ def diff(
 ) -> None:
     """Compare two exported estimators: what they are, and the joules of every golden and example tree."""
     from irene_build.export.diff import compare_bundles
+    from irene_build.export.verify import a_few
 
     found = compare_bundles(old, new)
     if as_json:
@@ -31,11 +32,11 @@ def diff(
         console.say(f"the same estimator: digest {found['digest'][0]}")
     for key, (before, after) in found["changed"].items():
         console.say(f"{key}: {before} -> {after}")
+    for reason, trees in found["not_compared"].items():
+        which = f"{a_few(trees)}: " if trees else ""
+        console.note(f"not compared: {which}{reason}")
     rows = []
     for case in found["trees"]:
-        if "refused" in case:
-            console.note(f"{case['tree']}, tier {case['tier']}: {case['refused']}")
-            continue
         before, after = case["energy_j"]
         rows.append(
             [
@@ -60,4 +61,5 @@ def diff(
                         node["change"],
                     ]
                 )
-    console.say(console.table(rows, ["tree", "tier", "before J", "after J", "change J", "change"]))
+    if rows:
+        console.say(console.table(rows, ["tree", "tier", "before J", "after J", "change J", "change"]))

@@ -23,7 +23,7 @@ def verify(
     """
     import sys
 
-    from irene_build.export.verify import to_json, verify_bundle
+    from irene_build.export.verify import a_few, to_json, verify_bundle
 
     report = verify_bundle(out, (python or sys.executable, "-I", "-S"))
     if report.manifest["provenance"] == "simulated":
@@ -31,8 +31,8 @@ def verify(
     if as_json:
         console.emit_json(to_json(report))
         return
-    for reason in report.refused:
-        console.note(f"not compared, the module refuses it: {reason}")
+    for reason, cases in report.refused.items():
+        console.note(f"not compared: {a_few(cases)}: the module refuses it: {reason}")
     console.say(
         f"{out}: {len(report.manifest['files'])} files unchanged; manifest, module and graph have the digest "
         f"{report.manifest['digest']}"

@@ -23,17 +23,25 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
     """Differences of two bundles, as ``diff --json`` prints them; changes are new minus old, joules.
 
     Trees are the golden and example trees of both; where a tree has no resource features, tiers that need them get
-    values from inside the old bundle's ranges. Raises EstimatorError where a folder is no sound bundle.
+    values from inside the old bundle's ranges. ``not_compared``: why trees could not be predicted by both, and which.
+    Raises EstimatorError where a folder is no sound bundle.
     """
     (one, constants, _), (other, other_constants, _) = open_bundle(old), open_bundle(new)
     changed = {key: (one[key], other[key]) for key in _HEADER if one[key] != other[key]}
+    result: dict[str, Any] = {
+        "format": "irene-diff", "version": 1, "digest": [one["digest"], other["digest"]],
+        "same_estimator": one["digest"] == other["digest"], "changed": changed, "trees": [], "not_compared": {},
+    }  # fmt: skip
+    if "cost_model" in changed:
+        models = " and ".join(changed["cost_model"])
+        reason = f"no tree fits both: their features are counted by different cost models ({models})"
+        return {**result, "not_compared": {reason: []}}
     trees: dict[str, ModelTree] = {}
     for folder, golden in ((old, constants["GOLDEN"]), (new, other_constants["GOLDEN"])):
         for case in golden["cases"]:
             trees.setdefault(f"golden-{case['name']}", golden_tree(golden, case["times"]))
         for path in sorted((folder / "trees").glob("*.json")):
             trees.setdefault(path.stem, load(str(path)))
-    found: list[dict[str, Any]] = []
     shared = [tier for tier in one["tiers"] if tier in other["tiers"]]
     with tempfile.TemporaryDirectory() as scratch:
         for number, (name, tree) in enumerate(trees.items()):
@@ -42,26 +50,22 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
                 path = Path(scratch) / f"{number}-{tier}.json"
                 chosen = tree if tier == "static" else full
                 chosen.save(str(path))
-                found.append(_case(name, tier, chosen, path, old, new))
-    return {
-        "format": "irene-diff", "version": 1, "digest": [one["digest"], other["digest"]],
-        "same_estimator": one["digest"] == other["digest"], "changed": changed, "trees": found,
-    }  # fmt: skip
+                try:
+                    result["trees"].append(_case(name, tier, chosen, path, old, new))
+                except TreeError as error:
+                    result["not_compared"].setdefault(str(error), []).append(f"{name}, tier {tier}")
+    return result
 
 
 def _case(name: str, tier: str, tree: ModelTree, path: Path, old: Path, new: Path) -> dict[str, Any]:
-    out: dict[str, Any] = {"tree": name, "tier": tier}
-    try:
-        energies = [engines.module(f / MODULE_NAME, path, tier)["energy"].tolist() for f in (old, new)]
-    except TreeError as error:
-        return {**out, "refused": str(error)}
+    energies = [engines.module(f / MODULE_NAME, path, tier)["energy"].tolist() for f in (old, new)]
     nodes = [
         {"index": i, "name": node.name, "energy_j": [before, after], "change": percent(before, after)}
         for i, (node, before, after) in enumerate(zip(tree.nodes, *energies, strict=True))
     ]
     root = nodes[0]["energy_j"]
     nodes.sort(key=lambda n: (-abs(n["energy_j"][1] - n["energy_j"][0]), n["index"]))
-    return {**out, "energy_j": root, "change": percent(*root), "nodes": nodes}
+    return {"tree": name, "tier": tier, "energy_j": root, "change": percent(*root), "nodes": nodes}
 
 
 def percent(before: float, after: float) -> str:

@@ -65,7 +65,8 @@ def trainer(estimator: Mapping[str, Any], tree: ModelTree, tier: str) -> Outputs
     """The trainer's own arithmetic (irene_build.train.arithmetic)."""
     from irene_build.train.arithmetic import predict
 
-    found = predict(estimator, [tree], tier)[0]
+    with np.errstate(all="ignore"):  # what has no value is NaN in every engine, and compared as such
+        found = predict(estimator, [tree], tier)[0]
     if found.tier != tier:
         raise ParityError(f"the trainer predicts in tier {found.tier} where the module does in tier {tier}")
     return {

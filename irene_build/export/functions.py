@@ -177,12 +177,12 @@ _FUNCTIONS = {
         }""",
     ),
     "Family": (
-        "Where every node stands: the node above it (itself at a root), whether there is one (also as "
+        "Where every node stands: its index, the node above it (itself at a root), whether there is one (also as "
         "0 or 1), whether it has no children, and whether the row makes sense: parents come before children, levels "
         "are 0 ml, 1 module, 2 model. `inner` are modules and models with children. `kind` is the node's row in "
         "the tables: unknown primitive, the primitives, unknown primitive, module, model, and both without children.",
         """
-        Family (primitive, parent, level, listed) => (up, below, step, leaf, inner, sound, kind) {
+        Family (primitive, parent, level, listed) => (index, up, below, step, leaf, inner, sound, kind) {
             zero = Constant <value = int64 {0}>()
             one = Constant <value = int64 {1}>()
             two = Constant <value = int64 {2}>()
@@ -217,42 +217,52 @@ _FUNCTIONS = {
     ),
     "Distinct": (
         "Which rows must be computed: `first` are rows that stand for all that equal them, `of` is for every row the "
-        "position in `first` of the one that it equals. Models repeat their layers, so these are few. Rows are sorted "
-        "by one number each, then each is compared with the one before, feature by feature: where different rows have "
-        "the same number, some row is computed twice, none is taken for another.",
+        "position in `first` of the one that it equals. Models repeat their layers, so these are few. Rows are brought "
+        "together by one number each (`twin` is one row with the same number) and then compared feature by feature: "
+        "a row that differs from its twin stands for itself, none is taken for another.",
         """
-        Distinct (x, kind, mix) => (first, of) {
+        Distinct (x, kind, index, mix, kind_mix) => (first, of) {
             zero = Constant <value = double {0.0}>()
             none = Constant <value = int64 {0}>()
             start = Constant <value = int64[1] {0}>()
             second = Constant <value = int64[1] {1}>()
             last = Constant <value = int64[1] {-1}>()
             end = Constant <value = int64[1] {9223372036854775807}>()
-            leads = Constant <value = int64[1] {1}>()
+            product = MatMul(x, mix)
+            of_features = Squeeze(product, second)
             number = Cast <to = 11>(kind)
-            column = Unsqueeze(number, second)
-            rows = Concat <axis = 1>(x, column)
-            product = MatMul(rows, mix)
-            mixed = Squeeze(product, second)
+            of_kind = Mul(number, kind_mix)
+            mixed = Add(of_features, of_kind)
             unordered = IsNaN(mixed)
             key = Where(unordered, zero, mixed)
             count = Shape(key)
             keys, order = TopK <axis = 0, sorted = 1>(key, count)
-            sorted = Gather <axis = 0>(rows, order)
-            upper = Slice(sorted, start, last, start)
-            lower = Slice(sorted, second, end, start)
-            equal = Equal(upper, lower)
-            bits = Cast <to = 2>(equal)
-            same = ReduceMin <keepdims = 0>(bits, second)
-            copy = Cast <to = 9>(same)
-            other = Not(copy)
-            steps = Cast <to = 7>(other)
+            upper = Slice(keys, start, last)
+            lower = Slice(keys, second, end)
+            repeats = Equal(upper, lower)
+            changes = Not(repeats)
+            steps = Cast <to = 7>(changes)
             jumps = Concat <axis = 0>(start, steps)
             group = CumSum(jumps, none)
-            of = ScatterElements <axis = 0>(group, order, group)
-            new = Concat <axis = 0>(leads, steps)
-            is_new = Cast <to = 9>(new)
-            first = Compress <axis = 0>(order, is_new)
+            begins = Concat <axis = 0>(second, steps)
+            is_head = Cast <to = 9>(begins)
+            heads = Compress <axis = 0>(order, is_head)
+            head = GatherElements(heads, group)
+            twin = ScatterElements(order, order, head)
+            its = Gather <axis = 0>(x, twin)
+            equal = Equal(x, its)
+            bits = Cast <to = 2>(equal)
+            all = ReduceMin <keepdims = 0>(bits, second)
+            same_features = Cast <to = 9>(all)
+            its_kind = GatherElements(kind, twin)
+            same_kind = Equal(kind, its_kind)
+            same = And(same_features, same_kind)
+            source = Where(same, twin, index)
+            is_first = Equal(source, index)
+            first = Compress <axis = 0>(index, is_first)
+            ones = Cast <to = 7>(is_first)
+            position = CumSum <exclusive = 1>(ones, none)
+            of = GatherElements(position, source)
         }""",
     ),
     "Aggregate": (

@@ -110,7 +110,7 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
 def _shared(main: Builder, features: list[str], primitives: int) -> dict[str, str]:
     """What every tier needs to know of the nodes, by name."""
     listed = main.table("listed", np.array(primitives), "how many primitives have a number")
-    outputs = ("up", "below", "step", "leaf", "inner", "sound", "kind")
+    outputs = ("index", "up", "below", "step", "leaf", "inner", "sound", "kind")
     family = main.call("Family", ["primitive", "parent", "level", listed], *outputs)
     shared = dict(zip(outputs, family, strict=True))
     names = model_features(features)
@@ -130,8 +130,10 @@ def _distinct(
         return
     x = shared["model"]
     # Any numbers without a common measure will do; roots are the same on every machine.
-    mix = main.table("mix", np.sqrt(np.arange(2.0, len(names) + 3.0))[:, None], "makes one number of a row")
-    first, of = main.call("Distinct", [x, shared["kind"], mix], "first", "of")
+    mix = main.table("mix", np.sqrt(np.arange(2.0, len(names) + 2.0))[:, None], "makes one number of a row")
+    kind_mix = main.table("mix.kind", np.sqrt(np.array(len(names) + 2.0)))
+    inputs = [x, shared["kind"], shared["index"], mix, kind_mix]
+    first, of = main.call("Distinct", inputs, "first", "of")
     shared["of"] = of
     shared["distinct"] = main.op("Gather", [x, first], "distinct", axis=0)
     shared["distinct_kind"] = Writer(main).look_up(shared["kind"], first, "distinct_kind")

@@ -38,7 +38,7 @@ _SELFTEST_TIMEOUT_S = 120
 class Verified:
     """What was compared. ``engines``: per engine its largest deviation from the module, over ``cases`` predictions.
 
-    ``refused``: predictions that the module would not make (a tree without what a tier needs), with its reason.
+    ``refused``: predictions that the module would not make (a tree without what a tier needs), by reason.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class Verified:
     nodes: int = 0
     engines: dict[str, Deviation] = field(default_factory=dict)
     selftest: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def worst(self) -> Deviation:
@@ -182,7 +182,7 @@ def _compare(report: Verified, name: str, tier: str, tree: ModelTree, path: Path
     except ParityError as error:
         raise ParityError(f"{name}: {error}") from None
     except TreeError as error:
-        report.refused.append(f"{name}, tier {tier}: {error}")
+        report.refused.setdefault(str(error), []).append(f"{name}, tier {tier}")
         return
     bound = scales(estimator, tier, arrays)
     found = {
@@ -227,6 +227,11 @@ def selftest(path: Path, python: Sequence[str]) -> list[str]:
         failed = [line for line in lines if line.startswith("FAIL")] or done.stderr.strip().splitlines()[-1:]
         raise ParityError(f"{path.name} selftest fails: {'; '.join(failed) or 'no message'}")
     return lines
+
+
+def a_few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def to_json(report: Verified) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from irene_build.errors import EstimatorError, ParityError
 from irene_build.export.arrays import encode
@@ -83,6 +86,63 @@ def test_the_specification_s_own_evaluator_agrees(form: Forms, shape: Shape) -> 
         assert deviation.agrees, deviation
 
 
+def function_alone(
+    model: Any, name: str, inputs: list[Any], outputs: list[Any]
+) -> onnxruntime.InferenceSession:
+    """A graph that calls one local function of ours and does nothing else."""
+    names = [value.name for value in inputs], [value.name for value in outputs]
+    call = onnx.helper.make_node(name, *names, domain="irene")
+    graph = onnx.helper.make_graph([call], name, inputs, outputs)
+    whole = onnx.helper.make_model(
+        graph,
+        functions=list(model.functions),
+        opset_imports=list(model.opset_import),
+        ir_version=model.ir_version,
+    )
+    return onnxruntime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def distinct() -> onnxruntime.InferenceSession:
+    data = make_estimator(dataclasses.replace(examples.EVERYTHING, direct=False))
+    real, whole, value = onnx.TensorProto.DOUBLE, onnx.TensorProto.INT64, onnx.helper.make_tensor_value_info
+    return function_alone(
+        build_model(data, {}),
+        "Distinct",
+        [value("x", real, ["N", 3]), value("kind", whole, ["N"]), value("index", whole, ["N"]),
+         value("mix", real, [3, 1]), value("kind_mix", real, [])],
+        [value("first", whole, ["M"]), value("of", whole, ["N"])],
+    )  # fmt: skip
+
+
+numbers = st.sampled_from([0.0, 1.0, 2.0, 1e17, 1e17 + 16.0, -np.inf, np.inf, np.nan])
+rows = st.lists(st.tuples(numbers, numbers, numbers, st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(
+    rows,
+    st.sampled_from([(1.0, 2.0, 3.0, 5.0), (0.0, 0.0, 0.0, 0.0), (2.0**0.5, 3.0**0.5, 5.0**0.5, 7.0**0.5)]),
+)
+@settings(deadline=None)
+def test_no_row_is_taken_for_another(distinct: Any, table: list[Any], mix: tuple[float, ...]) -> None:
+    """Also where different rows have the same number, and where a number is lost beside a larger one."""
+    x = np.array([row[:3] for row in table])
+    kind = np.array([row[3] for row in table])
+    inputs = {"x": x, "kind": kind, "index": np.arange(len(x)), "mix": np.array(mix[:3])[:, None]}
+    first, of = distinct.run(None, {**inputs, "kind_mix": np.array(mix[3])})
+    assert len(of) == len(x)
+    np.testing.assert_array_equal(x[first][of], x)
+    np.testing.assert_array_equal(kind[first][of], kind)
+
+
+def test_rows_that_repeat_are_computed_once(distinct: Any) -> None:
+    x = np.tile(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 4.0]]), (50, 1))
+    kind = np.repeat([0, 1], 50)
+    inputs = {"x": x, "kind": kind, "index": np.arange(100), "mix": np.sqrt([[2.0], [3.0], [5.0]])}
+    first, _ = distinct.run(None, {**inputs, "kind_mix": np.array(7.0**0.5)})
+    assert len(first) == 4
+
+
 def test_a_forest_gives_every_tree_the_bits_that_it_has_alone(
     everything: dict[str, Any], graph: OnnxRuntime
 ) -> None:
@@ -114,6 +174,56 @@ def test_an_unknown_primitive_takes_the_fallback_and_a_flag_never_zero(
         found = graph.run_arrays(arrays, "static")
         assert found["flags"][leaf] & 2
         assert found["energy"][leaf] > 0.0
+
+
+def test_the_primitive_of_an_inner_node_says_nothing(everything: dict[str, Any], graph: OnnxRuntime) -> None:
+    tree = tree_of(everything)
+    arrays = encode(everything, [tree])
+    before = {tier: graph.run_arrays(arrays, tier) for tier in TIERS}
+    inner = np.unique(arrays["parent"][arrays["parent"] >= 0])
+    arrays["primitive"][inner] = 0
+    for tier in TIERS:
+        for name, values in graph.run_arrays(arrays, tier).items():
+            np.testing.assert_array_equal(values, before[tier][name], err_msg=f"{tier} {name}")
+
+
+def test_a_leaf_of_another_primitive_takes_its_numbers(
+    everything: dict[str, Any], graph: OnnxRuntime
+) -> None:
+    tree = tree_of(everything)
+    arrays = encode(everything, [tree])
+    leaf = next(i for i, node in enumerate(tree.nodes) if node.level == "ml")
+    for number, name in enumerate(everything["primitives"]):
+        arrays["primitive"][leaf] = number
+        tree.nodes[leaf].primitive = name
+        found = graph.run_arrays(arrays, "static")
+        deviation = compare(
+            found, trainer(everything, tree, "static"), scales(everything, "static", arrays), arrays["parent"]
+        )
+        assert deviation.agrees, (name, deviation)
+
+
+def test_modules_of_no_known_kind_and_roots_of_such_have_wider_intervals() -> None:
+    """FORMAT.md, Changes 5: two modules of known kinds and one that is far, which has most of the root's joules."""
+    data = examples.estimator(examples.PAPER)
+    tier = data["tiers"]["static"]
+    tier["columns"] = [{"feature": data["features"][0], "map": "identity"}]
+    big = {"terms": [{"name": "size", "columns": [0], "weight": 1.0}]}
+    tier.update(leaf=dict.fromkeys(data["primitives"], big), fallback=big, aggregation=None, ranges={})
+    levels = {"ml": {"q": 0.1}, "module": {"q": 0.2, "far": 0.4}, "model": {"q": 0.3, "far": 0.5}}
+    kinds = {"columns": [0], "points": [[10.0], [20.0]], "reach": 0.5}
+    tier["interval"] = {"levels": levels, "kinds": kinds}
+    data["tiers"] = {"static": tier}
+    arrays = {
+        "parent": np.array([-1, 0, 1, 0, 3, 0, 5]), "level": np.array([2, 1, 0, 1, 0, 1, 0]),
+        "primitive": np.zeros(7, dtype=np.int64), "features": np.zeros((7, len(data["features"]))),
+    }  # fmt: skip
+    graph = OnnxRuntime(build_model(data, {}).SerializeToString())
+    for joules, root in ((7.0, 0.5), (5.0, 0.3)):
+        arrays["features"][:, 0] = [1.0, 10.4, 3.0, 19.6, 3.0, 15.0, joules]
+        found = graph.run_arrays(arrays, "static")
+        half = np.log(found["high"] / found["energy"])
+        np.testing.assert_allclose(half, [root, 0.2, 0.1, 0.2, 0.1, 0.4, 0.1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from irene_build.export.graph import build_model
 from irene_build.export.oracle import Oracle, pipeline
 from irene_build.export.parity import EPS, Scales, compare, scales
 from irene_build.export.verify import verify_bundle
+from irene_runtime.tree import from_json
 from tests.export import examples
 
 
@@ -141,6 +142,40 @@ def test_diff_of_a_bundle_with_itself_is_nothing(bundle: Path) -> None:
     found = compare_bundles(bundle, bundle)
     assert found["same_estimator"] and not found["changed"]
     assert all(case["change"] == "=" for case in found["trees"])
+
+
+def test_bundles_of_different_cost_models_are_not_compared_and_say_so_once(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = examples.estimator()
+    data["cost_model"] = "irene2021"
+    export(data, tmp_path / "out", {})
+    assert run("diff", str(bundle), str(tmp_path / "out")) == 0
+    shown = capsys.readouterr()
+    said = [line for line in (shown.out + shown.err).splitlines() if "not compared" in line]
+    assert len(said) == 1 and "different cost models (analytic and irene2021)" in said[0]
+
+
+def test_trees_that_one_bundle_refuses_are_named_once_per_reason(bundle: Path, tmp_path: Path) -> None:
+    """The other estimator wants a feature that no tree of the first bundle has."""
+    data = examples.estimator()
+    feature = next(n for n in data["features"] if n not in ("batch_size", "seq_len", "input_size"))
+    for tier in data["tiers"].values():
+        for ranges in tier.get("ranges", {}).values():
+            ranges[feature] = [1.0, 2.0]
+    export(data, tmp_path / "out", {})
+    tree = json.loads((bundle / "trees" / "tree-0.json").read_text(encoding="utf-8"))
+    for node in tree["nodes"]:
+        node["features"].pop(feature, None)
+    old = tmp_path / "old"
+    data = examples.estimator()
+    for tier in data["tiers"].values():
+        tier.pop("ranges", None)
+    export(data, old, {"bare.json": from_json(tree)})
+    found = compare_bundles(old, tmp_path / "out")
+    (cases,) = [cases for reason, cases in found["not_compared"].items() if feature in reason]
+    assert "bare, tier static" in cases
+    assert found["trees"]
 
 
 def test_percent() -> None:
