@@ -92,8 +92,9 @@ def trace_command(
     say(render.title(tree))
     header = ("node", "primitive", "FLOPs", "memory", "parameters", "kernels")
     say(table(render.rows(tree, depth, sort, collapse=not every), header))
-    if message := render.reach(tree):
-        note(message)
+    for message in (render.rung(tree), render.reach(tree)):
+        if message:
+            note(message)
     if output is not None:
         note(f"wrote {output}")
 

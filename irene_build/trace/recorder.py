@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import primitives
@@ -66,7 +66,11 @@ class _Dispatch(TorchDispatchMode):
             result = args[0].new_empty((*args[0].shape[:-1], args[1].shape[-1]))
             self._recorder.operation(func, args, kwargs, result)
             return result
-        result = func(*args, **kwargs) if shadows is None else shadows.run(func, args, kwargs)
+        try:
+            result = func(*args, **kwargs) if shadows is None else shadows.run(func, args, kwargs)
+        except Exception as error:
+            self._recorder.failed(func._schema.name, error)
+            raise
         self._recorder.operation(func, args, kwargs, result)
         return result
 
@@ -79,15 +83,20 @@ class _Functions(TorchFunctionMode):
         self._composite = _composite()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return self._run(func, args, kwargs or {})
+        except Exception as error:
+            self._recorder.failed(resolve_name(func) or repr(func), error)
+            raise
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         entry = self._table.get(func)
-        if entry is None:
-            if func is self._composite:
-                return self._expand(func, args, kwargs or {})
-            shadows = self._recorder.shadows
-            if shadows is None:
-                return func(*args, **(kwargs or {}))
-            return shadows.call(func, args, kwargs or {})
-        return self._recorder.function(entry, func, args, kwargs or {})
+        if entry is not None:
+            return self._recorder.function(entry, func, args, kwargs)
+        if func is self._composite:
+            return self._expand(func, args, kwargs)
+        shadows = self._recorder.shadows
+        return func(*args, **kwargs) if shadows is None else shadows.call(func, args, kwargs)
 
     def _expand(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a composite function's own body under this mode, so that the primitives in it are seen.
@@ -142,6 +151,7 @@ class Recorder:
         self._dispatch = _Dispatch(self)
         self._functions = _Functions(self)
         self._listening = False
+        self._failure: tuple[str, Exception] | None = None
         self._patched: list[tuple[dict[str, Any], str, Any]] = []
         #: The result of the last activation, until it is multiplied with another tensor.
         self._gate: Callable[[], Any] = lambda: None
@@ -207,6 +217,16 @@ class Recorder:
     def path(self) -> str:
         """Where the pass is now; for messages when an operation fails."""
         return " > ".join(f"{call.scope or '(root)'}:{call.type}" for call in self._stack[-3:])
+
+    def failed(self, operation: str, error: Exception) -> None:
+        """Remembers the innermost operation that raised ``error``."""
+        if self._failure is None or self._failure[1] is not error:
+            self._failure = (operation, error)
+
+    def where(self, error: Exception) -> str:
+        """``aten::mm in encoder:Encoder > encoder.proj:Linear``; without the operation if the model itself raised."""
+        failed = self._failure
+        return f"{failed[0]} in {self.path}" if failed is not None and failed[1] is error else self.path
 
     def _listen(self) -> None:
         if not self._listening:

@@ -102,6 +102,18 @@ def reach(tree: ModelTree) -> str:
     return f"this run touched {100 * share:.1f} % of the parameters; left out: {left}; inputs not given: {inputs}"
 
 
+#: What a rung of the ladder below ``meta`` means for the reader of a tree.
+_RUNGS = {
+    "fake": "traced with fake tensors, since the meta device refused an operation",
+    "cpu": "traced with real tensors and random weights, since values steer it: other values may run other parts",
+}
+
+
+def rung(tree: ModelTree) -> str:
+    """A sentence where the tree is not from the meta device; empty where it is."""
+    return _RUNGS.get((tree.header.get("traced_by") or {}).get("rung", ""), "")
+
+
 _SHOWN = ("flops", "mem_bytes", "weight_bytes", "kernels", "num_parameters")
 
 

@@ -122,12 +122,17 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
         bare = made(run.dtype, "meta")
         with suppress(ModelError), fake_mode():
             return record(as_if_on_cpu(bare), name, replace(trial, rung="fake"))[0]
-    if sum(p.numel() * p.element_size() for p in module.parameters()) <= MAX_REAL_BYTES:
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    if size <= MAX_REAL_BYTES:
         real = made(run.dtype, "cpu")
         for trial in tries:
             with suppress(ModelError):
                 return record(real, name, replace(trial, rung="cpu"))[0]
-    raise errors[0]
+        raise errors[0]
+    raise ModelError(
+        f"{errors[0]}. With {size / 2**30:.1f} GiB of parameters it was not tried with real tensors: where it asks "
+        "for values, pass a configuration with fewer layers or experts"
+    )
 
 
 @contextmanager
@@ -238,11 +243,11 @@ def record(
         except ModelError:
             raise
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0][:200]
+            first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
             raise ModelError(
-                f"{name} cannot be traced: {type(error).__name__} in {recorder.path}: {first}. Inputs given: "
+                f"{name} cannot be traced: {type(error).__name__} in {recorder.where(error)}: {first}. Inputs given: "
                 f"{', '.join(described(inputs)) if 'inputs' in locals() else 'none yet'}; others can be passed "
-                "with --inputs module:function"
+                "with --inputs module:function, or --inputs NAME=8x3x224x224 for each"
             ) from error
     header = {
         "model": name, "batch_size": run.batch_size, "seq_len": _tokens(run, inputs, output), "phase": run.phase,
