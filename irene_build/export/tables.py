@@ -213,9 +213,9 @@ def _kernel_table(
     for r, c in chosen:
         n = len(c["columns"])
         picks[r, :n] = columns.picks(c["columns"])
-        mean[r, :n], scale[r, :n] = c["mean"], c["scale"]
+        mean[r, :n], scale[r, :n] = c["mean"], c.get("scale") or 1.0
         weight[r, : len(c["weights"])] = c["weights"]
-        bias[r], limit[r] = c["bias"], c["limit"]
+        bias[r], limit[r] = c.get("bias", 0.0), c["limit"]
         if centres is None:
             monomials = exponents(n, int(c["degree"]))
             if len(monomials) != len(c["weights"]):
