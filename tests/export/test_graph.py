@@ -86,6 +86,16 @@ def test_the_specification_s_own_evaluator_agrees(form: Forms, shape: Shape) -> 
         assert deviation.agrees, deviation
 
 
+def test_the_specification_s_evaluator_takes_trees_of_any_size(
+    everything: dict[str, Any], model: Any, graph: OnnxRuntime
+) -> None:
+    arrays = encode(everything, [tree_of(everything, nodes=300)])
+    for tier in TIERS:
+        one, other = graph.run_arrays(arrays, tier), Reference(model).run_arrays(arrays, tier)
+        deviation = compare(one, other, scales(everything, tier, arrays), arrays["parent"])
+        assert deviation.agrees, deviation
+
+
 def function_alone(
     model: Any, name: str, inputs: list[Any], outputs: list[Any]
 ) -> onnxruntime.InferenceSession:
