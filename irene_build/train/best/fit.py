@@ -8,7 +8,7 @@ from typing import Any
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import api
-from irene_build.train.best import kinds, limits, readings
+from irene_build.train.best import kinds, limits, readings, settings
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import sample
 from irene_build.train.best.static import Structure, fit_static
@@ -33,13 +33,20 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
     book = Book(data.names)
     structure = Structure()
     static = fit_static(data, book, structure)
+    tuned = settings.choose(data, structure)
+    if tuned is not structure:
+        structure = tuned
+        static = fit_static(data, book, structure)
     forms = {}
     for level in LEVELS if set(tiers) - {"static"} else ():
         chosen = readings.choose(book, data, level)
         if chosen is not None:
             forms[level] = chosen
     direct, _ = readings.fit_direct(book, data, forms)
-    unseen, beyond = leave_models_out(data, structure, forms, book), leave_sizes_out(data, forms, book)
+    unseen, beyond = (
+        leave_models_out(data, structure, forms, book),
+        leave_sizes_out(data, structure, forms, book),
+    )
     known, far = kinds.known(data, book)
     out: dict[str, dict[str, Any]] = {}
     if "static" in tiers:

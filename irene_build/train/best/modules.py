@@ -15,10 +15,8 @@ from irene_build.train.best import leaves, robust, smooth
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample
 
-#: How far a correction reaches from one kind of module to another, in log units of its composition.
-KIND_LENGTH = 0.4
-#: How strongly an unlabelled primitive is drawn to what all of them cost together.
-PRIOR = 0.03
+#: How many of the columns of a correction say what kind of module it is.
+KIND = 3
 #: Levels whose correction has a constant of its own; elsewhere it goes to 1 far from what was measured.
 BIASED = ("model",)
 #: How often corrections are fitted anew, so that a parent's knows its children's.
@@ -71,12 +69,13 @@ def fit_own(
     primitives: list[str],
     prior: dict[str, float],
     least: float,
+    strength: float,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """LEAFs of the primitives that have no label, from the balance of the modules, and what terms cost.
 
     ``prior``: joules of each term (a launch, a MiB, 1e6 operations) where the modules do not tell. ``least``:
     joules of the smallest leaf that was measured: no kernel takes less. Primitives that no labelled
-    module uses are left out.
+    module uses are left out. ``strength``: how strongly each is drawn to what all of them cost together.
     """
     rows_of = {p: np.flatnonzero(sample.leaf & (sample.primitive == p)) for p in primitives}
     products = {p: bool((sample.column("matmul_flops")[rows] > 0.0).any()) for p, rows in rows_of.items()}
@@ -97,7 +96,7 @@ def fit_own(
     pool = np.array([[name == kind for name in shared] for kind in kinds], dtype=np.float64)
     together = robust.relative(below @ pool, left, scale, weight, prior=start, strength=1e-5)
     together = np.where(together > 0.0, together, 0.1 * start)
-    weights = robust.relative(below, left, scale, weight, prior=pool @ together, strength=PRIOR)
+    weights = robust.relative(below, left, scale, weight, prior=pool @ together, strength=strength)
     seen = {p for (p, _), used in zip(terms, np.any(below, axis=0).tolist(), strict=True) if used}
     found = {}
     for primitive in sorted(seen):
@@ -118,12 +117,18 @@ def add_up(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray) -> np.ndarray
 
 
 def fit_corrections(
-    book: Book, sample: Sample, leaf_j: np.ndarray, rank: dict[str, int], using: dict[str, Any]
+    book: Book,
+    sample: Sample,
+    leaf_j: np.ndarray,
+    rank: dict[str, int],
+    using: dict[str, Any],
+    kind_length: float,
 ) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """CORRECTIONs per level, and the factor of every node of the sample.
 
     A module's children are corrected as well, so the fit is repeated until parents have seen that. ``using``
-    remembers the scales of each level's correction in each round.
+    remembers the scales of each level's correction in each round. ``kind_length``: how far a correction reaches
+    from one kind of module to another, in log units of its composition.
     """
     factor = np.ones(len(leaf_j))
     found: dict[str, dict[str, Any]] = {}
@@ -134,13 +139,15 @@ def fit_corrections(
                 continue
             total = add_up(sample, leaf_j, factor)
             residual = np.log(sample.energy_j[rows] * factor[rows] / total[rows])
-            found[level] = _fit_one(book, sample, rows, residual, rank[level], using, f"{level} {turn}")
+            found[level] = _fit_one(
+                book, sample, rows, residual, rank[level], using, f"{level} {turn}", kind_length
+            )
             inner = np.flatnonzero(sample.at(level) & ~sample.leaf)
             factor[inner] = formulas.correction(found[level], book.over(sample.features[inner]))
     return found, factor
 
 
-def composition(book: Book) -> tuple[list[int], np.ndarray]:
+def composition(book: Book, kind_length: float) -> tuple[list[int], np.ndarray]:
     """Columns that a module's correction depends on, and how far each reaches (log units, NaN: to be found).
 
     The first three say what kind of module it is, whatever the input; the others the input's size.
@@ -153,7 +160,7 @@ def composition(book: Book) -> tuple[list[int], np.ndarray]:
         book.raw("seq_len", "log"),
         book.raw("batch_size", "log"),
     ]
-    return columns, np.array([KIND_LENGTH] * 3 + [np.nan] * 2)
+    return columns, np.array([kind_length] * KIND + [np.nan] * 2)
 
 
 def _fit_one(
@@ -164,9 +171,10 @@ def _fit_one(
     rank: int,
     using: dict[str, Any],
     name: str,
+    kind_length: float,
 ) -> dict[str, Any]:
     bias = robust.median(residual, np.sqrt(sample.count[rows])) if name.split()[0] in BIASED else 0.0
-    columns, reach = composition(book)
+    columns, reach = composition(book, kind_length)
     values = book.over(sample.features[rows])
     points = smooth.gather(np.column_stack([values[c] for c in columns]), residual - bias, sample.count[rows])
     if name not in using:

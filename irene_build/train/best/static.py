@@ -35,10 +35,27 @@ class Structure:
     """What a search found, and a refit on fewer models takes over.
 
     ``waves``: tile and wave of each primitive. ``scales``: lengths and variances of each correction.
+    ``kind_length``, ``prior``: see ``modules``; ``settings.choose`` finds them.
     """
 
     waves: dict[str, tuple[int, int, int] | None] = field(default_factory=dict)
     scales: dict[str, smooth.Scales | None] = field(default_factory=dict)
+    kind_length: float = 0.4
+    prior: float = 0.03
+
+
+@dataclass
+class Leaves:
+    """The leaves of a fit: LEAFs of the labelled primitives, joules of every leaf that has one (NaN elsewhere).
+
+    ``missing``: primitives without. ``cost``, ``least``: what ``typical`` says.
+    """
+
+    found: dict[str, dict[str, Any]]
+    leaf_j: np.ndarray
+    missing: list[str]
+    cost: dict[str, float]
+    least: float
 
 
 @dataclass
@@ -56,6 +73,11 @@ class Static:
 
 def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
     """Fit leaves, own kernels of modules and corrections to the labelled nodes with weight."""
+    return fit_above(sample, book, structure, fit_leaves(sample, book, structure))
+
+
+def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
+    """Fit every primitive that has labels of its own."""
     used = sample.leaf & sample.labelled & (sample.count > 0.0)
     found: dict[str, dict[str, Any]] = {}
     shapes: dict[str, leaves.Shapes] = {}
@@ -74,20 +96,29 @@ def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
         local = Book(_LEAF_NAMES)
         data = leaves.fit_leaf(local, seen, wave, rank, structure.scales, primitive)
         found[primitive] = moved(data, local, book)
-    prior, least = typical(sample, shapes)
     missing = sorted(set(np.unique(sample.primitive[sample.leaf]).tolist()) - set(found))
     leaf_j = np.full(len(sample.energy_j), np.nan)
     _evaluate(leaf_j, sample, book, found)
+    return Leaves(found, leaf_j, missing, *typical(sample, shapes))
+
+
+def fit_above(sample: Sample, book: Book, structure: Structure, below: Leaves) -> Static:
+    """Own kernels of modules and corrections on top of fitted leaves."""
+    found, leaf_j = dict(below.found), below.leaf_j.copy()
     energy = np.where(sample.labelled & (sample.count > 0), sample.energy_j, leaf_j)
-    own, together = modules.fit_own(book, sample, energy, missing, prior, least)
+    own, together = modules.fit_own(
+        book, sample, energy, below.missing, below.cost, below.least, structure.prior
+    )
     found.update(own)
-    fallback = _fallback(book, prior if shapes else together, 0.5 * least)
+    fallback = _fallback(book, below.cost or together, 0.5 * below.least)
     tier: dict[str, Any] = {"leaf": found, "fallback": fallback, "aggregation": None}
     for primitive in np.unique(sample.primitive[sample.leaf & np.isnan(leaf_j)]).tolist():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
         data = found.get(primitive) or found.get(kin(primitive, found) or "", fallback)
         leaf_j[rows] = formulas.leaf(data, book.over(sample.features[rows]))
-    tier["correction"], factor = modules.fit_corrections(book, sample, leaf_j, MODULE_RANK, structure.scales)
+    tier["correction"], factor = modules.fit_corrections(
+        book, sample, leaf_j, MODULE_RANK, structure.scales, structure.kind_length
+    )
     return Static(tier, leaf_j, factor, modules.add_up(sample, leaf_j, factor))
 
 

@@ -39,21 +39,22 @@ def leave_models_out(data: Sample, structure: Structure, forms: dict[str, Any], 
     return out
 
 
-def leave_sizes_out(data: Sample, forms: dict[str, Any], book: Book) -> Unseen | None:
+def leave_sizes_out(data: Sample, known: Structure, forms: dict[str, Any], book: Book) -> Unseen | None:
     """Every model at its larger inputs by a fit to the others at smaller ones; None where sizes do not differ.
 
-    Larger: more tokens than the median of the labelled nodes.
+    Larger: more tokens than the median of the labelled nodes. Waves and scales are found among smaller ones;
+    of ``known`` only the settings are taken.
     """
     models = np.unique(data.model[data.labelled]).tolist()
     tokens = data.column(limits.TOKENS)
-    known = data.labelled & np.isfinite(tokens)
-    if len(models) < 2 or not known.any():
+    sized = data.labelled & np.isfinite(tokens)
+    if len(models) < 2 or not sized.any():
         return None
-    large = known & (tokens > np.median(tokens[known]))
+    large = sized & (tokens > np.median(tokens[sized]))
     if not large.any():
         return None
     small = data.without(large)
-    structure = Structure()
+    structure = Structure(kind_length=known.kind_length, prior=known.prior)
     fit_static(small, Book(data.names), structure)
     out = _nothing(data)
     for model in models:
