@@ -169,9 +169,11 @@ def test_centers_are_looked_up_on_a_grid() -> None:
     """The same coordinates, in fewer bytes; columns of more than 36 values have lists in place of digits."""
     centers = [[float(i % 3), 0.5 * i] for i in range(40)]
     correction = {"columns": [0, 1], "kernel": "rbf", "centers": centers, "weights": [0.1] * 40}
+    correction.update(bias=0.0, scale=[1.0, 1.0])
     found = api.compact({"tiers": {"static": {"correction": {"module": correction}}}})["tiers"]["static"]
     short = found["correction"]["module"]
     assert short["grid"] == [[0.0, 1.0, 2.0], [0.5 * i for i in range(40)]]
     assert short["centers"] == ["012" * 13 + "0", list(range(40))]
+    assert "scale" not in short and "bias" not in short
     assert coordinates(short) == coordinates(correction) == [list(row) for row in zip(*centers, strict=True)]
     assert api.compact({"tiers": {"static": found}})["tiers"]["static"] == found
