@@ -5,6 +5,7 @@
 ``own process``: CPU time of the sampler's process, and its resident memory (budget: 15 MB).
 ``thread``: CPU time of an otherwise idle process with the thread on, less the same with it off.
 ``bare sleep``: a process that wakes up as often and does nothing: what this kernel charges for a timer alone.
+``floor``: bare sleep and one read of /proc/stat at each wake: below it no sampler of that file can get.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from irene_build.meters.sampler_process import SamplerProcess
 _SLEEP = (
     "import sys,time;p=float(sys.argv[1]);n=int(float(sys.argv[2])/p);s=time.sleep;c=time.process_time();"
     "[s(p) for _ in range(n)];print(time.process_time()-c)"
+)
+_FLOOR = (
+    "import os,sys,time;p=float(sys.argv[1]);n=int(float(sys.argv[2])/p);s=time.sleep;r=os.pread;"
+    "f=os.open('/proc/stat',0);c=time.process_time();"
+    "[(s(p),r(f,256,0)) and None for _ in range(n)];print(time.process_time()-c)"
 )
 _THREAD = (
     "import sys,time\n"
@@ -41,7 +47,7 @@ def _child(code: str, *arguments: object) -> float:
 
 
 def measure(period_s: float, seconds: float, rounds: int) -> dict[str, float]:
-    own, resident, thread, bare, called = [], [], [], [], []
+    own, resident, thread, bare, floor, called = [], [], [], [], [], []
     for _ in range(rounds):
         with SamplerProcess(period_s) as process:
             time.sleep(seconds)
@@ -50,6 +56,7 @@ def measure(period_s: float, seconds: float, rounds: int) -> dict[str, float]:
         on, off = _child(_THREAD, period_s, seconds, 1), _child(_THREAD, period_s, seconds, 0)
         thread.append(100.0 * (on - off) / seconds)
         bare.append(100.0 * _child(_SLEEP, period_s, seconds) / seconds)
+        floor.append(100.0 * _child(_FLOOR, period_s, seconds) / seconds)
         called.append(_call_us())
     return {
         "period_ms": 1e3 * period_s,
@@ -57,6 +64,7 @@ def measure(period_s: float, seconds: float, rounds: int) -> dict[str, float]:
         "own_process_mib": max(resident),
         "thread_percent": statistics.median(thread),
         "bare_sleep_percent": statistics.median(bare),
+        "floor_percent": statistics.median(floor),
         "one_sample_us": statistics.median(called),
     }
 
@@ -87,7 +95,8 @@ def main() -> None:
         print(
             f"every {row['period_ms']:3.0f} ms: own process {row['own_process_percent']:.3f} % of a core "
             f"(budget {budget} %), {row['own_process_mib']:.1f} MiB (budget 15 MB); thread "
-            f"{row['thread_percent']:.3f} %; bare sleep {row['bare_sleep_percent']:.3f} %; "
+            f"{row['thread_percent']:.3f} %; bare sleep {row['bare_sleep_percent']:.3f} %, "
+            f"with one read of /proc/stat {row['floor_percent']:.3f} %; "
             f"one sample {row['one_sample_us']:.0f} us"
         )
 

@@ -266,7 +266,7 @@ def _run(asked: Request, journal: Journal, meter: Meter, device: Any) -> Outcome
     workload = parts.ReplayWorkload(device.name, parts.free_bytes(device.name))
     gpu = None if device.name == "cpu" else int(device.name.partition(":")[2] or 0)
     sampler = Sampler()
-    info = {"sampler": sampling_cost(seconds=1.5), "threads": parts.torch_threads(), "device": device.name}
+    info = {"sampler": sampling_cost(seconds=1.0), "threads": parts.torch_threads(), "device": device.name}
     with console.Progress(1.0, "measuring", quiet=asked.as_json) as progress:
 
         def report(done: float, total: float, what: str, left_s: float) -> None:

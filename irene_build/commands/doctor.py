@@ -39,10 +39,27 @@ def doctor(
     advice += [f"{c['name']}: {c['advice']}" for c in found["checks"] if c["advice"] and c["status"] != "ok"]
     if advice:
         console.say("\nWhat to change:\n" + "\n".join(f"  {line}" for line in advice))
+    console.say("\n" + _verdict(found))
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    """What `calibrate` would do here, in one line."""
+    meters = found["meters"]
+    if not meters:
+        return (
+            "No energy can be measured here: `irene-build calibrate` would simulate it (--hardware virtual)."
+        )
+    best = meters[0]
+    doubts = [c["name"] for c in found["checks"] if c["status"] in ("warn", "fail")]
+    ready = f"first see to: {', '.join(doubts)}" if doubts else "the PC is fit to be measured on"
+    simulated = "simulated energy" if best["provenance"] == "simulated" else "energy"
+    where = f" --hardware {found['hardware']}" if found["hardware"] else ""
+    return f"`irene-build calibrate{where}` would take its {simulated} from {best['name']} ({best['boundary']}); {ready}."
 
 
 def _show_meters(found: dict[str, Any]) -> None:
     meters = found["meters"]
+    idle = all(c["status"] != "warn" for c in found["checks"] if c["name"] == "other load")
     if not meters:
         console.say("No meter was found on this PC:")
     for meter in meters:
@@ -59,7 +76,8 @@ def _show_meters(found: dict[str, Any]) -> None:
             (
                 "idle power",
                 _number(meter["power_w"], "W"),
-                f"noise {_number(meter['noise_w'], 'W')} a reading",
+                f"noise {_number(meter['noise_w'], 'W')} a reading"
+                + ("" if idle else "; the PC was not idle"),
             ),
             (
                 "shortest window",
@@ -83,8 +101,6 @@ def _show_meters(found: dict[str, Any]) -> None:
         console.say(f"{extra['name']}: both together ({extra['boundary']}), with --meter {extra['name']}")
     for missing in found["missing"]:
         console.say(f"no {missing['name']}: {missing['reason']}")
-    if not meters:
-        console.say("`irene-build doctor --hardware virtual` exercises the simulated PC.")
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -121,7 +121,7 @@ def protocol_for(
         idle_s=max((1.2 if meter.kind == "power" else 4.0) * period, 0.1),
         warm_s=max(edge, 0.2),
         guard_s=edge,
-        standby_s=max(2.0, 8.0 * period),
+        standby_s=max(0.6, 12.0 * period),
         pulse_unit_s=max(0.35 if meter.kind == "energy" else 0.1, 2.0 * max(period, meter.window_s)),
         foreign_cores=foreign,
         seed=seed,

@@ -16,6 +16,10 @@ from irene_build.meters.registry import find_meters, open_finding, open_meter
 from irene_runtime.sampler import Sampler
 
 
+#: What a meter counts that is no fault of it.
+_HARMLESS = ("banner", "bunched")
+
+
 def examine(
     profile: HardwareProfile | None, seconds: float, progress: Callable[[float], None] = lambda done: None
 ) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def examine(
             {
                 **meter.info.as_dict(),
                 **figures[name].as_dict(),
-                "faults": {key: count for key, count in meter.counters().items() if count},
+                "faults": {k: n for k, n in meter.counters().items() if n and k not in _HARMLESS},
                 "advice": _advice(meter, figures[name].shortest_window_s),
             }
             for name, meter in opened.items()
@@ -103,7 +107,7 @@ def _advice(meter: Meter, window_s: float | None) -> str:
         lines.append("too few readings: give --seconds more than ten of its periods")
     elif window_s > 60.0:
         lines.append(f"slow: a trial takes {window_s:.0f} s for 1 %; a faster meter or firmware saves time")
-    if info.power_kind == "apparent":
+    if info.power_kind == "apparent" and info.provenance != "simulated":
         lines.append(
             "it gives apparent power (V x I): real power is less where the supply has no power factor of 1"
         )

@@ -5,6 +5,7 @@ empty. Writes marshalled lists of unparsed samples, at the end a dictionary of w
 cost. Ends when its stdin ends, which is when whoever started it is gone.
 """
 
+import gc
 import marshal
 import os
 import select
@@ -13,6 +14,29 @@ import time
 from typing import Any
 
 _BATCH_S = 0.5
+_NO_GPU = (None,) * 6
+
+
+class _Files:
+    """``Sampler.take`` where there is no GPU: the same row, which the runtime decodes, for a third less."""
+
+    def __init__(self) -> None:
+        self._stat, self._meminfo = _open("/proc/stat"), _open("/proc/meminfo")
+        self._memory: tuple[int, bytes | None] = (-1 << 60, None)
+
+    def take(self) -> tuple[Any, ...]:
+        now = time.monotonic_ns()
+        stat = None if self._stat is None else os.pread(self._stat, 256, 0)
+        if now - self._memory[0] >= 100_000_000:
+            self._memory = now, None if self._meminfo is None else os.pread(self._meminfo, 128, 0)
+        return now, stat, self._memory[1], _NO_GPU
+
+
+def _open(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError:  # the sampler has said so in `missing`
+        return None
 
 
 def _write(data: Any) -> None:
@@ -27,11 +51,14 @@ def main(runtime: str, bindings: str, period_s: float, gpu: str) -> None:
     import sampler  # type: ignore[import-not-found]
 
     source = sampler.Sampler(period_s, gpu or None, capacity=64).open()
+    take = source.take if source.gpu_name else _Files().take
+    # Nothing here makes cycles, and a collection would be the most expensive thing that it does.
+    gc.disable()
     batch: list[Any] = []
     due = sent = time.monotonic()
     cpu = time.process_time()
     while True:
-        batch.append(source.take())
+        batch.append(take())
         now = time.monotonic()
         if now - sent >= _BATCH_S:
             _write(batch)
@@ -40,7 +67,7 @@ def main(runtime: str, bindings: str, period_s: float, gpu: str) -> None:
                 break
         due = max(due + period_s, now)
         time.sleep(due - now)
-    batch.append(source.take())
+    batch.append(take())
     _write(batch)
     _write(
         {

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from irene_build.errors import MeterError
 from irene_build.measure.campaign import Campaign, Outcome, start_journal
 from irene_build.measure.journal import Journal
@@ -32,12 +34,20 @@ class Power:
         self._lock = threading.Lock()
         self._watts, self._joules, self._at = IDLE_W, 0.0, time.monotonic()
         self.extra_w = 0.0
+        self._points = [(self._at, 0.0)]
 
     def set(self, watts: float) -> None:
         with self._lock:
             now = time.monotonic()
             self._joules += self._watts * (now - self._at)
             self._watts, self._at = watts + self.extra_w, now
+            self._points.append((now, self._joules))
+
+    def between(self, start_ns: int, end_ns: int) -> float:
+        """The true joules between two moments of the past."""
+        times, joules = zip(*self._points, (time.monotonic(), self.joules()), strict=True)
+        first, last = np.interp([start_ns / 1e9, end_ns / 1e9], times, joules)
+        return float(last - first)
 
     def joules(self) -> float:
         with self._lock:
@@ -62,6 +72,13 @@ class DoubleDevice:
 
     def speed(self) -> tuple[float, float]:
         return 1e10, 1e9
+
+
+class PowerlessDevice(DoubleDevice):
+    """One whose load the meter does not show."""
+
+    def burn(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 class DoubleWorkload:
@@ -181,8 +198,8 @@ def double_tree(target: Target, leaves: int = 3) -> tuple[ModelTree, list[str | 
 
 
 FAST = Protocol(
-    precision=0.3, window_s=0.05, max_window_s=0.2, settle_s=0.015, idle_s=0.02, warm_s=0.015, guard_s=0.015,
-    gate_timeout_s=0.2, standby_s=0.1, pulse_unit_s=0.03, pulse_every_s=5.0, min_rounds=2, max_rounds=3,
+    precision=2.0, window_s=0.05, max_window_s=0.2, settle_s=0.015, idle_s=0.02, warm_s=0.015, guard_s=0.015,
+    gate_timeout_s=0.2, standby_s=0.08, pulse_unit_s=0.02, pulse_every_s=5.0, min_rounds=2, max_rounds=3,
     seed=3,
 )  # fmt: skip
 HEADER = {"hardware": "double", "boundary": "wall", "provenance": "simulated", "label_source": "double"}
@@ -204,21 +221,25 @@ def run_campaign(
     sampler: Any = None,
     stop_after_s: float | None = None,
     report: Callable[..., None] = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
+    device: DoubleDevice | None = None,
+    header: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Make the campaign where there is none, and run it."""
     power = power or Power()
     with Journal(path) as journal:
         if not journal.has_campaign:
-            start_journal(journal, plan or double_plan(), HEADER)
+            start_journal(journal, plan or double_plan(), {**HEADER, **(header or {})})
         with meter or DoubleMeter(power) as opened:
             campaign = Campaign(
                 journal,
                 opened,
                 sampler or DoubleSampler(),
-                DoubleDevice(power),
+                device or DoubleDevice(power),
                 workload or DoubleWorkload(power),
                 report,
                 {},
+                say=say,
             )
             return campaign.run(stop_after_s)
 

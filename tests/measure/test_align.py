@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irene_build.meters.align import ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
+from irene_build.meters.align import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 
 
 def pulse(start: float, unit: float) -> list[tuple[float, float]]:
@@ -98,3 +98,40 @@ def test_one_pulse_takes_its_drift_from_the_arrivals_and_a_host_stamped_meter_ha
     fits = [PulseFit(10.0, 3.0, 0.01, 0.95, 9.0)]
     assert fit_clock(fits, arrival, own_clock=True).drift == 2e-4
     assert fit_clock([*fits, PulseFit(500.0, 3.1, 0.01, 0.9, 9.0)], arrival, own_clock=False).drift == 0.0
+
+
+def test_the_campaigns_own_pulse_is_found_beside_somebody_elses_work_and_nothing_else_is_taken_for_it() -> (
+    None
+):
+    """Two cores; others switch one of them, or both, on and off at random while the pulse wants both."""
+    period, unit, offset = 0.17, 0.35, 0.8
+    found = {1: 0, 2: 0}
+    wrong = trials = 0
+    for cores in found:
+        for seed in range(40):
+            random = np.random.default_rng(seed)
+            busy, now = [], 22.0
+            for on, length in PATTERN:
+                if on:
+                    busy.append((now, now + length * unit))
+                now += length * unit
+            fine = np.arange(0.0, 45.0, 0.01)
+            work = np.zeros(fine.size)
+            for _ in range(cores):
+                switches = np.cumsum(random.exponential(1.0, 200))
+                work += np.searchsorted(switches, fine) % 2
+            for start, end in busy:
+                work[(fine >= start) & (fine < end)] = 2.0
+            watts = 46.0 + 67.0 * (np.minimum(work, 2.0) / 2.0) ** 0.9
+            joules = np.concatenate([[0.0], np.cumsum(watts) * 0.01])
+            ends = np.arange(period * random.uniform(1.0, 2.0), 44.0, period)
+            edges = np.append(fine, 45.0)
+            mean = (np.interp(ends, edges, joules) - np.interp(ends - period, edges, joules)) / period
+            mean += random.normal(0.0, 0.4, ends.size)
+            fit = fit_pulse(ends + offset, mean, busy, 2 * unit, period, random.uniform(-0.2, 0.2), 5.0)
+            right = abs(fit.offset_s - offset - period / 2) < max(0.25 * period, 4 * fit.std_s)
+            found[cores] += fit.found and right
+            wrong += fit.found and not right
+            trials += 1
+    assert found[1] == 40 and found[2] >= 28
+    assert wrong <= 0.02 * trials

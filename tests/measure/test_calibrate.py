@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,54 @@ def test_everything_says_simulated(calibrated: Calibrated, capsys: pytest.Captur
     assert "simulated labels" in out and "finished campaign" in err
 
 
+def copied(calibrated: Calibrated, folder: Path) -> Path:
+    """The campaign in a folder of artifacts of its own; its file."""
+    copy = folder / "virtual" / "campaign.sqlite"
+    copy.parent.mkdir()
+    copy.write_bytes((calibrated[0] / "virtual" / "campaign.sqlite").read_bytes())
+    return copy
+
+
+def test_total_and_above_idle_energy_are_both_told(
+    calibrated: Calibrated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, result, _ = calibrated
+    assert result["energy_j"] > 0.0 and result["above_idle_j"] < result["energy_j"]
+    assert result["above_idle_share"] == pytest.approx(result["above_idle_j"] / result["energy_j"])
+    info = load_dataset(folder / "virtual" / "campaign.sqlite").info
+    assert sum(info["above_idle"].values()) == pytest.approx(result["above_idle_j"])
+    copied(calibrated, tmp_path)
+    told = json.loads(says(capsys, tmp_path, "relabel", "--hardware", "virtual", "--json")[0])
+    assert len(told["results"]) == 3
+    for row in told["results"]:
+        assert row["above_idle_j"] < row["energy_j"] and row["windows"] >= 1
+    assert sum(row["energy_j"] for row in told["results"]) == pytest.approx(result["energy_j"])
+    assert all(clock["pulses"] <= clock["sent"] and clock["residual_s"] > 0.0 for clock in told["clocks"])
+
+
+def test_an_estimator_of_another_pc_is_carried_over_and_its_error_told_with_and_without_labels(
+    calibrated: Calibrated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from irene_build.train import api
+
+    dataset = load_dataset(copied(calibrated, tmp_path))
+    # The other PC draws 3 % more for the same work.
+    trees = [replace(tree, energy_j=1.03 * tree.energy_j) for tree in dataset.trees]
+    other = replace(dataset, hardware="other", trees=trees)
+    (tmp_path / "other").mkdir()
+    api.save(api.fit(other), tmp_path / "other" / "estimator.json")
+    few = ("calibrate", "--hardware", "virtual", "--resume", "--from", "other", "--labels", "3")
+    result = json.loads(says(capsys, tmp_path, *few, "--json")[0])
+    assert result["carried_from"] == "other" and result["finished"]
+    for errors in result["transfer"].values():
+        assert errors["labels"] == 3.0 and errors["no_label"] >= 0.0 and errors["carried"] >= 0.0
+    carried = api.load(tmp_path / "virtual" / "estimator.json")
+    assert carried["hardware"] == "virtual" and carried["provenance"] == "simulated"
+    assert carried["trained_on"]["carried_from"] == "other"
+    text = says(capsys, tmp_path, *few)[0]
+    assert "error of the estimator of other here" in text and "no label" in text and "other 2 labels" in text
+
+
 def test_relabel_is_bit_for_bit_and_check_notices_a_changed_sample(
     calibrated: Calibrated,
     tmp_path: Path,
@@ -140,9 +189,7 @@ def test_relabel_is_bit_for_bit_and_check_notices_a_changed_sample(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IRENE_ARTIFACTS", str(tmp_path))
-    copy = tmp_path / "virtual" / "campaign.sqlite"
-    copy.parent.mkdir()
-    copy.write_bytes((calibrated[0] / "virtual" / "campaign.sqlite").read_bytes())
+    copy = copied(calibrated, tmp_path)
     relabel = ("relabel", "--hardware", "virtual")
     assert json.loads(says(capsys, tmp_path, *relabel, "--check", "--json")[0])["identical"]
     with sqlite3.connect(copy) as database:

@@ -26,6 +26,7 @@ from irene_build.measure.conditions import Conditions
 from irene_build.measure.journal import Journal
 from irene_build.measure.plan import Target, make_plan
 from irene_build.measure.relabel import derive, relabel, stored
+from irene_build.meters.base import Alert
 from irene_runtime.sampler import Sample
 from tests.measure.doubles import (
     FAST,
@@ -34,6 +35,7 @@ from tests.measure.doubles import (
     DoubleSampler,
     DoubleWorkload,
     Power,
+    PowerlessDevice,
     double_plan,
     double_tree,
     run_campaign,
@@ -48,6 +50,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "campaign.sqlite"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign's folder after its end; to be copied, not written."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_campaign(folder / "campaign.sqlite")
+    return folder
+
+
 def query(path: Path, text: str) -> list[tuple[Any, ...]]:
     with sqlite3.connect(path) as database:
         rows = database.execute(text).fetchall()
@@ -55,14 +65,18 @@ def query(path: Path, text: str) -> list[tuple[Any, ...]]:
     return rows
 
 
-def watts_found(path: Path) -> dict[int, float]:
-    """Per node of the first tree the power that its label and latency say."""
-    rows = query(
+def assert_true(path: Path, power: Power, rel: float = 0.03) -> None:
+    """Each label is what the PC really drew in its window, whatever the machine made of the schedule."""
+    labels = query(
         path,
-        "SELECT node.node, result.energy_j, json_extract(result.features, '$.latency') FROM result"
-        " JOIN node ON node.work = result.work WHERE node.tree = 0",
+        "SELECT start_ns, end_ns, runs, energy_j, above_idle_j, idle_w, latency_s FROM label"
+        " JOIN trial ON trial.id = label.trial",
     )
-    return {node: energy / latency for node, energy, latency in rows}
+    assert labels
+    for start, end, runs, energy, above, idle_w, latency in labels:
+        assert energy * runs == pytest.approx(power.between(start, end), rel=rel)
+        assert latency == pytest.approx((end - start) / 1e9 / runs)
+        assert above == pytest.approx(energy - idle_w * latency, abs=1e-9)
 
 
 def test_labels_are_the_true_joules_of_each_distinct_node(path: Path) -> None:
@@ -71,20 +85,16 @@ def test_labels_are_the_true_joules_of_each_distinct_node(path: Path) -> None:
     outcome = run_campaign(path, double_plan(models=2, leaves=3), power, workload=workload)
     assert outcome.finished and outcome.labelled == outcome.works == 5
     assert outcome.failed == ()
-    # Between two runs the double idles for the time that Python takes; all else is the node's power.
-    for node, watts in watts_found(path).items():
-        assert watts == pytest.approx(workload.watts(node), rel=0.03)
-    above = query(path, "SELECT above_idle_j, energy_j, features FROM result WHERE work = 3")[0]
-    latency = json.loads(above[2])["latency"]
-    assert above[0] == pytest.approx((workload.watts(3) - IDLE_W) * latency, rel=0.15)
+    assert_true(path, power)
+    idle = query(path, "SELECT idle_w FROM label")
+    assert all(watts == pytest.approx(IDLE_W, rel=0.15) for (watts,) in idle)
 
 
 def test_an_energy_counter_gives_the_same_joules(path: Path) -> None:
     power = Power()
     workload = DoubleWorkload(power)
     run_campaign(path, double_plan(models=1, leaves=3), power, DoubleMeter(power, energy=True), workload)
-    for node, watts in watts_found(path).items():
-        assert watts == pytest.approx(workload.watts(node), rel=0.03)
+    assert_true(path, power)
 
 
 def test_a_meter_three_seconds_off_that_drifts_200_ppm_gives_the_same_joules(path: Path) -> None:
@@ -93,8 +103,7 @@ def test_a_meter_three_seconds_off_that_drifts_200_ppm_gives_the_same_joules(pat
     begin = time.monotonic()
     meter = DoubleMeter(power, clock=lambda host: (host - begin) * (1.0 + 200e-6) + 3.0)
     run_campaign(path, double_plan(models=1, leaves=3), power, meter, workload)
-    for node, watts in watts_found(path).items():
-        assert watts == pytest.approx(workload.watts(node), rel=0.03)
+    assert_true(path, power)
     (offset, residual, pulses) = query(path, "SELECT offset_s, residual_s, pulses FROM clock")[0]
     reference = query(path, "SELECT reference_s FROM clock")[0][0]
     # The middle of a frame is half a frame before its stamp.
@@ -104,12 +113,14 @@ def test_a_meter_three_seconds_off_that_drifts_200_ppm_gives_the_same_joules(pat
     assert len(stored_with_trials) >= 8 and all(row[2] == residual for row in stored_with_trials)
 
 
-def test_relabel_gives_the_same_bits_here_and_in_a_copy_of_the_one_file(path: Path, tmp_path: Path) -> None:
-    run_campaign(path)
-    assert [p.name for p in tmp_path.iterdir()] == ["campaign.sqlite"]
+def test_relabel_gives_the_same_bits_here_and_in_a_copy_of_the_one_file(
+    finished: Path, path: Path, tmp_path: Path
+) -> None:
+    assert [p.name for p in finished.iterdir()] == ["campaign.sqlite"]
     copy = tmp_path / "elsewhere" / "moved.sqlite"
     copy.parent.mkdir()
-    shutil.copy(path, copy)
+    for to in (path, copy):
+        shutil.copy(finished / "campaign.sqlite", to)
     for file in (path, copy):
         with Journal(file) as journal:
             before = stored(journal)
@@ -120,8 +131,8 @@ def test_relabel_gives_the_same_bits_here_and_in_a_copy_of_the_one_file(path: Pa
             assert stored(journal) == before
 
 
-def test_labels_come_from_raw_samples_and_from_nothing_else(path: Path) -> None:
-    run_campaign(path)
+def test_labels_come_from_raw_samples_and_from_nothing_else(finished: Path, path: Path) -> None:
+    shutil.copy(finished / "campaign.sqlite", path)
     with Journal(path) as journal:
         before = stored(journal).result
         with journal.transaction():
@@ -311,6 +322,96 @@ def test_a_foreign_load_is_rejected_and_repeated_but_never_starves_a_campaign(pa
     assert "foreign load" in reasons
 
 
+class _RelentingSampler(DoubleSampler):
+    """Somebody else's load, in cores of 100 ticks a second, per pair of looks (a window has two)."""
+
+    def __init__(self, cores: list[float]) -> None:
+        super().__init__()
+        self._cores, self._busy, self._at, self._looks = cores, 0.0, time.monotonic(), 0
+
+    def sample(self) -> Sample:
+        now = time.monotonic()
+        cores = self._cores[min(max(0, self._looks - 1) // 2, len(self._cores) - 1)]
+        self._looks += 1
+        self._busy += (now - self._at) * 100.0 * cores
+        self._at = now
+        self._kept.append(Sample(time.monotonic_ns(), round(self._busy), 10**9, 50.0, 25.0))
+        return self._kept[-1]
+
+
+def test_of_attempts_that_a_foreign_load_all_spoilt_the_least_disturbed_one_counts(path: Path) -> None:
+    quiet_second = [9.0, 3.0, 7.0, 0.0]
+    plan = double_plan(models=1, leaves=0, protocol=replace(FAST, min_rounds=1, max_rounds=1))
+    outcome = run_campaign(path, plan, sampler=_RelentingSampler(quiet_second))
+    trials = query(path, "SELECT attempt, accepted, foreign_cores, reasons FROM trial ORDER BY attempt")
+    assert [attempt for attempt, *_ in trials] == [1, 2, 3]
+    assert all(json.loads(reasons) == ["foreign load"] for *_, reasons in trials)
+    least = min(trials, key=lambda trial: trial[2])
+    assert least[0] == 2 and [t for t in trials if t[1]] == [least]
+    assert outcome.labelled == 1 and outcome.disturbed == 1
+    assert outcome.foreign_cores == pytest.approx(least[2])
+
+
+def test_a_doubt_of_the_meter_is_an_event_at_its_moment_and_told_at_once(path: Path) -> None:
+    power = Power()
+    meter = DoubleMeter(power)
+    told: list[tuple[str, float]] = []
+    alert = Alert("residual jump", "wall and parts disagree by +40.0 W", {"residual_w": 40.0})
+
+    def report(done: float, total: float, what: str, left_s: float) -> None:
+        if done == 1 and not told:
+            meter.doubts.append(alert)
+
+    say = lambda text: told.append((text, time.monotonic_ns()))  # noqa: E731
+    outcome = run_campaign(path, power=power, meter=meter, report=report, say=say)
+    events = query(path, "SELECT host_ns, detail FROM event WHERE kind = 'residual jump'")
+    assert [json.loads(detail)["residual_w"] for _, detail in events] == [40.0] * len(events)
+    assert events and told[0][0] == alert.text and told[0][1] >= events[0][0]
+    assert told[0][1] < query(path, "SELECT MAX(host_ns) FROM event WHERE kind = 'stop'")[0][0]
+    assert any(alert.text in note for note in outcome.notes)
+
+
+def test_the_gate_goes_by_the_profiles_standby_power_where_there_is_one(path: Path, tmp_path: Path) -> None:
+    measured, given = tmp_path / "measured.sqlite", path
+    run_campaign(measured, stop_after_s=0.0)
+    outcome = run_campaign(given, header={"standby_power_w": 30.0})
+    detail = json.loads(query(given, "SELECT detail FROM event WHERE kind = 'standby'")[0][0])
+    assert detail["watts"] == detail["profile_w"] == 30.0
+    assert detail["measured_w"] == pytest.approx(IDLE_W, rel=0.1)
+    found = json.loads(query(measured, "SELECT detail FROM event WHERE kind = 'standby'")[0][0])
+    assert found["profile_w"] is None and found["watts"] == found["measured_w"]
+    # The double never draws as little: each trial says so, and none waits for ever.
+    assert outcome.finished and outcome.labelled == outcome.works
+    assert {text for (text,) in query(given, "SELECT reasons FROM trial")} == {'["standby gate"]'}
+    assert any("where its profile says 30.0 W" in note for note in outcome.notes)
+    assert any("trials began above standby power" in note for note in outcome.notes)
+
+
+def test_a_meter_that_shows_no_pulse_is_pulsed_again_and_the_fallback_told(path: Path) -> None:
+    power = Power()
+    outcome = run_campaign(
+        path, power=power, meter=DoubleMeter(power, noise_w=20.0), device=PowerlessDevice(power)
+    )
+    pulses = [json.loads(d) for (d,) in query(path, "SELECT detail FROM event WHERE kind = 'pulse'")]
+    assert len(pulses) == 2 * module.PULSE_ATTEMPTS and not any(pulse["found"] for pulse in pulses)
+    assert query(path, "SELECT pulses, sent, score FROM clock") == [(0, len(pulses), 0.0)]
+    assert any(f"none of {len(pulses)} load pulses" in note and "arrive" in note for note in outcome.notes)
+
+
+def test_a_journal_of_version_1_is_opened_and_goes_on(path: Path) -> None:
+    run_campaign(path, stop_after_s=0.4)
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE trial DROP COLUMN foreign_cores")
+        database.execute("UPDATE campaign SET value = '1' WHERE key = 'version'")
+        for name, columns in (("clock", "score, sent"), ("label", ""), ("result", "")):
+            database.execute(f"DELETE FROM {name}")
+            for column in filter(None, columns.split(", ")):
+                database.execute(f"ALTER TABLE {name} DROP COLUMN {column}")
+    database.close()
+    assert run_campaign(path).finished
+    assert query(path, "SELECT value FROM campaign WHERE key = 'version'") == [("2",)]
+
+
 def test_above_standby_power_the_gate_waits_but_not_for_ever(path: Path) -> None:
     power = Power()
 
@@ -376,8 +477,7 @@ def test_the_wall_clock_may_jump_and_a_sleep_of_the_machine_is_seen(
     workload = DoubleWorkload(power)
     outcome = run_campaign(path, double_plan(models=1, leaves=3), power, workload=workload)
     assert outcome.finished and outcome.labelled == outcome.works
-    for node, watts in watts_found(path).items():
-        assert watts == pytest.approx(workload.watts(node), rel=0.03)
+    assert_true(path, power)
     trials = query(path, "SELECT accepted, reasons FROM trial ORDER BY id LIMIT 4")
     assert trials[0] == (1, "[]")
     assert trials[2] == (0, '["suspended"]') and trials[3] == (1, "[]")
@@ -456,13 +556,16 @@ def test_the_budget_always_lets_one_round_end(path: Path) -> None:
     assert query(path, "SELECT MAX(number) FROM round") == [(1,)]
 
 
-def test_a_round_that_the_budget_cuts_is_told(path: Path) -> None:
-    def dawdle(done: float, total: float, what: str, left_s: float) -> None:
-        if what.startswith("round 2") and done == 1:
-            time.sleep(2.5)
+def test_a_round_that_the_budget_cuts_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: list[bool] = []
 
-    plan = replace(double_plan(protocol=replace(FAST, precision=1e-6)), budget_s=2.5)
-    outcome = run_campaign(path, plan, report=dawdle)
+    def spend(done: float, total: float, what: str, left_s: float) -> None:
+        if what.startswith("round 2") and done == 1:
+            spent.append(True)
+
+    monkeypatch.setattr(module.Campaign, "_spent", lambda self: bool(spent))
+    plan = replace(double_plan(protocol=replace(FAST, precision=1e-6)), budget_s=1000.0)
+    outcome = run_campaign(path, plan, report=spend)
     assert outcome.finished and outcome.labelled == outcome.works == 3
     assert outcome.notes == ("the budget ended in round 2, after 2 of 3 nodes",)
 
@@ -475,8 +578,7 @@ def test_other_arguments_than_the_plan_was_made_with_are_refused(path: Path) -> 
             module.require_same(journal, {"grid": "8x64", "seed": 3})
 
 
-def test_labels_are_finite_or_absent(path: Path) -> None:
-    run_campaign(path)
-    for energy, std in query(path, "SELECT energy_j, std_j FROM result"):
+def test_labels_are_finite_or_absent(finished: Path) -> None:
+    for energy, std in query(finished / "campaign.sqlite", "SELECT energy_j, std_j FROM result"):
         assert math.isfinite(energy) and energy > 0.0
         assert std is None or std >= 0.0

@@ -74,9 +74,7 @@ def test_constants_are_not_given_before_there_are_any() -> None:
         _ = Reconciler().supply
 
 
-def test_a_wall_meter_is_watched_while_it_is_read(
-    wire: Wire, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wall_meter_is_watched_while_it_is_read(wire: Wire, tmp_path: Path) -> None:
     """An emonPi on a pseudo-terminal beside a powercap tree; then something at the wall draws 40 W more."""
     state = {"parts": 60.0, "fault": 0.0}
     package = zone(tmp_path / "powercap", "intel-rapl:0", "package-0")
@@ -104,5 +102,8 @@ def test_a_wall_meter_is_watched_while_it_is_read(
             meter.read_new(0.1)
         assert meter.counters()["residual_jumps"] == 1
         assert meter.reconciler.jumps[0].residual_w == pytest.approx(60.0, abs=20.0)
-        assert "wall and parts disagree" in caplog.text
+        alerts = meter.alerts()
+        assert [alert.kind for alert in alerts] == ["residual jump"] and meter.alerts() == []
+        assert "wall and parts disagree" in alerts[0].text
+        assert alerts[0].detail["residual_w"] == meter.reconciler.jumps[0].residual_w
         assert meter.info.details["reconciled_with"] == "rapl"
