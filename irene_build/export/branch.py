@@ -14,11 +14,14 @@ from irene_runtime.tree import LEVELS
 
 
 class _Direct(NamedTuple):
-    """DIRECT as values of the graph: D(n), whether the node has it, its weight, whether it lacks what its level has."""
+    """DIRECT as values of the graph: D(n), whether the node has it, D^omega, 1 - omega, whether the node has a positive
+    one, and whether it lacks what its level has."""
 
     reading: str
     reads: str
-    omega: str
+    power: str
+    rest: str
+    usable: str
     missing: str
 
 
@@ -69,7 +72,7 @@ class Branch:
         direct = self._reading() if self.tier.get("direct") else None
         links = [shared["up"], shared["below"], shared["step"]]
         if direct and set(self.tier["direct"]) - {"model"}:
-            inputs = [own, alpha, factor or self.one, *links, direct.reading, direct.reads, direct.omega]
+            inputs = [own, alpha, factor or self.one, *links, *direct[:-1]]
             sums, root = build.call("AggregatePooled", inputs, "sums", "root")
         else:
             weight = build.op("Mul", [alpha, factor], "weight") if factor else alpha
@@ -77,7 +80,7 @@ class Branch:
         total = build.op("Mul", [sums, factor], "total") if factor else sums
         energy = total
         if direct:
-            energy = build.call("Pool", [total, direct.reading, direct.reads, direct.omega], "pooled")[0]
+            energy = build.call("Pool", [total, *direct[:-1]], "pooled")[0]
         given = (alpha, energy)
         if direct and self.tier.get("rescale"):
             gammas = [self.tier["rescale"].get(level) for level in LEVELS]
@@ -119,7 +122,9 @@ class Branch:
         unknown = build.op("IsNaN", [reading], "direct.unknown")
         missing = build.op("And", [has, unknown], "direct.missing")
         reads = build.op("And", [has, build.op("Not", [unknown], "direct.known")], "direct.reads")
-        return _Direct(reading, reads, omega, missing)
+        stems = ("direct.power", "direct.rest", "direct.usable")
+        parts = build.call("Readings", [reading, reads, omega], *stems)
+        return _Direct(reading, reads, *parts, missing)
 
     def _interval(self, energy: str, missing: str | None, given: tuple[str, str]) -> None:
         """Writes low and high.

@@ -287,30 +287,41 @@ _FUNCTIONS = {
             }>
         }""",
     ),
+    "Readings": (
+        "What pooling needs of every node's own reading: reading^omega, 1 - omega, and whether there is a positive "
+        "reading.",
+        """
+        Readings (reading, reads, omega) => (power, rest, usable) {
+            zero = Constant <value = double {0.0}>()
+            one = Constant <value = double {1.0}>()
+            positive = Greater(reading, zero)
+            usable = And(reads, positive)
+            base = Where(usable, reading, one)
+            power = Pow(base, omega)
+            rest = Sub(one, omega)
+        }""",
+    ),
     "Pool": (
         "own^(1 - omega) * reading^omega where there is a reading and both are positive; else the reading alone.",
         """
-        Pool (own, reading, reads, omega) => (pooled) {
+        Pool (own, reading, reads, power, rest, usable) => (pooled) {
             zero = Constant <value = double {0.0}>()
             one = Constant <value = double {1.0}>()
-            own_positive = Greater(own, zero)
-            reading_positive = Greater(reading, zero)
-            both = And(own_positive, reading_positive)
+            positive = Greater(own, zero)
+            both = And(usable, positive)
             base = Where(both, own, one)
-            other = Where(both, reading, one)
-            rest = Sub(one, omega)
             left = Pow(base, rest)
-            right = Pow(other, omega)
-            mixed = Mul(left, right)
-            with_reading = Where(both, mixed, reading)
-            pooled = Where(reads, with_reading, own)
+            mixed = Mul(left, power)
+            single = Where(reads, reading, own)
+            pooled = Where(both, mixed, single)
         }""",
     ),
     "AggregatePooled": (
         "As Aggregate, with the corrections of inner nodes, and where a child that has its own reading gives its "
         "parent the pooled value.",
         """
-        AggregatePooled (own, alpha, correction, up, below, step, reading, reads, omega) => (total, root) {
+        AggregatePooled (own, alpha, correction, up, below, step, reading, reads, power, rest, usable)
+            => (total, root) {
             yes = Constant <value = bool {1}>()
             nothing = Constant <value = double {0.0}>()
             most = Size(up)
@@ -318,7 +329,7 @@ _FUNCTIONS = {
                 (int64 round, bool go, double[N] sums, int64[N] at)
                 => (bool more, double[N] sums_out, int64[N] at_out) {
                 energy = Mul(sums, correction)
-                pooled = irene.Pool(energy, reading, reads, omega)
+                pooled = irene.Pool(energy, reading, reads, power, rest, usable)
                 share = Mul(alpha, pooled)
                 given = Where(below, share, nothing)
                 sums_out = ScatterElements <axis = 0, reduction = "add">(own, up, given)

@@ -1,7 +1,8 @@
 """The estimator as one ONNX graph: raw node features of a forest in, joules of every node out, for all tiers.
 
-``If`` on the tier picks one branch; each branch calls the local functions of ``functions`` with its own tables.
-Loops run over depth, never over nodes. Opset 18, IR 8, float64: what onnxruntime 1.16 and later load.
+What looks at one row alone (``core``) is computed once for every distinct row; then ``If`` on the tier picks a branch
+(``branch``), which looks at the trees. Loops run over depth, never over nodes. Opset 18, IR 8, float64: what
+onnxruntime 1.16 and later load.
 """
 
 from __future__ import annotations
