@@ -123,8 +123,8 @@ class Branch:
         missing = build.op("And", [has, unknown], "direct.missing")
         reads = build.op("And", [has, build.op("Not", [unknown], "direct.known")], "direct.reads")
         stems = ("direct.power", "direct.rest", "direct.usable")
-        parts = build.call("Readings", [reading, reads, omega], *stems)
-        return _Direct(reading, reads, *parts, missing)
+        power, rest, usable = build.call("Readings", [reading, reads, omega], *stems)
+        return _Direct(reading, reads, power, rest, usable, missing)
 
     def _interval(self, energy: str, missing: str | None, given: tuple[str, str]) -> None:
         """Writes low and high.
