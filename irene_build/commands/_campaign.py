@@ -350,7 +350,9 @@ def summary(result: dict[str, Any]) -> str:
             for tier, found in result["transfer"].items()
         ]
         lines += ["", f"error of the estimator of {result['carried_from']} here, % of {simulated}energy"]
-        lines.append(console.table(errors, ("tier", "no label", f"other {result['labelled'] - 1} labels")))
+        lines.append(
+            console.table(errors, ("tier", "no label", f"carried by {result['labelled'] - 1} labels"))
+        )
     rows = []
     for tier, protocols in result.get("evaluation", {}).items():
         for level, found in protocols.get("model-out", {}).items():

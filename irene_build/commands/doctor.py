@@ -54,7 +54,8 @@ def _verdict(found: dict[str, Any]) -> str:
     ready = f"first see to: {', '.join(doubts)}" if doubts else "the PC is fit to be measured on"
     simulated = "simulated energy" if best["provenance"] == "simulated" else "energy"
     where = f" --hardware {found['hardware']}" if found["hardware"] else ""
-    return f"`irene-build calibrate{where}` would take its {simulated} from {best['name']} ({best['boundary']}); {ready}."
+    source = f"{best['name']} ({best['boundary']})"
+    return f"`irene-build calibrate{where}` would take its {simulated} from {source}; {ready}."
 
 
 def _show_meters(found: dict[str, Any]) -> None:

@@ -116,6 +116,9 @@ def _info(database: sqlite3.Connection, header: dict[str, Any]) -> dict[str, Any
         "fingerprint": header.get("fingerprint", {}),
         "trials": trials,
         "rejected_trials": trials - (accepted or 0),
+        "disturbed_nodes": database.execute(
+            "SELECT COUNT(DISTINCT work) FROM trial WHERE accepted AND reasons LIKE '%foreign load%'"
+        ).fetchone()[0],
         "half_width_median": float(np.median(widths)) if widths else None,
         "half_width_nodes": len(widths),
         # Sums over the distinct nodes whose idle power is known; per measurement, as labels are, below.

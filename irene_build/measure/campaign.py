@@ -130,7 +130,6 @@ class Campaign:
         self.standby_w = 0.0
         self._gate_waited_s = 0.0
         self._pulsed_at = 0.0
-        self._seen = False
         self._began = time.monotonic()
         # When the budget is spent and what the round still has to do, s; retries live on what is spare.
         self._spent_at: float | None = None
@@ -141,7 +140,9 @@ class Campaign:
         before = self._elapsed_before()
         budget = self.journal.get("budget_s")
         stop_at = None if stop_after_s is None else self._began + stop_after_s
-        self._spent_at = None if budget is None else self._began + max(0.0, budget - before)
+        # The pulse at the end has its time put by.
+        left_s = None if budget is None else max(0.0, budget - before - self.settings.pulse_s)
+        self._spent_at = None if left_s is None else self._began + left_s
         finished = False
         self.journal.event(self.session, "start", {"pid": os.getpid()})
         try:
@@ -197,13 +198,12 @@ class Campaign:
             self.say(f"{text}: close what else is running on it")
 
     def _pulses(self) -> None:
-        """A load pulse, again where the meter does not show it and there is time; at least one is tried twice."""
-        for attempt in range(PULSE_ATTEMPTS):
+        """A load pulse, again where the meter does not show it and there is time."""
+        for _ in range(PULSE_ATTEMPTS):
             fit = self._pulse()
-            self._seen = self._seen or fit.found
             detail = {"found": fit.found, "correlation": fit.correlation, "score": fit.score}
             self.journal.event(self.session, "pulse", detail)
-            if fit.found or (self._spare_s() <= 0.0 and (self._seen or attempt)):
+            if fit.found or self._spare_s() <= 0.0:
                 return
 
     def _pulse(self) -> PulseFit:

@@ -15,7 +15,6 @@ from irene_build.meters.nvml import characterise, store_counter
 from irene_build.meters.registry import find_meters, open_finding, open_meter
 from irene_runtime.sampler import Sampler
 
-
 #: What a meter counts that is no fault of it.
 _HARMLESS = ("banner", "bunched")
 
