@@ -125,8 +125,13 @@ def term_data(terms: Sequence[tuple[str, list[int]]], weights: np.ndarray) -> li
     ]
 
 
-def fit_wave(names: Sequence[str], shapes: Shapes) -> tuple[int, int, int] | None:
-    """Tile height, tile width and tiles at once of a matrix product; None where waves do not show."""
+def fit_wave(
+    names: Sequence[str], shapes: Shapes, groups: Sequence[int] = WAVES
+) -> tuple[int, int, int] | None:
+    """Tile height, tile width and tiles at once of a matrix product; None where waves do not show.
+
+    ``groups``: the numbers of tiles to try.
+    """
     columns = [index for index, name in enumerate(names) if name in GEMM]
     if (
         len(columns) < len(GEMM)
@@ -147,7 +152,7 @@ def fit_wave(names: Sequence[str], shapes: Shapes) -> tuple[int, int, int] | Non
     plain = loss(None)
     if plain < NEGLIGIBLE:
         return None
-    best = min(((loss((h, w, g)), (h, w, g)) for h, w in TILES for g in WAVES), key=lambda item: item[0])
+    best = min(((loss((h, w, g)), (h, w, g)) for h, w in TILES for g in groups), key=lambda item: item[0])
     return best[1] if best[0] < (1.0 - WORTH) * plain else None
 
 

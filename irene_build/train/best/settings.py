@@ -14,7 +14,8 @@ from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample
 from irene_build.train.best.static import Structure, fit_above, fit_leaves
 
-KIND_LENGTHS = (0.2, 0.8)
+#: Only shorter than usual: of kinds that no training model has, none can say that a correction reaches them.
+KIND_LENGTHS = (0.2,)
 PRIORS = (0.003, 0.3)
 #: A value other than the usual one has to be better by this share, for both halves.
 WORTH = 0.03
@@ -39,9 +40,9 @@ def choose(data: Sample, structure: Structure) -> Structure:
         errors.append([sum(readings.error_of(data, total, chosen) for chosen in rows) for total in totals])
     share = np.max([np.array(found) / max(found[0], 1e-12) for found in errors], axis=0)
     share[0] = 1.0 - WORTH
-    lengths, priors = [0, 1, 2], [0, 3, 4]
-    length = options[min(lengths, key=lambda option: share[option])][0]
-    prior = options[min(priors, key=lambda option: share[option])][1]
+    first_prior = 1 + len(KIND_LENGTHS)
+    length = options[min(range(first_prior), key=lambda option: share[option])][0]
+    prior = options[min([0, *range(first_prior, len(options))], key=lambda option: share[option])][1]
     return structure if (length, prior) == usual else _with(structure, length, prior)
 
 

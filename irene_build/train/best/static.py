@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from irene_build.train.best import leaves, modules, robust, smooth
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import SHAPE_NAMES, Sample
 
+#: Most centers of a correction: what the generated module has room for, not a setting. More are more accurate on
+#: anything with as many distinct shapes; a forward selection stops earlier where what is left is noise.
 LEAF_RANK, GEMM_RANK = 24, 56
 MODULE_RANK = {"module": 120, "model": 8}
 #: Fewest labelled shapes that make a primitive calibrated.
@@ -35,11 +38,12 @@ class Structure:
     """What a search found, and a refit on fewer models takes over.
 
     ``waves``: tile and wave of each primitive. ``scales``: lengths and variances of each correction.
-    ``kind_length``, ``prior``: see ``modules``; ``settings.choose`` finds them.
+    ``kind_length``, ``prior``: see ``modules``; ``settings.choose`` finds them. ``groups``: sizes of waves to try.
     """
 
     waves: dict[str, tuple[int, int, int] | None] = field(default_factory=dict)
     scales: dict[str, smooth.Scales | None] = field(default_factory=dict)
+    groups: Sequence[int] = leaves.WAVES
     kind_length: float = 0.4
     prior: float = 0.03
 
@@ -91,7 +95,7 @@ def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
         if len(seen.count) < FEWEST:
             continue
         if primitive not in structure.waves:
-            structure.waves[primitive] = leaves.fit_wave(_LEAF_NAMES, seen)
+            structure.waves[primitive] = leaves.fit_wave(_LEAF_NAMES, seen, structure.groups)
         wave, rank = structure.waves[primitive], GEMM_RANK if _gemm(seen) else LEAF_RANK
         local = Book(_LEAF_NAMES)
         data = leaves.fit_leaf(local, seen, wave, rank, structure.scales, primitive)

@@ -9,6 +9,7 @@ import numpy as np
 
 from irene_build.train.best import limits, readings
 from irene_build.train.best.columns import Book
+from irene_build.train.best.leaves import WAVES
 from irene_build.train.best.sample import Sample
 from irene_build.train.best.static import Structure, fit_static
 
@@ -42,8 +43,8 @@ def leave_models_out(data: Sample, structure: Structure, forms: dict[str, Any], 
 def leave_sizes_out(data: Sample, known: Structure, forms: dict[str, Any], book: Book) -> Unseen | None:
     """Every model at its larger inputs by a fit to the others at smaller ones; None where sizes do not differ.
 
-    Larger: more tokens than the median of the labelled nodes. Waves and scales are found among smaller ones;
-    of ``known`` only the settings are taken.
+    Larger: more tokens than the median of the labelled nodes. Waves (of fewer sizes, for time) and scales are
+    found among the smaller ones; of ``known`` only the settings are taken.
     """
     models = np.unique(data.model[data.labelled]).tolist()
     tokens = data.column(limits.TOKENS)
@@ -54,7 +55,7 @@ def leave_sizes_out(data: Sample, known: Structure, forms: dict[str, Any], book:
     if not large.any():
         return None
     small = data.without(large)
-    structure = Structure(kind_length=known.kind_length, prior=known.prior)
+    structure = Structure(groups=WAVES[::3], kind_length=known.kind_length, prior=known.prior)
     fit_static(small, Book(data.names), structure)
     out = _nothing(data)
     for model in models:
