@@ -205,9 +205,9 @@ class Core(Writer):
         self.kinds = kinds(estimator, tier)
         self.used = used_columns(tier)
         self.of: str | None = None
-        if "of" in shared and is_static(tier):
+        if "model" in shared and is_static(tier):
             self.features = model_features(estimator["features"])
-            self.x, self.kind, self.of = shared["distinct"], shared["distinct_kind"], shared["of"]
+            self.x, self.kind, self.of = self._distinct(shared)
         else:
             names = used_features(tier)
             self.x, self.features = self.raw("raw", shared, estimator["features"], names)
@@ -217,6 +217,17 @@ class Core(Writer):
         self.value = self._value()
         self.alpha = self._alpha()
         self.away = self._away(shared)
+
+    def _distinct(self, shared: Mapping[str, str]) -> tuple[str, str, str]:
+        """The distinct rows of model features, their kinds, and which of them every node has."""
+        build, width = self.build, len(self.features)
+        # Any numbers without a common measure will do; roots are the same on every machine.
+        mix = build.table("mix", np.sqrt(np.arange(2.0, width + 2.0))[:, None], "makes one number of a row")
+        kind_mix = build.table("mix.kind", np.sqrt(np.array(width + 2.0)))
+        inputs = [shared["model"], shared["kind"], shared["index"], mix, kind_mix]
+        first, of = build.call("Distinct", inputs, "first", "of")
+        x = build.op("Gather", [shared["model"], first], "x", axis=0)
+        return x, self.look_up(shared["kind"], first, "kind"), of
 
     def spread(self, value: str, build: Builder) -> str:
         """One entry a node."""

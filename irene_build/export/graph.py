@@ -15,7 +15,7 @@ import numpy as np
 from irene_build import __version__
 from irene_build.export.branch import Branch
 from irene_build.export.builder import DOCS, OUTPUTS, TIERS, Builder, Tables, graph_of
-from irene_build.export.core import KEYS, Core, Writer, is_static, model_features
+from irene_build.export.core import KEYS, Core, Writer, model_features
 from irene_build.export.functions import DOMAIN, OPSET, local_functions
 from irene_build.export.tables import resolved
 from irene_runtime.features import FEATURES
@@ -37,7 +37,6 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     main = Builder("", tables)
     shared = _shared(main, features, len(primitives))
     tiers = {name: resolved(estimator, name) for name in TIERS if name in estimator["tiers"]}
-    _distinct(main, shared, estimator, tiers.values())
     first, *others = tiers.values()
     core = None
     if all(first.get(key) == other.get(key) for other in others for key in KEYS):
@@ -119,25 +118,6 @@ def _shared(main: Builder, features: list[str], primitives: int) -> dict[str, st
         x = Writer(main).pick("model.raw", "features", np.array([features.index(name) for name in names]))
         shared["model"] = main.call("Known", [x], "model")[0]
     return shared
-
-
-def _distinct(
-    main: Builder, shared: dict[str, str], estimator: Mapping[str, Any], tiers: Iterable[Mapping[str, Any]]
-) -> None:
-    """Adds the distinct rows of model features, where some tier computes by these alone."""
-    features = list(estimator["features"])
-    names = model_features(features)
-    if not names or not any(is_static(tier) for tier in tiers):
-        return
-    x = shared["model"]
-    # Any numbers without a common measure will do; roots are the same on every machine.
-    mix = main.table("mix", np.sqrt(np.arange(2.0, len(names) + 2.0))[:, None], "makes one number of a row")
-    kind_mix = main.table("mix.kind", np.sqrt(np.array(len(names) + 2.0)))
-    inputs = [x, shared["kind"], shared["index"], mix, kind_mix]
-    first, of = main.call("Distinct", inputs, "first", "of")
-    shared["of"] = of
-    shared["distinct"] = main.op("Gather", [x, first], "distinct", axis=0)
-    shared["distinct_kind"] = Writer(main).look_up(shared["kind"], first, "distinct_kind")
 
 
 def _all_kinds(tiers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
