@@ -61,6 +61,12 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         shadows = self._recorder.shadows
+        if torch.is_inference_mode_enabled():
+            # There, operations arrive that autograd would have taken apart (matmul, linear, pad).
+            key = torch._C.DispatchKey.CompositeImplicitAutograd
+            if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):
+                with self:
+                    return func._op_dk(key, *args, **kwargs)
         if shadows is not None and func is torch.ops.aten._grouped_mm.default and args[1].dim() == 3:
             # The kernel of the meta device wants bfloat16; real ones have more.
             result = args[0].new_empty((*args[0].shape[:-1], args[1].shape[-1]))

@@ -306,6 +306,8 @@ def _timesfm(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[st
     import torch
 
     values = torch_zeros(batch_size, config.context_length)
+    if config.model_type == "timesfm2_5":
+        return {"past_values": values}
     return {
         "past_values": values, "past_values_padding": values, "freq": torch.zeros((batch_size, 1), dtype=torch.long),
     }  # fmt: skip
@@ -444,6 +446,7 @@ FAMILIES: dict[str, Inputs] = {
     "tvp": _tvp,
     "speecht5": _speecht5,
     "timesfm": _timesfm,
+    "timesfm2_5": _timesfm,
     "clvp": _clvp,
     "vibevoice_acoustic_tokenizer_decoder": _codec(lambda c: c.hidden_size),
     "vibevoice_acoustic_tokenizer_encoder": _codec(lambda c: c.channels),

@@ -153,3 +153,17 @@ def test_fake_tensors_give_the_same_tree(name: str, attention: str) -> None:
     with tracer.fake_mode():
         fake, _ = tracer.record(as_if_on_cpu(empty), name, replace(run, rung="fake"))
     assert _comparable(meta) == _comparable(fake)
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_inference_mode_inside_a_model_changes_nothing(device: str) -> None:
+    kind, settings = MODELS["bert"]
+    cls = getattr(transformers, kind)
+    model = instantiate(Spec(kind, cls, cls.config_class(**settings)), "float32", "eager", device)
+    run = tracer.Pass(2, 8, attention="eager", rung="meta" if device == "meta" else "real")
+    before, _ = tracer.record(model, "bert", run)
+    # Operations that autograd takes apart reach a dispatch mode whole there.
+    model.forward = torch.inference_mode()(model.forward)
+    after, _ = tracer.record(model, "bert", run)
+    assert before.nodes[0].features["matmul_flops"] > 0
+    assert _comparable(before) == _comparable(after)
