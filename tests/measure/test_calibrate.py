@@ -179,7 +179,11 @@ def test_an_estimator_of_another_pc_is_carried_over_and_its_error_told_with_and_
     assert carried["hardware"] == "virtual" and carried["provenance"] == "simulated"
     assert carried["trained_on"]["carried_from"] == "other"
     text = says(capsys, tmp_path, *few)[0]
-    assert "error of the estimator of other here" in text and "no label" in text and "carried by 2 labels" in text
+    assert (
+        "error of the estimator of other here" in text
+        and "no label" in text
+        and "carried by 2 labels" in text
+    )
 
 
 def test_relabel_is_bit_for_bit_and_check_notices_a_changed_sample(
