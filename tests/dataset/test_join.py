@@ -116,7 +116,7 @@ def test_views_hold_the_published_nodes(published: LabelledTree) -> None:
 
     def content(labelled: LabelledTree) -> dict[str, tuple[float, ...]]:
         nodes = labelled.tree.nodes
-        out = {}
+        out: dict[str, tuple[float, ...]] = {}
         for n, energy in zip(nodes, labelled.energy_j, strict=True):
             above = nodes[n.parent].scope if n.parent >= 0 else None
             name = f"{n.scope}:{today.get(n.type, n.type)}#{n.call} below {above}"
