@@ -16,8 +16,8 @@ from irene_build.paths import find_artifact, hardware_dir
 
 if TYPE_CHECKING:
     from irene_build.hardware import HardwareProfile
-    from irene_build.measure.campaign import Outcome
     from irene_build.measure.journal import Journal
+    from irene_build.measure.outcome import Outcome
     from irene_build.measure.plan import Plan, Protocol, Target
     from irene_build.meters.base import Meter
 
@@ -216,12 +216,13 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
     """Run or go on with the campaign of the journal; plans it where there is none."""
     from irene_build.measure import campaign
     from irene_build.measure.device import open_device
+    from irene_build.measure.outcome import outcome
     from irene_build.measure.plan import protocol_for
     from irene_build.meters import open_meter
 
     if journal.has_campaign and journal.get("finished"):
         console.note(f"{journal.path} is a finished campaign (--new starts another)")
-        return campaign.outcome(journal)
+        return outcome(journal)
     if asked.threads:
         import torch
 

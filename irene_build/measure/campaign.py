@@ -7,15 +7,16 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any, Protocol
 
 from irene_build.errors import InputError, IreneError, MeasurementError
 from irene_build.measure.conditions import SOFT, Conditions
 from irene_build.measure.device import Device
 from irene_build.measure.journal import Journal, pack
+from irene_build.measure.outcome import Outcome, outcome
 from irene_build.measure.plan import Plan, Target, memory_bytes
 from irene_build.measure.plan import Protocol as Settings
 from irene_build.measure.recorder import Recorder, Samples
@@ -40,25 +41,6 @@ class Workload(Protocol):
     def runner(self, target: Target, node: int, wanted: list[int]) -> Runner:
         """A callable that runs one node once; ``wanted`` are all the nodes of that target to come."""
         ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a call of ``run`` left: ``finished`` campaigns have their labels in the journal.
-
-    ``disturbed``: labels that rest on a window with foreign load in it, because no better one was had;
-    ``foreign_cores``: what others used in the median window that counts.
-    """
-
-    finished: bool
-    works: int
-    labelled: int
-    trials: int
-    rejected: int
-    disturbed: int
-    foreign_cores: float | None
-    failed: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 #: Called with done, total, what is being done, seconds left.
@@ -399,51 +381,6 @@ class Campaign:
         with self.journal.transaction():
             self.journal.database.execute("UPDATE work SET failed = ? WHERE id = ?", (text, work))
             self.journal.event(self.session, "failed", {"work": work, "error": text})
-
-
-def outcome(journal: Journal) -> Outcome:
-    """The state of a campaign, from its journal alone."""
-    works = journal.rows("SELECT COUNT(*) FROM work")[0][0]
-    labelled = journal.rows("SELECT COUNT(*) FROM result")[0][0]
-    trials, accepted = journal.rows("SELECT COUNT(*), COALESCE(SUM(accepted), 0) FROM trial")[0]
-    failed = journal.rows("SELECT name, failed FROM work WHERE failed IS NOT NULL ORDER BY id")
-    disturbed = journal.rows(
-        "SELECT COUNT(DISTINCT work) FROM trial JOIN label ON label.trial = trial.id"
-        " WHERE reasons LIKE '%foreign load%'"
-    )[0][0]
-    query = "SELECT foreign_cores FROM trial WHERE accepted AND foreign_cores IS NOT NULL"
-    cores = [value for (value,) in journal.rows(query)]
-    return Outcome(
-        bool(journal.get("finished")),
-        works,
-        labelled,
-        trials,
-        trials - accepted,
-        disturbed,
-        median(cores) if cores else None,
-        tuple(f"{name}: {why}" for name, why in failed),
-        (*journal.get("notes", []), *_doubts(journal)),
-    )
-
-
-def _doubts(journal: Journal) -> list[str]:
-    """What the journal's events and clocks say against its labels, in plain words."""
-    found = []
-    jumps = journal.rows(
-        "SELECT COUNT(*), json_extract(detail, '$.text') FROM event WHERE kind = 'residual jump'"
-    )
-    if jumps[0][0]:
-        found.append(f"{jumps[0][0]} times while measuring: {jumps[0][1]}")
-    lost = journal.rows("SELECT SUM(sent), MAX(residual_s) FROM clock WHERE pulses = 0 AND sent > 0")[0]
-    if lost[0]:
-        found.append(
-            f"none of {lost[0]} load pulses was seen in the meter's readings (other load hides them): its clock "
-            f"is taken from when readings arrive, good to {1e3 * lost[1]:.0f} ms"
-        )
-    waited = journal.rows("SELECT COUNT(*), SUM(reasons LIKE '%standby gate%') FROM trial")[0]
-    if waited[1]:
-        found.append(f"{waited[1]} of {waited[0]} trials began above standby power")
-    return found
 
 
 def require_same(journal: Journal, arguments: Mapping[str, Any]) -> None:

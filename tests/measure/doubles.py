@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from irene_build.errors import MeterError
-from irene_build.measure.campaign import Campaign, Outcome, start_journal
+from irene_build.measure.campaign import Campaign, start_journal
 from irene_build.measure.journal import Journal
+from irene_build.measure.outcome import Outcome
 from irene_build.measure.plan import Plan, Protocol, Target, make_plan
 from irene_build.meters.base import Alert, MeterInfo, Reading
 from irene_runtime.sampler import Sample
