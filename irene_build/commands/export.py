@@ -18,7 +18,9 @@ def export(
         ..., help="Folder to write: the ONNX graph, the Python module, manifest, README, trees."
     ),
     hardware: str = typer.Option(
-        "", "--hardware", help="Whose estimator (default: the only one in the artifacts folder)."
+        "",
+        "--hardware",
+        help="Whose estimator (default: the one that was calibrated here, else the only one in the artifacts folder).",
     ),
     estimator_file: str = typer.Option("", "--estimator", help="An estimator file instead of --hardware's."),
     tree: list[str] = typer.Option(
@@ -76,15 +78,21 @@ def export(
 
 
 def _only_hardware() -> str:
-    """The hardware whose estimator is meant when none is named. Raises InputError unless exactly one is there."""
+    """The hardware meant when none is named: the one that was calibrated here, else the only one there is.
+
+    Raises InputError where that is not exactly one.
+    """
     from irene_build.paths import artifacts_dir, shipped_artifacts_dir
 
     for root in (artifacts_dir(), shipped_artifacts_dir()):
-        found = sorted(p.parent.name for p in root.glob("*/estimator.json"))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise InputError(f"several estimators in {root} ({', '.join(found)}): say which with --hardware")
+        found = sorted(path.parent for path in root.glob("*/estimator.json"))
+        measured = [folder for folder in found if (folder / "campaign.sqlite").is_file()]
+        candidates = [folder.name for folder in measured or found]
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            names = ", ".join(candidates)
+            raise InputError(f"several estimators in {root} ({names}): say which with --hardware")
     raise InputError(
         f"no estimator in {artifacts_dir()}: run `irene-build calibrate` first, or name a --hardware that ships"
     )
