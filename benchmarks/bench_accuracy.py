@@ -1,4 +1,4 @@
-"""Prints what few labels and whole-model labels give on an imported dataset (issue 3, points 8 and 9).
+"""Prints what few labels and whole-model labels give on an imported dataset.
 
     python benchmarks/bench_accuracy.py artifacts/pc1/campaign.sqlite
 

@@ -1,4 +1,4 @@
-"""The budgets of the exported module (issue 6), measured: size, import, memory, predictions, monitor.
+"""The budgets of the exported module, measured: size, import, memory, predictions, monitor.
 
     python benchmarks/bench_runtime.py OUT [TREE] [--python PYTHON]
 

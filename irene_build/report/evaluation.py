@@ -1,6 +1,6 @@
 """What ``evaluate --json`` (artifacts/HARDWARE/evaluation.json) says, as the report's tables and curves.
 
-Beside the keys that issue 3 fixed, two optional ones carry the single predictions on held-out models:
+Beside the keys of `evaluate --json`, two optional ones carry the single predictions on held-out models:
 
     "pairs": {tier: {level: {"model": [...], "measured_j": [...], "predicted_j": [...], "low_j": [...],
               "high_j": [...], "copies": [...]}}}      one entry a measurement; the last three may lack

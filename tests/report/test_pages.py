@@ -15,7 +15,7 @@ from irene_build.report import drawings, grid, html
 from irene_build.report.payload import forest
 from tests.report.samples import moe_nodes, prediction
 
-#: Bytes that a page may have beside its data block (issue 7, point 6).
+#: Bytes that a page may have beside its data block.
 LIMIT = 2_000_000
 
 
