@@ -116,6 +116,7 @@ def bench_onnx(folder: Path, tree: Path) -> None:
 
     estimator, _ = load_bundle(folder)
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     path = folder / "irene_estimator.onnx"
     print(f"graph           {path.stat().st_size / 1e3:.1f} KB")

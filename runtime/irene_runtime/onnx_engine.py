@@ -27,6 +27,7 @@ class Graph:
         if not os.path.isfile(path):
             raise EstimatorError("%s: not there; engine onnx wants it beside the module" % path)
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
