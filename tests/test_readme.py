@@ -53,7 +53,7 @@ def test_links_and_named_files_exist(readme: str, repository: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", readme):
         if not target.startswith("http"):
             assert (repository / target).exists(), target
-    for named in re.findall(r"`((?:irene_build|runtime|templates|benchmarks)/[\w/.-]+)`", readme):
+    for named in re.findall(r"`((?:irene_build|runtime|templates|benchmarks)/[\w/.-]+)", readme):
         assert (repository / named).exists(), named
     for named in re.findall(r"`(meters|train|measure|dataset|export)/([\w.-]*)`", readme):
         assert (repository / "irene_build" / named[0] / named[1]).exists(), named
