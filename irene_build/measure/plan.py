@@ -35,7 +35,8 @@ class Target:
     parts: str = "all"
 
     def __str__(self) -> str:
-        extra = [] if self.phase == "forward" else [f"{self.phase} after {self.past_len}"]
+        phase = f"{self.phase} after {self.past_len}" if self.past_len else self.phase
+        extra = [] if phase == "forward" else [phase]
         extra += [v for v, usual in ((self.dtype, "float32"), (self.attention, "sdpa")) if v != usual]
         extra += ["leaves"] if self.parts == "leaves" else []
         size = f"{self.model} {self.batch_size}x{self.seq_len}"
