@@ -173,7 +173,9 @@ def _length(plan: Plan) -> str:
     if plan.seconds(p.max_rounds) <= plan.budget_s:
         return f"measuring takes {least} to {most}"
     budget = console.duration(plan.budget_s)
-    return f"measuring ends after {budget}, the budget; {rounds} of every node: {least}, the rest repeats them"
+    return (
+        f"measuring ends after {budget}, the budget; {rounds} of every node: {least}, the rest repeats them"
+    )
 
 
 @contextmanager
