@@ -46,6 +46,11 @@ def trace_command(
         metavar="A B",
         show_default=False,
     ),
+    cpu_limit: float = typer.Option(
+        120.0,
+        "--cpu-limit",
+        help="Seconds a pass with real tensors may take, where values steer a model.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the tree (or the difference) as JSON."),
 ) -> None:
     """Count the work of every part of a model, without its weights."""
@@ -73,6 +78,7 @@ def trace_command(
             cost_model,
             weights or None,
             parse(inputs),
+            cpu_limit,
         )
 
     if diff[0]:

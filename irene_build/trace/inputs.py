@@ -74,17 +74,21 @@ def accepts(module: Any, name: str) -> bool:
 
 
 def on_device(inputs: Any, device: str, shadows: Any) -> Any:
-    """Inputs moved to ``device``; on meta, the values of the small ones stay known to ``shadows``."""
+    """Inputs moved to ``device``, or emptied; the values of the small ones stay known to ``shadows``."""
     if isinstance(inputs, Mapping):
         return {name: on_device(value, device, shadows) for name, value in inputs.items()}
     if isinstance(inputs, (list, tuple)):
         return type(inputs)(on_device(value, device, shadows) for value in inputs)
     if not hasattr(inputs, "untyped_storage"):
         return inputs
-    moved = inputs.to(device)
-    if shadows is not None and inputs.numel() <= 2**20 and not inputs.is_floating_point():
-        shadows.put(moved, inputs)
-    return moved
+    if shadows is None:
+        return inputs.to(device)
+    if shadows.hollow(inputs):
+        return inputs
+    empty = shadows.emptied(inputs)
+    if inputs.numel() <= 2**20:
+        shadows.put(empty, inputs)
+    return empty
 
 
 def _as_dtype(value: Any, module: Any) -> Any:

@@ -55,10 +55,12 @@ def storage_key(tensor: Any) -> int:
 
 
 def text_of(tensor: Any) -> str:
-    """``8x32x768:float32``; a stride mark where the tensor is not contiguous."""
+    """``8x32x768:float32``; its strides where the tensor is not contiguous (0 for a size of 1, where any will do)."""
     shape = "x".join(map(str, tensor.shape))
-    mark = "" if tensor.is_contiguous() else "/" + ",".join(map(str, tensor.stride()))
-    return f"{shape}:{str(tensor.dtype)[6:]}{mark}"
+    if tensor.is_contiguous():
+        return f"{shape}:{str(tensor.dtype)[6:]}"
+    strides = ",".join(str(s if n != 1 else 0) for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    return f"{shape}:{str(tensor.dtype)[6:]}/{strides}"
 
 
 def _gemm(

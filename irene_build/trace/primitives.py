@@ -39,8 +39,9 @@ class Primitive:
     """``modules``: ``package.module:Class`` whose own forward must run; ``pattern``: on the class name of a
     module without sub-modules; ``functions``: dotted names below ``torch``; ``plain``: on the name of a function of
     Python that stands beside the model's classes and is called there; ``operands``: the tensors of a
-    module call in the order that ``cost(costs, operands, outputs)`` takes them; ``on_meta``: the result on the
-    meta device, where the operator itself would behave as no real back end does (None: call it)."""
+    module call in the order that ``cost(costs, operands, outputs)`` takes them; ``on_hollow``: the result for
+    meta and fake tensors, where the operator itself would behave as no real back end does (None: call it); its second
+    argument says whether ``enable_gqa`` was asked for."""
 
     name: str
     modules: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class Primitive:
     plain: str = ""
     cost: Callable[[Costs, list[Any], list[Any]], Cost] | None = None
     operands: Callable[[Any, tuple[Any, ...]], list[Any]] | None = None
-    on_meta: Callable[[list[Any]], Any] | None = None
+    on_hollow: Callable[[list[Any], bool], Any] | None = None
 
 
 def _moved(costs: Costs, operands: list[Any], outputs: list[Any], **values: Any) -> Cost:
@@ -147,13 +148,25 @@ def _attention(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
     )
 
 
-def _attention_on_meta(operands: list[Any]) -> Any:
-    """The fused kernels return [batch, tokens, heads, width] memory seen as [batch, heads, tokens, width]."""
-    query, value = operands[0], operands[2]
-    if query.dim() != 4 or query.shape[-1] != value.shape[-1]:
-        return query.new_empty((*query.shape[:-1], value.shape[-1]))
-    batch, heads, tokens, width = query.shape
-    return query.new_empty((batch, tokens, heads, width)).transpose(1, 2)
+def _hollow_attention(operands: list[Any], grouped: bool) -> Any:
+    """The fused kernel of the CPU lays its result out as the query is; what it does not take runs as products.
+
+    It takes four dimensions, rows without gaps, one width, one number of heads (unless ``grouped``), and a
+    mask of two or four dimensions (torch's ``sdp_utils_cpp``).
+    """
+    import torch
+
+    query, key, value = operands[:3]
+    mask = operands[3] if len(operands) > 3 else None
+    fused = (
+        query.dim() == 4
+        and query.shape[-1] == key.shape[-1] == value.shape[-1]
+        and all(t.stride(-1) == 1 for t in (query, key, value))
+        and query.shape[0] == key.shape[0] == value.shape[0]
+        and (grouped or query.shape[1] == key.shape[1] == value.shape[1])
+        and (mask is None or (mask.dim() in (2, 4) and not mask.requires_grad))
+    )
+    return torch.empty_like(query) if fused else query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 
 def _pool(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
@@ -199,7 +212,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         "special.softmax",
     ), cost=_rowwise(5.0), operands=_input_only),
     Primitive("Attention", functions=(_F + "scaled_dot_product_attention",), cost=_attention,
-              on_meta=_attention_on_meta),
+              on_hollow=_hollow_attention),
     Primitive("LayerNorm", (_NN + "LayerNorm",), functions=(_F + "layer_norm", "layer_norm"), cost=_rowwise(8.0),
               operands=_weight_bias),
     Primitive("RMSNorm", (_NN + "RMSNorm",), pattern=r"RMSNorm|T5LayerNorm$|RMSLayerNorm|RmsNorm",

@@ -17,7 +17,7 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import primitives
+from . import layouts, primitives
 from .ops import Costs, Op, storage_key, tensors_of, text_of
 from .primitives import Cost, Primitive
 from .shadow import Shadows
@@ -61,17 +61,9 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         shadows = self._recorder.shadows
-        if torch.is_inference_mode_enabled():
-            # There, operations arrive that autograd would have taken apart (matmul, linear, pad).
-            key = torch._C.DispatchKey.CompositeImplicitAutograd
-            if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):
-                with self:
-                    return func._op_dk(key, *args, **kwargs)
-        if shadows is not None and func is torch.ops.aten._grouped_mm.default and args[1].dim() == 3:
-            # The kernel of the meta device wants bfloat16; real ones have more.
-            result = args[0].new_empty((*args[0].shape[:-1], args[1].shape[-1]))
-            self._recorder.operation(func, args, kwargs, result)
-            return result
+        if (key := layouts.composite(func)) is not None:
+            with self:
+                return func._op_dk(key, *args, **kwargs)
         try:
             result = func(*args, **kwargs) if shadows is None else shadows.run(func, args, kwargs)
         except Exception as error:
@@ -164,8 +156,8 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         for module in self._names:
-            self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._exit, with_kwargs=True))
+            self._handles.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(self._after, with_kwargs=True))
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         self._watch_plain_functions()
@@ -254,6 +246,15 @@ class Recorder:
         self._stack.append(call)
         return call
 
+    # Asking a tensor for its shape would go through the function mode: it is off while we look.
+    def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with torch._C.DisableTorchFunction():
+            self._enter(module, args, kwargs)
+
+    def _after(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            self._exit(module, args, kwargs, output)
+
     def _enter(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._leaf:
             self._leaf += 1
@@ -279,6 +280,8 @@ class Recorder:
         if self._leaf > 1:
             self._leaf -= 1
             return
+        if self.shadows is not None and not self._listening and next(module.parameters(), None) is None:
+            self.shadows.follow(module.forward, args, kwargs, output)
         self._listen()
         self._leaf = 0
         call = self._stack.pop()
@@ -308,10 +311,12 @@ class Recorder:
         self._leaf = 1
         if entry.cost is not None and not self._audit:
             self._deafen()
-        if entry.on_meta is not None and self.shadows is not None:
-            result = entry.on_meta(operands)
+        if entry.on_hollow is not None and self.shadows is not None:
+            result = entry.on_hollow(operands, bool(kwargs.get("enable_gqa")))
         else:
             result = self._called(entry, func, args, kwargs)
+        if self.shadows is not None and not self._listening:
+            self.shadows.follow(func, args, kwargs, result)
         self._listen()
         self._leaf = 0
         self._stack.pop()
@@ -326,13 +331,9 @@ class Recorder:
         return result
 
     def _called(self, entry: Primitive, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
-        if self.shadows is not None and entry.name == "Conv2d" and torch.is_tensor(args[0] if args else None):
-            # Real back ends keep the layout of the image; the meta device forgets it in depthwise convolutions.
-            x, layout = args[0], torch.channels_last
-            if x.dim() == 4 and x.is_contiguous(memory_format=layout) and not x.is_contiguous():
-                return result.contiguous(memory_format=layout)
-        return result
+        if self.shadows is None or entry.name not in layouts.PRIMITIVES:
+            return func(*args, **kwargs)
+        return layouts.call(func, args, kwargs, self.shadows.fake, self._listening)
 
     def _remember_gate(self, entry: Primitive | None, outputs: list[Any]) -> None:
         if entry is not None and entry.name in primitives.GATES and outputs:

@@ -42,8 +42,14 @@ def title(tree: ModelTree) -> str:
     weights = f", {head['weights']} weights" if head.get("weights") else ""
     return (
         f"{head['model']}, {head['batch_size']} x {head['seq_len']}{past}, {head['phase']}, {head['dtype']}{weights}, "
-        f"{head['attention']}, cost model {head['cost_model']}"
+        f"{head['attention']}, cost model {head['cost_model']}{_traced_on(tree)}"
     )
+
+
+def _traced_on(tree: ModelTree) -> str:
+    """``, traced on meta``; nothing where the tree does not say."""
+    rung = (tree.header.get("traced_by") or {}).get("rung")
+    return f", traced on {rung}" if rung else ""
 
 
 def rows(tree: ModelTree, depth: int | None = None, sort: str = "", collapse: bool = True) -> list[list[str]]:
@@ -102,16 +108,23 @@ def reach(tree: ModelTree) -> str:
     return f"this run touched {100 * share:.1f} % of the parameters; left out: {left}; inputs not given: {inputs}"
 
 
-#: What a rung of the ladder below ``meta`` means for the reader of a tree.
+#: What a rung of the ladder other than ``meta`` means for the reader of a tree.
 _RUNGS = {
     "fake": "traced with fake tensors, since the meta device refused an operation",
     "cpu": "traced with real tensors and random weights, since values steer it: other values may run other parts",
+    "real": "traced while it ran on a real device",
 }
 
 
 def rung(tree: ModelTree) -> str:
-    """A sentence where the tree is not from the meta device; empty where it is."""
-    return _RUNGS.get((tree.header.get("traced_by") or {}).get("rung", ""), "")
+    """A sentence where the tree is not what was asked for on the meta device; empty where it is."""
+    by = tree.header.get("traced_by") or {}
+    if "dtype_asked" in by:
+        return (
+            f"traced in {tree.header['dtype']}, not in {by['dtype_asked']} as asked: its operations exist in "
+            "that dtype only, and bytes are those of it"
+        )
+    return _RUNGS.get(by.get("rung", ""), "")
 
 
 _SHOWN = ("flops", "mem_bytes", "weight_bytes", "kernels", "num_parameters")

@@ -1,31 +1,55 @@
-"""Values of small tensors on the meta device, so that control flow on positions, masks and sizes can be followed.
+"""Values of small tensors that hold none, so that control flow on positions, masks and sizes can be followed.
 
-A meta tensor has a shape and no values; models ask for a few all the same (``if mask.all()``,
-``grid.tolist()``). Such values hang on token ids, positions and sizes, never on weights. So small
-tensors whose inputs are known are computed a second time on the CPU: their shadow. Views of a
-shadow are views of it, and writing into one writes into all, as torch does it.
+A meta or fake tensor has a shape and no values (it is hollow); models ask for a few all the same
+(``if mask.all()``, ``grid.tolist()``). Such values hang on token ids, positions and sizes, never on
+weights. So small tensors whose inputs are known are computed a second time on the CPU: their shadow.
+Views of a shadow are views of it, and writing into one writes into all, as torch does it.
 """
 
 from __future__ import annotations
 
 import weakref
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from math import prod
 from typing import Any
 
-#: Larger tensors are not followed; floating point ones (position grids, scales) only up to the second.
-MAX_INTEGERS = 2**20
-MAX_FLOATS = 2**16
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from .answers import CPU, META, answers
+from .layouts import relaid
+
+#: Larger tensors are not followed.
+MAX_ELEMENTS = 2**20
 _INDEXING = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_")
 #: Factories whose result has no known values.
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "empty", "empty_strided")
+#: Operations whose result has known values whatever their first argument holds.
+_CONSTANT = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
 
 
 class Shadows:
-    """Meta tensors -> CPU tensors of the same values."""
+    """Hollow tensors -> CPU tensors of the same values. Hollow are those of ``fake`` (a mode), else those on meta."""
 
-    def __init__(self) -> None:
+    def __init__(self, fake: Any = None) -> None:
+        self.fake = fake
+        self._answers = answers(fake is None)
         self._of: dict[int, tuple[weakref.ref[Any], Any]] = {}
+
+    def hollow(self, tensor: Any) -> bool:
+        """Whether ``tensor`` has no values of its own."""
+        return bool(tensor.is_meta) if self.fake is None else hasattr(tensor, "fake_mode")
+
+    def real(self) -> AbstractContextManager[Any]:
+        """A context in which tensors are made with values, out of sight of the fake mode."""
+        return nullcontext() if self.fake is None else _disable_current_modes()
+
+    def emptied(self, tensor: Any) -> Any:
+        """A hollow tensor like the real ``tensor``."""
+        device = META if self.fake is None else CPU
+        with self.fake or nullcontext():
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
     def put(self, tensor: Any, values: Any) -> None:
         key = id(tensor)
@@ -33,16 +57,13 @@ class Shadows:
 
     def get(self, tensor: Any) -> Any:
         """The CPU tensor that holds the values of ``tensor``, None if they are not known."""
-        if not tensor.is_meta:
+        if not self.hollow(tensor):
             return tensor
         found = self._of.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
     def following(self) -> AbstractContextManager[Any]:
         """A context that keeps the values of what is computed in it, and records nothing."""
-        from torch.overrides import TorchFunctionMode
-        from torch.utils._python_dispatch import TorchDispatchMode
-
         shadows = self
 
         class Operations(TorchDispatchMode):
@@ -60,48 +81,89 @@ class Shadows:
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function of torch's; those that hide values from the dispatcher are answered from the shadows."""
-        import torch
+        answer = self._answers.get(func)
+        return func(*args, **kwargs) if answer is None else answer(self, func, args, kwargs)
 
-        if func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__):
-            values = self.get(args[0])
-            return func(args[0] if values is None else values, *args[1:], **kwargs)
-        if func is torch.Tensor.__getitem__:
-            return func(args[0], _listless(args[1]))
-        result = func(*args, **kwargs)
-        if func is torch.tensor and result.is_meta and self.get(result) is None and not _has_tensor(args[0]):
-            self.put(result, func(*args, **{**kwargs, "device": "cpu"}))
+    def literal(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What ``torch.tensor`` makes of numbers and of tensors whose values are known; None where they are not."""
+        if any(self.get(t) is None for t in _tensors(args[:1])):
+            return None
+        with self.real():
+            values = torch.tensor(*_swap(args, self), **{**kwargs, "device": CPU})
+        result = self.emptied(values)
+        self.put(result, values)
         return result
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call ``func`` on meta tensors, and on their shadows where all are known and small."""
+        """Call ``func`` on hollow tensors, and on their shadows where all are known and small."""
+        if func is torch.ops.prim.device.default:
+            return CPU
+        if func is torch.ops.aten._grouped_mm.default and args[1].dim() == 3:
+            # The kernel of hollow tensors wants bfloat16; real ones have more.
+            return args[0].new_empty((*args[0].shape[:-1], args[1].shape[-1]))
         tensors = _tensors(args)
-        device = kwargs.get("device") if kwargs else None
         if kwargs:
             tensors += _tensors(tuple(kwargs.values()))
-        to_meta = device is not None and device.type == "meta"
-        if not to_meta and not any(t.is_meta for t in tensors):
-            return func(*args, **kwargs)
+        device = kwargs.get("device") if kwargs else None
+        hollow = sum(map(self.hollow, tensors))
+        if self.fake is None:
+            if not hollow and (device is None or device.type == "cpu"):
+                return func(*args, **kwargs)
+            if device is not None:
+                kwargs = {**kwargs, "device": META}
+            if hollow < len(tensors) and not func._schema.is_mutable:
+                args = self._all_hollow(args)
         known = all(self.get(t) is not None for t in tensors)
         if not tensors:
-            known = func._schema.name[6:] not in _RANDOM and _size(args) <= MAX_INTEGERS
+            known = func._schema.name[6:] not in _RANDOM and _size(args) <= MAX_ELEMENTS
+        if not known and func._schema.name[6:] in _CONSTANT and tensors[0].numel() <= MAX_ELEMENTS:
+            return self._constant(func, args, kwargs)
         if not known:
             if func._schema.is_mutable:
                 self._forget(tensors)
-            if device is not None and not to_meta:
-                kwargs = {**kwargs, "device": _meta_device()}
             if func._schema.name[6:] in _INDEXING and isinstance(args[1], (list, tuple)):
                 args = (args[0], self._positions(args[1]), *args[2:])
-            return func(*args, **kwargs)
-        values = func(*_swap(args, self), **_swap(_on_cpu(kwargs), self))
-        if (device is not None and not to_meta) or not _has_tensor(values):
+            return relaid(func, args, kwargs, func(*args, **kwargs), self.fake)
+        try:
+            with self.real():
+                values = func(*_swap(args, self), **_swap(_on_cpu(kwargs), self))
+        except RuntimeError:
+            # A shadow may be laid out in another way than its tensor, and refuse a view: unknown from here on.
+            return relaid(func, args, kwargs, func(*args, **kwargs), self.fake)
+        if not _has_tensor(values):
             return values
         try:
-            result = func(*args, **kwargs)
+            result = relaid(func, args, kwargs, func(*args, **kwargs), self.fake)
         except (RuntimeError, NotImplementedError):
             # Its shape hangs on values (nonzero, unique): the shadow's is the one.
-            result = _like(values)
+            result = self._like(values)
         self._pair(result, values)
         return result
+
+    def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self.real():
+            like = torch.zeros((), dtype=args[0].dtype).expand(args[0].shape)
+            values = func(like, *args[1:], **_on_cpu(kwargs))
+        result = func(*args, **kwargs)
+        self._pair(result, values)
+        return result
+
+    def follow(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Gives ``result`` values where ``function``, run out of sight of the dispatcher, has known operands only."""
+        tensors = _tensors(args) + _tensors(tuple(kwargs.values()))
+        if tensors and all(self.get(t) is not None and t.numel() <= MAX_ELEMENTS for t in tensors):
+            with self.real():
+                self._pair(result, function(*_swap(args, self), **_swap(kwargs, self)))
+
+    def _all_hollow(self, values: Any) -> Any:
+        """Tensors that have values (made from NumPy arrays) as hollow ones, so that they mix with the others."""
+        if isinstance(values, (list, tuple)):
+            return type(values)(self._all_hollow(value) for value in values)
+        if not hasattr(values, "untyped_storage") or self.hollow(values):
+            return values
+        empty = self.emptied(values)
+        self.put(empty, values)
+        return empty
 
     def _positions(self, indices: Any) -> list[Any]:
         """Boolean masks whose values are known, as the positions that they pick."""
@@ -111,17 +173,27 @@ class Shadows:
             if values is None:
                 found.append(index)
             else:
-                found.extend(values.nonzero(as_tuple=True))
+                with self.real():
+                    found.extend(values.nonzero(as_tuple=True))
         return found
 
     def _pair(self, result: Any, values: Any) -> None:
         if isinstance(result, (list, tuple)):
             for one, value in zip(result, values, strict=True):
                 self._pair(one, value)
-        elif hasattr(result, "untyped_storage") and result.is_meta and result.shape == values.shape:
-            limit = MAX_FLOATS if values.is_floating_point() or values.is_complex() else MAX_INTEGERS
-            if values.numel() <= limit and self.get(result) is None:
-                self.put(result, values)
+        elif (
+            hasattr(result, "untyped_storage")
+            and self.hollow(result)
+            and result.shape == values.shape
+            and values.numel() <= MAX_ELEMENTS
+            and self.get(result) is None
+        ):
+            self.put(result, values)
+
+    def _like(self, values: Any) -> Any:
+        if isinstance(values, (list, tuple)):
+            return type(values)(self._like(value) for value in values)
+        return self.emptied(values) if hasattr(values, "untyped_storage") else values
 
     def _forget(self, tensors: list[Any]) -> None:
         """Something unknown was written into the first tensor: it and its views are unknown from now on."""
@@ -133,21 +205,11 @@ class Shadows:
             del self._of[key]
 
 
-def _listless(index: Any) -> Any:
-    """Lists of positions become index tensors out of sight of any mode; here they become known ones."""
-    import torch
-
-    if isinstance(index, tuple):
-        return tuple(_listless(part) for part in index)
-    if isinstance(index, list) and index and all(type(part) is int for part in index):
-        return torch.tensor(index, device="cpu")
-    return index
-
-
-def _meta_device() -> Any:
-    import torch
-
-    return torch.device("meta")
+def shadows_for(module: Any) -> Shadows | None:
+    """Shadows of a module without values (on meta, or fake); None where it has them."""
+    parameter = next(module.parameters(), None)
+    fake = getattr(parameter, "fake_mode", None)
+    return Shadows(fake) if parameter is None or parameter.is_meta or fake is not None else None
 
 
 def _tensors(values: Any) -> list[Any]:
@@ -187,11 +249,3 @@ def _has_tensor(values: Any) -> bool:
     if isinstance(values, (list, tuple)):
         return any(_has_tensor(value) for value in values)
     return hasattr(values, "untyped_storage")
-
-
-def _like(values: Any) -> Any:
-    if isinstance(values, (list, tuple)):
-        return type(values)(_like(value) for value in values)
-    if hasattr(values, "untyped_storage"):
-        return values.to("meta")
-    return values

@@ -1,14 +1,12 @@
 """``trace``: one forward pass of a model without its weights, as a ``ModelTree``.
 
-Back ends are tried in turn (the rungs of a ladder): ``meta`` in the dtype asked for; ``meta`` in
-bfloat16, which some kernels insist on; ``fake`` tensors that claim to be on the CPU; and a real pass
-on the ``cpu`` where the model is small. The tree's header records the rung.
+``ladder`` tries back ends in turn for a model that is named; the tree's header records which it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +18,8 @@ PHASES = ("forward", "prefill", "decode")
 WEIGHTS = ("int8", "int4")
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("eager", "sdpa")
-#: The ``cpu`` rung is for models up to this many bytes of parameters.
-MAX_REAL_BYTES = 2**32
+#: Seconds that a pass with real tensors may take, the last resort for a model whose values steer it.
+CPU_LIMIT_S = 120.0
 
 #: inputs(module, batch_size, seq_len) -> keyword arguments of ``forward``, tensors on the CPU.
 Inputs = Callable[[Any, int, int], Mapping[str, Any]]
@@ -42,6 +40,7 @@ class Pass:
     inputs: Inputs | None = None
     rung: str = "meta"
     variant: int = 0
+    cpu_limit_s: float = CPU_LIMIT_S
 
     def checked(self) -> Pass:
         """Raises ModelError on wrong values; completes ``decode`` (one token, ``seq_len`` becomes the past)."""
@@ -56,6 +55,8 @@ class Pass:
                 raise ModelError(f"{what} {value!r}: expected one of {', '.join(known)}")
         if self.weights not in (None, *WEIGHTS):
             raise ModelError(f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}")
+        if not self.cpu_limit_s > 0:
+            raise ModelError(f"cpu_limit_s is {self.cpu_limit_s!r}, expected seconds above 0")
         if self.phase == "decode":
             return replace(self, seq_len=1, past_len=self.past_len or self.seq_len)
         if self.past_len:
@@ -74,12 +75,14 @@ def trace(
     cost_model: str = "analytic",
     weights: str | None = None,
     inputs: Inputs | None = None,
+    cpu_limit_s: float = CPU_LIMIT_S,
 ) -> ModelTree:
     """The model tree of one pass of ``model``: an ``nn.Module``, or what ``models.build`` takes.
 
     ``phase``: ``forward`` (no cache), ``prefill`` (fills a key-value cache), ``decode`` (one token behind
     ``past_len`` cached ones; without ``past_len``, behind ``seq_len``). ``weights``: ``int8`` or ``int4``
     counts matrices of Linear layers at that size. ``cost_model`` ``irene2021`` implies eager attention.
+    ``cpu_limit_s``: how long a pass with real tensors may take, where values steer the model.
     A module that was given keeps its weights, its device and its mode. Features are in the units of
     ``irene_runtime.features``. Raises ModelError that names the operation and the module path.
     """
@@ -89,50 +92,17 @@ def trace(
         attention = "eager"
     from irene_build.models.specs import resolve
 
-    run = Pass(batch_size, seq_len, phase, past_len, dtype, attention, weights, inputs).checked()
+    from .ladder import climb
+
+    run = Pass(
+        batch_size, seq_len, phase, past_len, dtype, attention, weights, inputs, cpu_limit_s=cpu_limit_s
+    ).checked()
     tree = climb(resolve(model), model, run) if isinstance(model, str) else _given(model, run)
     if cost_model == "irene2021":
         from .irene2021 import published_tree
 
         return published_tree(tree)
     return tree
-
-
-def climb(spec: Any, name: str, run: Pass) -> ModelTree:
-    """The tree of the first variant of inputs and the first rung that works; the error is the first one."""
-    from irene_build.models.build import instantiate
-
-    from .unwrap import as_if_on_cpu
-
-    def made(dtype: str, device: str) -> Any:
-        return instantiate(spec, dtype, run.attention, device)
-
-    module = made(run.dtype, "meta")
-    errors: list[ModelError] = []
-    tries = [replace(run, variant=v) for v in range(variants(module, run))]
-    for trial in tries:
-        with collecting(errors):
-            return record(module, name, trial)[0]
-    if run.dtype == "float32":
-        half = made("bfloat16", "meta")
-        for trial in tries:
-            with suppress(ModelError):
-                return record(half, name, replace(trial, dtype="bfloat16"))[0]
-    for trial in tries:
-        bare = made(run.dtype, "meta")
-        with suppress(ModelError), fake_mode():
-            return record(as_if_on_cpu(bare), name, replace(trial, rung="fake"))[0]
-    size = sum(p.numel() * p.element_size() for p in module.parameters())
-    if size <= MAX_REAL_BYTES:
-        real = made(run.dtype, "cpu")
-        for trial in tries:
-            with suppress(ModelError):
-                return record(real, name, replace(trial, rung="cpu"))[0]
-        raise errors[0]
-    raise ModelError(
-        f"{errors[0]}. With {size / 2**30:.1f} GiB of parameters it was not tried with real tensors: where it asks "
-        "for values, pass a configuration with fewer layers or experts"
-    )
 
 
 @contextmanager
@@ -149,23 +119,6 @@ def variants(module: Any, run: Pass) -> int:
     from .inputs import variants_of
 
     return 1 if run.inputs is not None else len(variants_of(module, run.batch_size, run.seq_len))
-
-
-@contextmanager
-def fake_mode() -> Iterator[None]:
-    """Tensors that claim to be on the CPU and hold nothing. What fails in it is reported here, not logged by torch."""
-    import logging
-
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _given(module: Any, run: Pass) -> ModelTree:
@@ -187,54 +140,24 @@ def _given(module: Any, run: Pass) -> ModelTree:
     raise errors[0]
 
 
-@contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """Evaluation mode without gradients; the module's own modes are put back."""
-    import torch
-
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m, training in modes:
-            m.training = training
-
-
-@contextmanager
-def _without_checks() -> Iterator[None]:
-    """transformers' checks of values are off: nothing is known of most values, and they are no work of the model."""
-    import os
-
-    name = "TRANSFORMERS_DISABLE_TORCH_CHECK"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 def record(
-    module: Any, name: str, run: Pass, keep: Any = None, audit: Any = None
+    module: Any, name: str, run: Pass, keep: Any = None, shadows: Any = None
 ) -> tuple[ModelTree, Positions]:
     """The tree of one pass on the device that holds ``module``, and which call became which node.
 
+    ``shadows``: values that are known already, of a module on meta.
     Keys of the second are (number of the call, primitive of its own operations or None).
     """
     from .assemble import Assembler
+    from .conditions import evaluating, ordinary_run
     from .inputs import prepare
     from .recorder import Recorder
-    from .shadow import Shadows
+    from .shadow import shadows_for
 
     device = next((p.device.type for p in module.parameters()), "meta")
-    shadows = Shadows() if device == "meta" and run.rung == "meta" else None
+    shadows = shadows if shadows is not None else shadows_for(module)
     recorder = Recorder(module, keep, shadows)
-    with evaluating(module), _without_checks():
+    with evaluating(module), ordinary_run():
         try:
             with shadows.following() if shadows is not None else nullcontext():
                 inputs = prepare(module, run, device, shadows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from irene_build.errors import ModelError
@@ -67,8 +68,11 @@ def _is_parameter(tensor: Any) -> bool:
     return isinstance(tensor, torch.nn.Parameter)
 
 
-def as_if_on_cpu(module: Any) -> Any:
-    """``module`` from the meta device with empty tensors on the CPU; inside FakeTensorMode they are fake ones."""
+def as_if_on_cpu(module: Any, replaced: Callable[[Any, Any], None] = lambda before, after: None) -> Any:
+    """``module`` from the meta device with empty tensors on the CPU; inside FakeTensorMode they are fake ones.
+
+    ``replaced`` is told of each tensor and what took its place.
+    """
     import torch
 
     made: dict[int, Any] = {}
@@ -79,6 +83,9 @@ def as_if_on_cpu(module: Any) -> Any:
                     continue
                 if id(tensor) not in made:
                     empty = torch.empty_like(tensor, device="cpu")
-                    made[id(tensor)] = torch.nn.Parameter(empty, False) if _is_parameter(tensor) else empty
+                    made[id(tensor)] = (
+                        torch.nn.Parameter(empty, tensor.requires_grad) if _is_parameter(tensor) else empty
+                    )
+                    replaced(tensor, made[id(tensor)])
                 holder[name] = made[id(tensor)]
     return module

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from irene_build.models import build
 from irene_build.models.build import instantiate
 from irene_build.models.specs import Spec
-from irene_build.trace import tracer
+from irene_build.trace import conditions, tracer
 from irene_build.trace.assemble import Assembler
 from irene_build.trace.inputs import prepare
 from irene_build.trace.recorder import Recorder
@@ -150,7 +150,7 @@ def test_fake_tensors_give_the_same_tree(name: str, attention: str) -> None:
     run = tracer.Pass(2, 8, attention=attention)
     meta, _ = tracer.record(instantiate(spec, "float32", attention, "meta"), name, run)
     empty = instantiate(spec, "float32", attention, "meta")
-    with tracer.fake_mode():
+    with conditions.fake_mode():
         fake, _ = tracer.record(as_if_on_cpu(empty), name, replace(run, rung="fake"))
     assert _comparable(meta) == _comparable(fake)
 

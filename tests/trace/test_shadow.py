@@ -52,3 +52,21 @@ def test_integer_arithmetic_agrees_with_the_cpu(values: list[int], factor: int) 
         result = compute(meta)
     assert shadows.get(result).tolist() == compute(real).tolist()
     assert result.shape == compute(real).shape
+
+
+def test_one_hot_has_the_values_and_the_classes_of_the_cpu() -> None:
+    shadows = Shadows()
+    with shadows.following():
+        index = torch.tensor([[0, 2], [1, 0]], device="meta")
+        known = torch.nn.functional.one_hot(index)
+        unknown = torch.nn.functional.one_hot(torch.empty(2, dtype=torch.long, device="meta"), 5)
+    assert known.is_meta and shadows.get(known).tolist() == [[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [1, 0, 0]]]
+    assert tuple(unknown.shape) == (2, 5) and shadows.get(unknown) is None
+
+
+def test_a_number_written_into_a_part_is_followed() -> None:
+    shadows = Shadows()
+    with shadows.following():
+        base = torch.zeros(3, device="meta")
+        base[1:] = 2.5
+    assert shadows.get(base).tolist() == [0.0, 2.5, 2.5]

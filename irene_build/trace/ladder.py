@@ -1,0 +1,133 @@
+"""The ladder of back ends: a model without its weights is tried on each rung until one gives a tree.
+
+``meta``: tensors without values in the dtype asked for; then with the buffers' values computed, where a
+model asks for them; then ``meta`` in bfloat16, which some kernels insist on. ``fake``: tensors that claim to
+be on the CPU. ``cpu``: real tensors and random weights, for small models and a limited time. The first
+three give the same tree wherever each of them gives one; the header says which it was, and why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from irene_build.errors import ModelError
+from irene_runtime.tree import ModelTree
+
+from .tracer import Pass, collecting, record, variants
+
+#: The ``cpu`` rung is for models up to this many bytes of parameters.
+MAX_REAL_BYTES = 2**32
+
+
+class TooLongError(ModelError):
+    """The time of the ``cpu`` rung is over."""
+
+
+def climb(spec: Any, name: str, run: Pass) -> ModelTree:
+    """The tree of the first rung and the first variant of inputs that work. Raises the first rung's ModelError."""
+    from irene_build.models.build import instantiate
+
+    module = instantiate(spec, run.dtype, run.attention, "meta")
+    tries = [replace(run, variant=v) for v in range(variants(module, run))]
+    errors: list[ModelError] = []
+    for trial in tries:
+        with collecting(errors):
+            return record(module, name, trial)[0]
+    reasons = {trial.variant: str(error) for trial, error in zip(tries, errors, strict=True)}
+    for below in (with_buffers, in_bfloat16, on_fake):
+        for trial in tries:
+            with suppress(ModelError):
+                return explained(below(spec, name, trial), reasons[trial.variant], run)
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    if size > MAX_REAL_BYTES:
+        raise ModelError(
+            f"{errors[0]}. With {size / 2**30:.1f} GiB of parameters it was not tried with real tensors: where it asks "
+            "for values, pass a configuration with fewer layers or experts"
+        )
+    try:
+        with limited(run.cpu_limit_s):
+            real = instantiate(spec, run.dtype, run.attention, "cpu")
+            for trial in tries:
+                with suppress(ModelError):
+                    tree, _ = record(real, name, replace(trial, rung="cpu"))
+                    return explained(tree, reasons[trial.variant], run)
+    except TooLongError:
+        raise ModelError(
+            f"{errors[0]}. With real tensors it took longer than {run.cpu_limit_s:g} s: pass fewer tokens, a smaller "
+            "batch or a configuration with fewer layers, or more time with --cpu-limit"
+        ) from None
+    raise errors[0]
+
+
+def with_buffers(spec: Any, name: str, run: Pass) -> ModelTree:
+    """On meta; what the constructor computes from constants (strides, positions, tables) is known."""
+    from irene_build.models.build import instantiate
+
+    from .shadow import Shadows
+
+    shadows = Shadows()
+    with shadows.following():
+        module = instantiate(spec, run.dtype, run.attention, "meta")
+    return record(module, name, run, shadows=shadows)[0]
+
+
+def in_bfloat16(spec: Any, name: str, run: Pass) -> ModelTree:
+    from irene_build.models.build import instantiate
+
+    if run.dtype != "float32":
+        raise ModelError(f"{name} was to be traced in {run.dtype}")
+    module = instantiate(spec, "bfloat16", run.attention, "meta")
+    return record(module, name, replace(run, dtype="bfloat16"))[0]
+
+
+def on_fake(spec: Any, name: str, run: Pass) -> ModelTree:
+    """With fake tensors; the values of buffers are known here as well."""
+    from irene_build.models.build import instantiate
+
+    from .conditions import fake_mode
+    from .shadow import Shadows
+    from .unwrap import as_if_on_cpu
+
+    built = Shadows()
+    with built.following():
+        bare = instantiate(spec, run.dtype, run.attention, "meta")
+    with fake_mode() as mode:
+        shadows = Shadows(mode)
+
+        def carried(before: Any, after: Any) -> None:
+            values = built.get(before)
+            if values is not None:
+                shadows.put(after, values)
+
+        return record(as_if_on_cpu(bare, carried), name, replace(run, rung="fake"), shadows=shadows)[0]
+
+
+def explained(tree: ModelTree, reason: str, asked: Pass) -> ModelTree:
+    """``tree`` with the reason why it is not from the first rung in its header."""
+    tree.header["traced_by"]["rung_reason"] = reason
+    if tree.header["dtype"] != asked.dtype:
+        tree.header["traced_by"]["dtype_asked"] = asked.dtype
+    return tree
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raises TooLongError at the first operation after ``seconds``, and again outside if something caught it."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    end = time.monotonic() + seconds
+
+    class Deadline(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if time.monotonic() > end:
+                raise TooLongError(f"longer than {seconds:g} s")
+            return func(*args, **(kwargs or {}))
+
+    with Deadline():
+        yield
+    if time.monotonic() > end:
+        raise TooLongError(f"longer than {seconds:g} s")
