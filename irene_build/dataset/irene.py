@@ -40,6 +40,8 @@ _COLUMNS = (
     "batch_size", "seq_len", "flops", "mem_bytes", *RESOURCE_COLUMNS, "energy_mean", "level_name",
     "model_name",
 )  # fmt: skip
+#: A run that takes no time, or whose GPU takes no energy, was not measured: such a reading is unknown, never 0.
+_NEVER_ZERO = ("times_mean", "gpu_energy_mean")
 _PRIMITIVE = {name.lower(): name for name in PRIMITIVES}
 _MAX_DEPTH = 100
 
@@ -87,6 +89,10 @@ def read(path: Path) -> Published:
         )
     if not roots:
         raise DatasetError(f"{path} holds no complete tree of the paper's models ({', '.join(PAPER_MODELS)})")
+    zeros = sum(
+        math.isnan(value) for root in roots.values() for node in _walk(root) for value in node.resources
+    )
+    _count(dropped, f"readings of 0 ({', '.join(_NEVER_ZERO)}): unknown", zeros)
     order = {model: position for position, model in enumerate(PAPER_MODELS)}
     numbers: dict[tuple[Any, ...], int] = {}
     trees = [
@@ -149,10 +155,15 @@ def _record(row: Row, level: str) -> tuple[Key, Record]:
         kind,
         level,
         {"flops": row.number("flops"), "mem_bytes": row.number("mem_bytes")},
-        [row.number(column) for column in RESOURCE_COLUMNS],
+        _readings({column: row.number(column) for column in RESOURCE_COLUMNS}),
         row.number("energy_mean", positive=True),
     )
     return key, record
+
+
+def _readings(values: dict[str, float]) -> list[float]:
+    # math.nan itself, so that copies of one measurement stay equal.
+    return [math.nan if column in _NEVER_ZERO and value == 0.0 else value for column, value in values.items()]
 
 
 def _nest(levels: dict[str, list[Record]]) -> Record:
@@ -236,7 +247,7 @@ def _json_record(raw: Any, where: str, depth: int) -> Record:
         kind,
         level,
         features,
-        [_float(raw, column, here) for column in RESOURCE_COLUMNS],
+        _readings({column: _float(raw, column, here) for column in RESOURCE_COLUMNS}),
         _float(raw, "ground_truth_energy", here),
     )
     if record.energy_j == 0.0:

@@ -50,7 +50,7 @@ def folds(dataset: Dataset, protocol: str) -> list[Fold]:
             f"the dataset of {dataset.hardware!r} holds one {what} only ({next(iter(groups), 'none')}): "
             f"{protocol} needs at least two; measure another, or import one"
         )
-    limit = float(np.median([_tokens(tree) for tree in dataset.trees]))
+    limit = _limit([_tokens(tree) for tree in dataset.trees])
     out = []
     for name, test in groups.items():
         inside = {id(tree) for tree in test}
@@ -65,6 +65,13 @@ def folds(dataset: Dataset, protocol: str) -> list[Fold]:
             f"the dataset of {dataset.hardware!r} has one input size only: {protocol} needs several"
         )
     return out
+
+
+def _limit(tokens: list[int]) -> float:
+    """The median, or the largest size below the largest, where nothing is above the median."""
+    middle = float(np.median(tokens))
+    below = [one for one in tokens if one < max(tokens)]
+    return middle if middle < max(tokens) or not below else float(max(below))
 
 
 def with_trees(dataset: Dataset, trees: list[LabelledTree]) -> Dataset:

@@ -82,9 +82,9 @@ def by_estimator(
 
     def fit(dataset: Dataset) -> tuple[tuple[str, ...], Predictor]:
         if name == "paper":
-            estimator = paper_estimator.fit(dataset, recipe or "converged", tiers, seed, seen)
+            estimator = paper_estimator.fit(dataset, recipe or "converged", tiers, seed, counts=None)
         elif labels == "model":
-            estimator = whole_model.fit(dataset, seed)
+            estimator = whole_model.fit(dataset, seed=seed)
         else:
             estimator = api.fit(dataset, name, recipe, tiers, seed)
 

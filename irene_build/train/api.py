@@ -60,8 +60,10 @@ def fit(
         raise InputError(f"unknown method {method!r}: expected {' or '.join(METHODS)}")
     if recipe is not None:
         raise InputError(f"recipe {recipe!r} belongs to --method paper; method best has none")
-    from irene_build.train import best
+    from irene_build.train import best, whole_model
 
+    if whole_model.roots_alone(dataset):
+        return whole_model.fit(dataset, tiers, seed)
     return best.fit(dataset, tiers=tiers, seed=seed)
 
 
@@ -128,6 +130,7 @@ def header(dataset: Dataset, method: str, cost_model: str) -> dict[str, Any]:
             "trees": len(dataset.trees),
             "nodes": labelled,
             "distinct": len(np.unique(measurements[measurements >= 0])),
+            "dtypes": sorted({str(tree.tree.header["dtype"]) for tree in dataset.trees}),
         },
         "evaluation": {},
     }

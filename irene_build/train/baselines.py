@@ -11,6 +11,7 @@ from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
 from irene_build.train import paper
 from irene_build.train.forest import collapse, feature_matrix, flatten
+from irene_build.train.paper_nodes import polynomial
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Unstructured:
         forest = flatten(trees, self.base.names)
         energy = self.base.leaf_energies(forest)
         above = ~forest.leaf
-        z = paper.polynomial((forest.features[above] - self.mean) / self.scale)
+        z = polynomial((forest.features[above] - self.mean) / self.scale)
         energy[above] = self.own.predict(z)
         return np.split(energy, forest.starts[1:-1])
 
@@ -99,7 +100,7 @@ def fit_unstructured(dataset: Dataset, names: Sequence[str] = paper.INPUTS) -> U
     mean = np.average(features, axis=0, weights=count)
     spread = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=count))
     scale = np.where(spread > 0.0, spread, 1.0)
-    z = paper.polynomial((features - mean) / scale)
+    z = polynomial((features - mean) / scale)
     design = np.column_stack([z, np.ones(len(z))]) * (np.sqrt(count) / energy[rows])[:, None]
     weight = np.linalg.lstsq(design, np.sqrt(count), rcond=None)[0]
     width = z.shape[1]

@@ -56,50 +56,67 @@ def half_width(residual: np.ndarray, count: np.ndarray, models: int) -> float:
 
 @dataclass
 class Judgement:
-    """What fits that had not seen a node's model said of it, one entry a labelled node.
+    """What fits that had not seen a node's model said of it, one column a labelled node.
 
-    ``residual``: float64[n], log of predicted over measured, NaN where there is none. ``beyond``: the same of
-    fits to smaller inputs alone, for nodes of larger ones, and ``away`` how far outside of their ranges those
-    lie (float64[n], log units). ``count``: float64[n]. ``model``: int64[n]. ``level``, ``primitive``: str[n].
-    ``far``: bool[n], the node is of a kind that no other model has.
+    ``residual``: float64[fits, n], log of predicted over measured, NaN where there is none: of models left out alone,
+    then with their whole families. ``far``: bool[fits, n], the fit knew no node of its kind, or its primitive.
+    ``beyond``: float64[n], the same of fits to smaller inputs alone, for nodes of larger ones, and ``away`` how far
+    outside of their ranges those lie (float64[n], log units). ``count``: float64[n]. ``model``, ``family``: int64[n].
+    ``level``, ``primitive``: str[n].
     """
 
     residual: np.ndarray
+    far: np.ndarray
     beyond: np.ndarray
     away: np.ndarray
     count: np.ndarray
     model: np.ndarray
+    family: np.ndarray
     level: np.ndarray
     primitive: np.ndarray
-    far: np.ndarray
 
 
 def interval(said: Judgement, judged: Sequence[str]) -> dict[str, Any]:
     """``levels`` and ``primitives`` of an INTERVAL.
 
-    Kinds that no other model has count apart at the levels ``judged``, where a prediction rests on what a
-    module is made of. Primitives with enough shapes of enough models get a width of their own.
+    Every width is the conformal one of those nodes that would have got it in their fold: known kinds, unknown kinds
+    (at the levels ``judged``, where a prediction rests on what a module is made of), primitives without a label.
+    Primitives with enough shapes of enough models get a width of their own.
     """
     levels: dict[str, dict[str, float]] = {}
     heard = np.isfinite(said.residual)
     for name in LEVELS:
-        here = (said.level == name) & heard
-        models = len(np.unique(said.model[here]))
-        near = here & ~said.far if name in judged and (here & ~said.far).any() else here
-        q = half_width(said.residual[near], said.count[near], models)
-        levels[name] = {"q": round(q, 5), "slope": slope(said, said.level == name, q, _hand_set(name, q))}
+        here = said.level == name
+        apart = name in judged or name == "ml"
+        chosen = heard & here & ~said.far if apart and (heard & here & ~said.far).any() else heard & here
+        q = _width(said, chosen, len(np.unique(said.model[(heard & here).any(axis=0)])), name in judged)
+        levels[name] = {"q": round(q, 5), "slope": slope(said, here, q, _hand_set(name, q))}
         if name in judged:
-            levels[name]["far"] = round(_far(said.residual, said.count, here & said.far, q), 5)
-    unknown = max(UNKNOWN, levels["ml"]["q"])
-    primitives = {"fallback": {"q": unknown, "slope": _hand_set("ml", unknown)}}
-    for name in np.unique(said.primitive[(said.level == "ml") & heard]).tolist():
-        here = (said.primitive == name) & heard
-        models = len(np.unique(said.model[here]))
-        if models > 2 and here.sum() >= ENOUGH:
-            q = half_width(said.residual[here], said.count[here], models)
-            found = slope(said, said.primitive == name, q, levels["ml"]["slope"])
-            primitives[name] = {"q": round(q, 5), "slope": found}
+            levels[name]["far"] = round(_far(said, heard & here & said.far, q), 5)
+    unknown = _fallback(said, heard & said.far & (said.level == "ml"), levels["ml"]["q"])
+    primitives = {"fallback": {"q": round(unknown, 5), "slope": _hand_set("ml", unknown)}}
+    for name in np.unique(said.primitive[said.level == "ml"]).tolist():
+        here = said.primitive == name
+        chosen = heard & here & ~said.far
+        models = len(np.unique(said.model[chosen.any(axis=0)]))
+        if models > 2 and chosen.any(axis=0).sum() >= ENOUGH:
+            q = _width(said, chosen, models, False)
+            primitives[name] = {"q": round(q, 5), "slope": slope(said, here, q, levels["ml"]["slope"])}
     return {"levels": levels, "primitives": primitives}
+
+
+def _width(said: Judgement, chosen: np.ndarray, models: int, apart: bool) -> float:
+    """Half-width that holds nine in ten of the ``chosen`` (bool[fits, n]), of all folds together.
+
+    ``apart``: of those where a model was left out, and of those where a family was, for known kinds mean less there.
+    """
+    found: list[float] = []
+    for fits in (slice(0, 1), slice(1, None)) if apart else (slice(None),):
+        part = chosen[fits]
+        if part.any() and (not found or part.sum() >= ENOUGH):
+            count = np.broadcast_to(said.count, part.shape)[part]
+            found.append(half_width(said.residual[fits][part], count, models))
+    return max(found, default=UNKNOWN)
 
 
 def _hand_set(level: str, width: float) -> float:
@@ -113,7 +130,7 @@ def slope(said: Judgement, rows: np.ndarray, width: float, otherwise: float) -> 
     From nodes beyond the sizes of a fit that had neither their size nor their model; ``otherwise`` where there
     are too few.
     """
-    rows = rows & np.isfinite(said.beyond) & (said.away > 0.0) & ~said.far
+    rows = rows & np.isfinite(said.beyond) & (said.away > 0.0)
     if rows.sum() < ENOUGH:
         return otherwise
     need = (np.abs(said.beyond[rows]) / width - 1.0) / np.maximum(said.away[rows], NEAR)
@@ -122,8 +139,26 @@ def slope(said: Judgement, rows: np.ndarray, width: float, otherwise: float) -> 
     )
 
 
-def _far(residual: np.ndarray, count: np.ndarray, rows: np.ndarray, near: float) -> float:
-    """Half-width of unknown kinds, never below that of known ones."""
-    if not rows.any():
+def _far(said: Judgement, chosen: np.ndarray, near: float) -> float:
+    """Half-width of unknown kinds (``chosen``: bool[fits, n]), never below that of known ones.
+
+    What is exchangeable here are families, and few are there: n of them speak for the next with a margin of 1 / n.
+    """
+    if not chosen.any():
         return min(FAR * near, HOPELESS)
-    return min(max(quantile(residual[rows], count[rows], COVERAGE), near), HOPELESS)
+    families = len(np.unique(said.family[chosen.any(axis=0)]))
+    count = np.broadcast_to(said.count, chosen.shape)[chosen]
+    q = quantile(said.residual[chosen], count, COVERAGE)
+    return min(max((1.0 + 1.0 / families) * q, near), HOPELESS)
+
+
+def _fallback(said: Judgement, chosen: np.ndarray, near: float) -> float:
+    """Half-width of primitives that were never calibrated: UNKNOWN, or what folds missed that lacked some.
+
+    ``chosen``: bool[fits, n], nodes of primitives that a fold had not seen; each of these counts the same.
+    """
+    _, of, count = np.unique(
+        np.broadcast_to(said.primitive, chosen.shape)[chosen], return_inverse=True, return_counts=True
+    )
+    q = quantile(said.residual[chosen], 1.0 / count[of.ravel()], COVERAGE)
+    return min(max(UNKNOWN, q, near), HOPELESS)

@@ -1,11 +1,11 @@
 """IrEne's own method (ACL 2021): equations 1 to 4 and appendix A.4, vectorised over the whole forest.
 
-Leaves are standardised linear regressions per primitive (scikit-learn); one set of weights over cubic
-polynomial features decides how much of each child's energy its parent gets (torch, float64). Two recipes:
+Leaves are standardised linear regressions per primitive; one set of weights over cubic polynomial features decides
+how much of each child's energy its parent gets. Two recipes:
 
-    converged   L-BFGS over all trees at once, from alpha = 1 (PredictedSum). After 200 steps the loss is
-                within 5 % of its minimum; going on to the minimum itself overfits the 679 weights
-    authors     Adam 1e-3, 8 epochs, a tree a step, as in the authors' cleaned-up code
+    converged   L-BFGS (scipy) over all trees at once, from alpha = 1 (PredictedSum), for as many steps as serve
+                training models best that are left out in turn
+    authors     Adam 1e-3, 8 epochs, a tree a step, as in the authors' cleaned-up code (torch)
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from irene_build.dataset.table import Dataset, LabelledTree, gpu_energy_is_label
 from irene_build.dataset.view import has_published_counts, view
 from irene_build.errors import DatasetError, InputError
-from irene_build.train.forest import Collapsed, Forest, collapse, flatten
+from irene_build.train.forest import Forest, collapse, flatten
+from irene_build.train.paper_nodes import TAU, Loss, Nodes, gather, moments, polynomial
 from irene_runtime.features import RESOURCE_FEATURES, TABLE_1
 
 #: The 14 inputs of the authors' code: Table 1, the parameters of a node and the tokens of its input.
@@ -30,9 +30,12 @@ MODEL_INPUTS = tuple(name for name in INPUTS if name not in RESOURCE_FEATURES)
 RESOURCE_INPUTS = ("num_parameters", "input_size", *RESOURCE_FEATURES)
 RECIPES = ("converged", "authors")
 STRATEGIES = ("end2end", "stepwise", "predicted-sum")
-TAU = 10.0
-DEGREE = 3
-STEPS = 200
+#: Most steps of L-BFGS, and how often what was left out is asked whether it is time to stop.
+MOST_STEPS, EVERY = 200, 20
+#: Steps where one model alone was measured, so that nothing can be left out.
+USUAL_STEPS = 200
+#: Directions of features that vary by less, as a share of the largest, are one with the others.
+COLLINEAR = 1e-10
 EPOCHS = 8
 LEARNING_RATE = 1e-3
 AUTHORS_SEED = 13370
@@ -74,11 +77,12 @@ class PaperModel:
     fallback: LinearLeaf
     aggregation: Aggregation | None
 
-    def leaf_energies(self, forest: Forest) -> np.ndarray:
-        """float64[n]: predicted joules at the leaves, 0 above."""
-        out = np.zeros(len(forest.parent))
-        for primitive in np.unique(forest.primitive[forest.leaf]):
-            chosen = forest.leaf & (forest.primitive == primitive)
+    def leaf_energies(self, forest: Forest | Nodes) -> np.ndarray:
+        """float64[n]: predicted joules of the nodes without children, 0 above."""
+        ends = forest.childless
+        out = np.zeros(len(ends))
+        for primitive in np.unique(forest.primitive[ends]):
+            chosen = ends & (forest.primitive == primitive)
             out[chosen] = self.leaves.get(str(primitive), self.fallback).predict(forest.features[chosen])
         return out
 
@@ -95,33 +99,14 @@ class PaperModel:
         return np.split(energy[folded.of], forest.starts[1:-1])
 
 
-def polynomial(z: np.ndarray) -> np.ndarray:
-    """All monomials of the columns up to degree 3, without the constant, in the order of FORMAT.md."""
-    columns = range(z.shape[1])
-    blocks = [z]
-    picks: list[tuple[int, ...]] = [(column,) for column in columns]
-    for _ in range(DEGREE - 1):
-        longer = [(*pick, last) for pick in picks for last in range(pick[-1], z.shape[1])]
-        index = {pick: position for position, pick in enumerate(picks)}
-        prefix = np.array([index[pick[:-1]] for pick in longer])
-        blocks.append(blocks[-1][:, prefix] * z[:, [pick[-1] for pick in longer]])
-        picks = longer
-    return np.concatenate(blocks, axis=1)
-
-
-def usable(dataset: Dataset, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of ``names`` that every labelled node has, without the source of the label (DESIGN, rule 4)."""
-    return _usable(dataset, flatten(dataset.trees, names))
-
-
-def _usable(dataset: Dataset, forest: Forest) -> tuple[str, ...]:
-    labelled = ~np.isnan(forest.energy_j)
-    if not labelled.any():
+def usable(dataset: Dataset, nodes: Nodes) -> tuple[str, ...]:
+    """Those features that every labelled node has, without the source of the label (DESIGN, rule 4)."""
+    if not nodes.labelled.any():
         raise DatasetError(f"the dataset of {dataset.hardware!r} has no labels")
-    known = np.isfinite(forest.features[labelled]).all(axis=0)
+    known = np.isfinite(nodes.features[nodes.labelled]).all(axis=0)
     return tuple(
         name
-        for name, is_known in zip(forest.names, known, strict=True)
+        for name, is_known in zip(nodes.names, known, strict=True)
         if is_known and not (name == "gpu_energy" and gpu_energy_is_label(dataset.label_source))
     )
 
@@ -142,154 +127,167 @@ def fit(
     recipe: str = "converged",
     strategy: str = "end2end",
     seed: int = 0,
-    steps: int = STEPS,
 ) -> PaperModel:
     """Fit the method to a dataset (as ``train_view`` gives it).
 
     ``strategy``: end2end (equation 4), stepwise (equation 5: parents learn from their children's labels) or
     predicted-sum (equation 2). Raises DatasetError without labelled leaves, InputError for unknown names.
     """
+    check_names(recipe, strategy)
+    nodes = gather(dataset.trees, names)
+    nodes = nodes.columns(usable(dataset, nodes))
+    if strategy == "predicted-sum":
+        return fit_leaves(nodes)
+    if recipe == "authors":
+        return fit_authors(dataset.trees, nodes, strategy, seed)
+    steps = best_steps(nodes, leave_out(nodes, nodes.model, strategy))
+    return fit_nodes(nodes, steps, strategy)[0]
+
+
+def check_names(recipe: str, strategy: str = "end2end") -> None:
+    """Raises InputError for a recipe or strategy that there is not."""
     if recipe not in RECIPES or strategy not in STRATEGIES:
         raise InputError(
             f"recipe {recipe!r} ({', '.join(RECIPES)}), strategy {strategy!r} ({', '.join(STRATEGIES)})"
         )
-    forest = flatten(dataset.trees, names)
-    names = _usable(dataset, forest)
-    columns = [forest.names.index(name) for name in names]
-    forest = replace(forest, names=names, features=forest.features[:, columns])
-    folded = collapse(forest)
-    leaves, fallback = _fit_leaves(forest, folded)
-    model = PaperModel(names, leaves, fallback, None)
-    if strategy == "predicted-sum":
-        return model
-    if recipe == "authors":
-        aggregation = _fit_authors(dataset.trees, model, strategy, seed)
-    else:
-        aggregation = _fit_converged(forest, folded, model, strategy, steps)
-    return replace(model, aggregation=aggregation)
 
 
-def _fit_leaves(forest: Forest, folded: Collapsed) -> tuple[dict[str, LinearLeaf], LinearLeaf]:
-    energy = forest.energy_j[folded.node]
-    features = forest.features[folded.node]
-    primitive = forest.primitive[folded.node]
-    labelled = forest.leaf[folded.node] & ~np.isnan(energy)
+def fit_leaves(nodes: Nodes) -> PaperModel:
+    """Equations 1 and 2: the regressions of the leaves, modules being sums."""
+    labelled = nodes.leaf & nodes.labelled
     if not labelled.any():
         raise DatasetError("the dataset has no labelled ML primitives, which the paper's method starts from")
     leaves = {
-        str(name): _linear(features[chosen], energy[chosen], folded.count[chosen])
-        for name in np.unique(primitive[labelled])
-        for chosen in [labelled & (primitive == name)]
+        str(name): _linear(nodes, labelled & (nodes.primitive == name))
+        for name in np.unique(nodes.primitive[labelled])
     }
-    return leaves, _linear(features[labelled], energy[labelled], folded.count[labelled])
+    return PaperModel(nodes.names, leaves, _linear(nodes, labelled), None)
 
 
-def _linear(features: np.ndarray, energy: np.ndarray, count: np.ndarray) -> LinearLeaf:
-    """Standardised least squares; a row that occurs ``count`` times weighs as many."""
-    from sklearn.linear_model import LinearRegression
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(features, sample_weight=count)
-    regression = LinearRegression().fit(scaler.transform(features), energy, sample_weight=count)
-    return LinearLeaf(scaler.mean_, scaler.scale_, regression.coef_, float(regression.intercept_))
-
-
-def _standardised(features: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Polynomial features of all nodes, with the mean and scale that lead to them."""
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(features, sample_weight=count)
-    # A resource that is not known at an unlabelled node counts as its mean while fitting.
-    z = np.nan_to_num(scaler.transform(features), nan=0.0)
-    return polynomial(z), scaler.mean_, scaler.scale_
+def _linear(nodes: Nodes, rows: np.ndarray) -> LinearLeaf:
+    """Standardised least squares (the shortest solution); a row that occurs ``count`` times weighs as many."""
+    features, energy, count = nodes.features[rows], nodes.energy_j[rows], nodes.count[rows]
+    mean, scale = moments(features, count)
+    bias, root = float(np.average(energy, weights=count)), np.sqrt(count)
+    design = (features - mean) / scale * root[:, None]
+    weight = np.linalg.lstsq(design, (energy - bias) * root, rcond=COLLINEAR)[0]
+    return LinearLeaf(mean, scale, weight, bias)
 
 
-class _Loss:
-    """Equation 4 over a folded forest, and its forward pass (equations 3 and 5), in torch."""
+def fit_nodes(
+    nodes: Nodes, steps: int, strategy: str = "end2end", unseen: Nodes | None = None
+) -> tuple[PaperModel, list[np.ndarray]]:
+    """Recipe ``converged``, stopped after ``steps``, and the joules of ``unseen`` nodes at every EVERY of them."""
+    from scipy.optimize import minimize
 
-    def __init__(
-        self, forest: Forest, folded: Collapsed, z: np.ndarray, model: PaperModel, strategy: str
-    ) -> None:
-        import torch
+    summed = fit_leaves(nodes)
+    mean, scale = moments(nodes.features, nodes.count)
 
-        self.z = torch.from_numpy(z)
-        leaf = np.nan_to_num(model.leaf_energies(forest)[folded.node])
-        gold = forest.energy_j[folded.node]
-        self.leaf = torch.from_numpy(leaf)
-        self.steps = [tuple(torch.from_numpy(part) for part in step) for step in folded.steps()]
-        scored = (folded.height > 0) & ~np.isnan(gold)
-        self.scored = torch.from_numpy(scored)
-        self.gold = torch.from_numpy(np.where(scored, gold, 1.0))
-        self.count = torch.from_numpy(np.where(scored, folded.count, 0.0))
-        #: Stepwise: what a child hands up is its label, where it has one.
-        self.handed = torch.from_numpy(gold) if strategy == "stepwise" else None
+    def loss_of(some: Nodes, stepwise: bool, columns: np.ndarray | None = None) -> Loss:
+        # A resource that is not known at an unlabelled node counts as its mean while fitting. Single precision
+        # is enough for the terms: it halves the time, and the labels have three digits.
+        z = polynomial(np.nan_to_num((some.features - mean) / scale).astype(np.float32))
+        z = z if columns is None else np.ascontiguousarray(z[:, columns])
+        return Loss(some, z, np.nan_to_num(summed.leaf_energies(some)), stepwise)
 
-    def __call__(self, weight: Any, bias: Any) -> Any:
-        import torch
-
-        alpha = 1.0 + torch.tanh(self.z @ weight + bias) / TAU
-        energy = self.leaf
-        for parent, child, times in self.steps:
-            given = energy[child]
-            if self.handed is not None:
-                given = torch.where(torch.isnan(self.handed[child]), given, self.handed[child])
-            energy = energy.index_add(0, parent, alpha[child] * given * times)
-        return (((energy - self.gold) / self.gold) ** 2 * self.count).sum()
-
-
-def _fit_converged(
-    forest: Forest, folded: Collapsed, model: PaperModel, strategy: str, steps: int
-) -> Aggregation:
-    import torch
-
-    z, mean, scale = _standardised(forest.features[folded.node], folded.count)
+    loss = loss_of(nodes, strategy == "stepwise")
     # A term that is 0 everywhere (a constant feature is in it) has no gradient: its weight stays 0.
-    used = np.flatnonzero(z.any(axis=0))
-    loss = _Loss(forest, folded, z[:, used], model, strategy)
-    weight = torch.zeros(len(used), dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [weight, bias], max_iter=steps, max_eval=2 * steps, history_size=20, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-9, tolerance_change=1e-12,
-    )  # fmt: skip
+    used, width = np.flatnonzero(loss.z.any(axis=0)), loss.z.shape[1]
+    loss.z = np.ascontiguousarray(loss.z[:, used])
+    watched = None if unseen is None else loss_of(unseen, False, used)
+    shown: list[np.ndarray] = []
+    taken = itertools.count(1)
 
-    def closure() -> Any:
-        optimiser.zero_grad()
-        value = loss(weight, bias)
-        value.backward()
-        return value
+    def value(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        off, gradient, by_bias = loss(weights[:-1], float(weights[-1]))
+        return off, np.append(gradient, by_bias)
 
-    optimiser.step(closure)
-    every = np.zeros(z.shape[1])
-    every[used] = weight.detach().numpy()
-    return Aggregation(mean, scale, every, float(bias.detach()))
+    def step(weights: np.ndarray) -> None:
+        if next(taken) % EVERY == 0 and watched is not None:
+            shown.append(watched.energies(weights[:-1], float(weights[-1])))
+
+    found = minimize(
+        value, np.zeros(len(used) + 1), jac=True, method="L-BFGS-B", callback=step,
+        options={"maxiter": steps, "maxfun": 4 * steps, "maxcor": 20, "ftol": 0.0, "gtol": 0.0},
+    ).x  # fmt: skip
+    if watched is not None:
+        # It may have converged earlier.
+        last = watched.energies(found[:-1], float(found[-1]))
+        shown += [last] * (steps // EVERY - len(shown))
+    every = np.zeros(width)
+    every[used] = found[:-1]
+    return replace(summed, aggregation=Aggregation(mean, scale, every, float(found[-1]))), shown
 
 
-def _fit_authors(trees: Sequence[LabelledTree], model: PaperModel, strategy: str, seed: int) -> Aggregation:
+@dataclass
+class Unseen:
+    """What fits said of the nodes of groups that they had not seen.
+
+    ``energy_j``: float64[checkpoints, m], joules after every EVERY steps, NaN where nothing was said.
+    ``uncalibrated``: bool[m], leaves of primitives that the fit had no label of.
+    """
+
+    energy_j: np.ndarray
+    uncalibrated: np.ndarray
+
+
+def leave_out(
+    nodes: Nodes, group: np.ndarray, strategy: str = "end2end", known: Unseen | None = None
+) -> Unseen:
+    """Every group (int64[m], whole models) by a fit to the others, where that has labelled leaves.
+
+    ``known``: what leaving out models one by one has shown; a group of one model needs no other fit.
+    """
+    size = len(nodes.level)
+    out = Unseen(np.full((MOST_STEPS // EVERY, size), np.nan), np.zeros(size, dtype=bool))
+    for one in np.unique(group).tolist():
+        mine = group == one
+        if known is not None and len(np.unique(nodes.model[mine])) == 1:
+            out.energy_j[:, mine] = known.energy_j[:, mine]
+            out.uncalibrated[mine] = known.uncalibrated[mine]
+            continue
+        rest, held = nodes.where(~mine), nodes.where(mine)
+        if not (rest.leaf & rest.labelled).any():
+            continue
+        model, shown = fit_nodes(rest, MOST_STEPS, strategy, held)
+        out.energy_j[:, mine] = shown
+        out.uncalibrated[mine] = held.leaf & ~np.isin(held.primitive, list(model.leaves))
+    return out
+
+
+def best_steps(nodes: Nodes, unseen: Unseen) -> int:
+    """The number of steps after which equation 4 is least on nodes of models that were left out."""
+    rows = np.flatnonzero((nodes.height > 0) & nodes.labelled & np.isfinite(unseen.energy_j[-1]))
+    if not len(rows):
+        return USUAL_STEPS
+    off = (unseen.energy_j[:, rows] / nodes.energy_j[rows] - 1.0) ** 2
+    return EVERY * (1 + int(np.argmin(off @ nodes.count[rows])))
+
+
+def fit_authors(trees: Sequence[LabelledTree], nodes: Nodes, strategy: str, seed: int) -> PaperModel:
+    """Recipe ``authors``: Adam, a tree a step in the order of the dataset; ``nodes`` are those of the trees."""
     import torch
 
-    forest = flatten(trees, model.names)
-    features = forest.features
-    _, mean, scale = _standardised(features, np.ones(len(features)))
+    summed = fit_leaves(nodes)
+    mean, scale = moments(nodes.features, nodes.count)
     losses = []
     for tree in trees:
-        single = flatten([tree], model.names)
-        folded = collapse(single)
-        z = polynomial(np.nan_to_num((single.features[folded.node] - mean) / scale, nan=0.0))
-        losses.append(_Loss(single, folded, z, model, strategy))
-    # torch.nn.Linear's start: uniform within 1 / sqrt(inputs), the polynomial's constant among them.
+        own = gather([tree], nodes.names)
+        z = polynomial(np.nan_to_num((own.features - mean) / scale))
+        losses.append(Loss(own, z, np.nan_to_num(summed.leaf_energies(own)), strategy == "stepwise"))
+    # torch.nn.Linear's start: uniform within 1 / sqrt(inputs), single precision, the polynomial's constant first.
     generator = torch.Generator().manual_seed(AUTHORS_SEED + seed)
-    bound = 1.0 / np.sqrt(losses[0].z.shape[1] + 1.0)
-    start = (
-        torch.rand(losses[0].z.shape[1] + 2, generator=generator, dtype=torch.float64) * 2.0 - 1.0
-    ) * bound
-    weight = start[:-2].clone().requires_grad_()
-    constant = start[-2].clone().requires_grad_()
-    bias = start[-1].clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight, constant, bias], lr=LEARNING_RATE)
+    bound = (losses[0].z.shape[1] + 1.0) ** -0.5
+    start = torch.empty(losses[0].z.shape[1] + 1).uniform_(-bound, bound, generator=generator)
+    bias = torch.empty(1).uniform_(-bound, bound, generator=generator)
+    weights = torch.cat([start[1:], start[:1], bias]).double()
+    optimiser = torch.optim.Adam([weights], lr=LEARNING_RATE)
+    values = weights.numpy()
     for _, loss in itertools.product(range(EPOCHS), losses):
-        optimiser.zero_grad()
-        loss(weight, constant + bias).backward()
+        # The last two are the polynomial's constant and the bias: each gets the gradient of their sum.
+        _, gradient, by_bias = loss(values[:-2], float(values[-2] + values[-1]))
+        weights.grad = torch.from_numpy(np.append(gradient, [by_bias, by_bias]) * loss.total)
         optimiser.step()
-    total = float((constant + bias).detach())
-    return Aggregation(mean, scale, weight.detach().numpy().copy(), total)
+    return replace(
+        summed, aggregation=Aggregation(mean, scale, values[:-2].copy(), float(values[-2] + values[-1]))
+    )

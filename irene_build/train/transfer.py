@@ -1,16 +1,17 @@
 """Few labels: carries an estimator to a similar PC (``calibrate --from OTHER --labels N``).
 
-Between similar PCs the energy of a run differs by the supply's loss, one factor on everything, and by what the
-PC draws whatever it does, watts times the time of the run. So two numbers are fitted to the labels, whatever
-the form of D(n) is: D_new(n) = factor * D(n) + watts * latency(n), drawn to 1 and 0. The leaves, known only up
-to the new PC's speed, are scaled by one number and get intervals that say how well that fits.
+What a run of a node takes is what its GPU counts, times the supply's loss, and what the rest of the PC draws while it
+runs: D(n) = loss gpu_energy + watts latency + curve gpu_energy^2 / latency (a supply loses more under load). These
+three are fitted to the labels at all levels together, drawn to those of the other PC. An estimator that does not
+read gpu_energy keeps its form: D_new(n) = factor D(n) + watts latency. The leaves, known only up to the new PC's
+speed, are scaled by one number and get intervals that say how well that fits.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from irene_build.train import api, arithmetic, formulas, intervals
 from irene_build.train.forest import Forest, flatten
 from irene_runtime.tree import LEVELS
 
-#: How far the factor is expected from 1, and the watts from 0 (as a share of the mean power of a node).
-FACTOR_SPREAD, POWER_SPREAD = 0.015, 0.5
+#: How far the loss (or the factor) is expected from the other PC's, the watts from its watts (as a share of the mean
+#: power of a node), and the curve from none (1/W).
+LOSS_SPREAD, POWER_SPREAD, CURVE_SPREAD = 0.05, 0.5, 3e-4
 #: Expected error of one reading; labels that miss by more count less and less (Huber).
-NOISE = 0.01
+NOISE = 0.006
 ROUNDS = 10
 #: Runs shorter than this are mostly launches, which repeat badly (seconds): they count less.
 LAUNCH_S = 1e-4
@@ -44,7 +46,8 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "it cannot be carried over; calibrate this PC by itself"
         )
     forest, rows = _labelled(estimator, dataset)
-    parts = _parts(reading, forest, rows)
+    law = _law(reading)
+    parts = _parts(reading, law, forest, rows)
     usable = np.isfinite(parts).all(axis=1)
     if len(rows) and not usable.any():
         raise DatasetError(
@@ -52,15 +55,25 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             f"that the estimator of {estimator['hardware']} is made of"
         )
     parts, label = parts[usable], forest.energy_j[rows[usable]]
-    factor, watts = _solve(parts, label)
-    error = np.log(np.maximum(parts @ np.array([factor, watts]) / label, 1e-9))
+    found = _solve(parts, label, law)
+    error = np.log(np.maximum(parts @ found / label, 1e-9))
     out: dict[str, Any] = json.loads(json.dumps(estimator))
     out.update(api.header(dataset, str(estimator["method"]), str(estimator["cost_model"])))
     out["trained_on"]["carried_from"] = str(estimator["hardware"])
     for name, tier in out["tiers"].items():
+        columns = out["tiers"].get(tier.get("base", name), tier)["columns"]
         for level, direct in tier.get("direct", {}).items():
-            direct["terms"] = _carried(direct["terms"], factor, watts, _latency(tiers[name]))
             _widen(tier["interval"]["levels"][level], error)
+            if not len(label):
+                continue
+            if law is None:
+                direct["terms"] = _carried(
+                    direct["terms"], float(found[0]), float(found[1]), _latency(tiers[name])
+                )
+            else:
+                direct["terms"] = _written(columns, found.tolist())
+            # Leaves of another PC know less of a node than its own reading does.
+            direct["pool"] = 1.0
     _scale_leaves(out, tiers, estimator, dataset)
     return api.compact(out)
 
@@ -82,8 +95,30 @@ def _latency(tier: Mapping[str, Any]) -> int | None:
     return plain.index(True) if True in plain else None
 
 
-def _parts(tier: Mapping[str, Any], forest: Forest, rows: np.ndarray) -> np.ndarray:
-    """float64[rows, 2]: D(n) as the other PC has it, and the latency (0 where D reads none); NaN where unknown."""
+def _law(tier: Mapping[str, Any]) -> np.ndarray | None:
+    """What the other PC has for loss, watts and curve (0); None where its D does not read gpu_energy and latency."""
+    wanted = [{"feature": name, "map": "identity"} for name in ("gpu_energy", "latency")]
+    columns = [{"map": "identity", **column} for column in tier["columns"]]
+    if not all(one in columns for one in wanted):
+        return None
+    places = [[columns.index(one)] for one in wanted]
+    # Roots and modules are what a law of the whole PC says; leaves may have small extras of their own.
+    for level in reversed(LEVELS):
+        terms = tier["direct"].get(level, {}).get("terms", [])
+        weight = [sum(t["weight"] for t in terms if t["columns"] == place) for place in places]
+        if min(weight) > 0.0:
+            return np.array([*weight, 0.0])
+    return None
+
+
+def _parts(tier: Mapping[str, Any], law: np.ndarray | None, forest: Forest, rows: np.ndarray) -> np.ndarray:
+    """What is weighed, float64[rows, 3]: gpu_energy, latency and gpu_energy^2 / latency; NaN where unknown.
+
+    Without a law float64[rows, 2]: D(n) as the other PC has it, and the latency (0 where D reads none).
+    """
+    if law is not None:
+        energy, time = (forest.features[rows, forest.names.index(name)] for name in ("gpu_energy", "latency"))
+        return np.column_stack([energy, time, energy**2 / np.maximum(time, formulas.TINY)])
     out = np.full((len(rows), 2), np.nan)
     latency = _latency(tier)
     for level, direct in tier["direct"].items():
@@ -94,22 +129,58 @@ def _parts(tier: Mapping[str, Any], forest: Forest, rows: np.ndarray) -> np.ndar
     return out
 
 
-def _solve(parts: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Factor and watts: Huber loss of relative errors, drawn to 1 and 0."""
+def _solve(parts: np.ndarray, label: np.ndarray, law: np.ndarray | None) -> np.ndarray:
+    """The weights of ``parts``: Huber loss of relative errors, drawn to the law, or to the factor 1 and 0 W.
+
+    With a law none is negative: no reading takes joules away.
+    """
+    prior = np.array([1.0, 0.0]) if law is None else law
     if not len(label):
-        return 1.0, 0.0
-    design = parts / label[:, None]
+        return prior
     timed = parts[:, 1] > 0.0
-    power = float(np.median(parts[timed, 0] / parts[timed, 1])) if timed.any() else 1.0
-    prior = np.diag(np.array([FACTOR_SPREAD, POWER_SPREAD * power]) ** -2.0)
-    found, trust = np.array([1.0, 0.0]), np.ones(len(label))
-    steady = parts[:, 1] / (parts[:, 1] + LAUNCH_S) if timed.all() else np.ones(len(label))
+    power = float(np.median(label[timed] / parts[timed, 1])) if timed.any() else 1.0
+    spread = np.array([LOSS_SPREAD, POWER_SPREAD * power, CURVE_SPREAD])[: len(prior)]
+    chosen = np.ones(len(prior), dtype=bool)
+    while True:
+        found = np.zeros(len(prior))
+        found[chosen] = _huber(parts[:, chosen], label, prior[chosen], spread[chosen], parts[:, 1])
+        if law is None or (found >= 0.0).all():
+            return found
+        chosen[int(np.argmin(found / spread))] = False
+
+
+def _huber(
+    parts: np.ndarray, label: np.ndarray, prior: np.ndarray, spread: np.ndarray, seconds: np.ndarray
+) -> np.ndarray:
+    design, pull = parts / label[:, None], np.diag(spread**-2.0)
+    steady = seconds / (seconds + LAUNCH_S) if (seconds > 0.0).all() else np.ones(len(label))
+    found, trust = prior, np.ones(len(label))
     for _ in range(ROUNDS):
         weight = steady * trust / NOISE**2
-        system = design.T @ (design * weight[:, None]) + prior
-        found = np.linalg.solve(system, design.T @ weight + prior @ np.array([1.0, 0.0]))
+        system = design.T @ (design * weight[:, None]) + pull
+        found = np.linalg.solve(system, design.T @ weight + pull @ prior)
         trust = np.minimum(1.0, 2.0 * NOISE / np.maximum(np.abs(design @ found - 1.0), 1e-12))
-    return float(found[0]), float(found[1])
+    return found
+
+
+def _written(columns: list[dict[str, Any]], law: Sequence[float]) -> list[dict[str, Any]]:
+    """The terms of a law; columns that it reads are put behind the others where they are not there."""
+
+    def place(feature: str, kind: str) -> int:
+        for index, column in enumerate(columns):
+            if column.get("feature") == feature and column.get("map", "identity") == kind:
+                return index
+        columns.append({"feature": feature, "map": kind})
+        return len(columns) - 1
+
+    energy, time = place("gpu_energy", "identity"), place("latency", "identity")
+    terms: list[tuple[str, list[int]]] = [("gpu_energy", [energy]), ("latency", [time])]
+    if law[2]:
+        terms.append(("gpu_power", [energy, energy, place("latency", "inverse")]))
+    return [
+        {"name": name, "columns": used, "weight": weight, "mean": 0.0, "scale": 1.0}
+        for (name, used), weight in zip(terms, law, strict=False)
+    ]
 
 
 def _carried(

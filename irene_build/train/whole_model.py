@@ -1,11 +1,13 @@
 """Training from whole-model labels alone (``import table``), and how far its nodes are from the truth.
 
-The best method needs no special case: kernels share their cost per launch, byte and operation, and the roots'
-labels settle those. Levels without a label get the interval of what was never measured.
+Kernels share their cost per launch, byte and operation, and the roots' labels settle those, but not which kernel takes
+how much of a root: several readings of the roofline (``modules.READINGS``) explain the roots as well as each
+other. The estimate is their mean, and how far they are apart is the one thing that tells how wrong a node may be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +15,16 @@ import numpy as np
 
 from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
-from irene_build.train import arithmetic, best
+from irene_build.train import arithmetic, best, intervals
+from irene_build.train.best import modules
+from irene_build.train.best.columns import Book
+from irene_build.train.best.sample import Sample, sample
+from irene_build.train.best.static import Structure, fit_static
 from irene_runtime.tree import LEVELS
 
 TIERS = ("static", "live")
+#: No label tells whether the readings hold the truth between them: intervals are so many times their spread.
+APART = 2.0
 
 
 def hide_nodes(dataset: Dataset) -> Dataset:
@@ -35,15 +43,77 @@ def _root_only(tree: LabelledTree) -> LabelledTree:
     )
 
 
-def fit(dataset: Dataset, seed: int = 0) -> dict[str, Any]:
+def roots_alone(dataset: Dataset) -> bool:
+    """Whether whole models are labelled, and nothing else."""
+    found = [np.isfinite(tree.energy_j) for tree in dataset.trees]
+    return any(one[0] for one in found) and not any(one[1:].any() for one in found)
+
+
+def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[str, Any]:
     """An estimator of tiers static and, where roots have readings, live, from the roots' labels.
 
-    Labels below the roots are not looked at. Raises DatasetError where no root has a label.
+    Labels below the roots are not looked at; nodes there get the intervals of ``apart``, and ``trained_on`` says
+    ``"labels": "model"``. Raises DatasetError where no root has a label, or none of ``tiers`` can be had.
     """
+    wanted = [tier for tier in tiers if tier in TIERS]
+    if not wanted:
+        raise DatasetError(
+            f"{dataset.hardware} has labels of whole models alone, which give the tiers {', '.join(TIERS)}; "
+            "profile needs measurements of the nodes (irene-build calibrate)"
+        )
     rooted = hide_nodes(dataset)
     if not any(np.isfinite(tree.energy_j[0]) for tree in rooted.trees):
         raise DatasetError(f"the dataset of {dataset.hardware} has no tree with a whole-model label")
-    return best.fit(rooted, tiers=TIERS, seed=seed)
+    out = best.fit(rooted, tiers=wanted, seed=seed)
+    out["trained_on"]["labels"] = "model"
+    widths = apart(rooted)
+    for tier in out["tiers"].values():
+        _widen(tier["interval"], widths)
+    return out
+
+
+def apart(rooted: Dataset) -> dict[str, float]:
+    """How far the readings of the roofline are from their mean, and that mean from those without one of the models.
+
+    By primitive, and for levels ml and module; log units: nine nodes in ten of that kind are within, whichever
+    reading is taken and whichever model is left out.
+    """
+    data = sample(rooted)
+
+    def total(some: Sample, readings: Sequence[frozenset[str]]) -> np.ndarray:
+        return fit_static(some, Book(some.names), Structure(readings=readings)).total_j
+
+    others = [total(data, (reading,)) for reading in modules.READINGS]
+    models = np.unique(data.model[data.labelled])
+    if len(models) > 1:
+        others += [total(data.without(data.model == model), modules.READINGS) for model in models]
+    middle, off = total(data, modules.READINGS), np.zeros(len(data.level))
+    for one in others:
+        some = (one > 0.0) & (middle > 0.0)
+        off[some] = np.maximum(off[some], np.abs(np.log(one[some] / middle[some])))
+    kinds = {level: data.at(level) for level in ("ml", "module")}
+    kinds |= {name: data.leaf & (data.primitive == name) for name in np.unique(data.primitive[data.leaf])}
+    return {
+        str(name): intervals.quantile(off[rows], data.count[rows], intervals.COVERAGE)
+        for name, rows in kinds.items()
+        if rows.any()
+    }
+
+
+def _widen(interval: dict[str, Any], widths: dict[str, float]) -> None:
+    """What is below a root is as unsure as the root, and by how far the readings are apart."""
+    levels, root = interval["levels"], float(interval["levels"]["model"]["q"])
+    q = {name: round(min(root + APART * width, intervals.HOPELESS), 5) for name, width in widths.items()}
+    for level in ("ml", "module"):
+        if level in q:
+            levels[level] = {"q": q[level], "slope": intervals.SLOPE[level]}
+    if "module" in q:
+        levels["module"]["far"] = min(2.0 * q["module"], intervals.HOPELESS)
+    slope = intervals.SLOPE["ml"]
+    interval["primitives"] = {
+        "fallback": {"q": max(intervals.UNKNOWN, levels["ml"]["q"]), "slope": slope},
+        **{name: {"q": width, "slope": slope} for name, width in q.items() if name not in ("ml", "module")},
+    }
 
 
 def evaluate(dataset: Dataset) -> dict[str, dict[str, dict[str, float]]]:

@@ -195,3 +195,26 @@ def test_the_published_files(irene_dataset: Path) -> None:
     levels = [n.level for n in bert.tree.nodes]
     assert (levels.count("ml"), levels.count("module"), max(bert.tree.depths) + 1) == (138, 75, 6)
     assert all(np.isfinite(t.energy_j).all() and np.isfinite(t.resources).all() for t in published.trees)
+
+
+def test_readings_of_zero_are_unknown_and_copies_stay_copies(folder: Path) -> None:
+    before = read(folder)
+    for name in ("ml2_level_features.csv", "model_level_features.csv"):
+        lines = (folder / name).read_text().splitlines()
+        columns = lines[0].split(",")
+        cells = [line.split(",") for line in lines[1:]]
+        for row in cells:
+            row[columns.index("gpu_energy_mean")] = "0.0"
+            row[columns.index("gpu_mem")] = "0.0"
+        (folder / name).write_text("\n".join([lines[0], *map(",".join, cells)]) + "\n")
+    after = read(folder)
+    unknown = 0
+    energy, usage = (RESOURCE_FEATURES.index(name) for name in ("gpu_energy", "gm_usg"))
+    for one, other in zip(before.trees, after.trees, strict=True):
+        gone = np.isnan(other.resources[:, energy])
+        kinds = {n.type for n, lost in zip(other.tree.nodes[1:], gone[1:], strict=True) if lost}
+        assert gone[0] and kinds == {"MatMul", "Softmax"}
+        assert (other.resources[gone, usage] == 0.0).all()
+        assert len(np.unique(one.measurement)) == len(np.unique(other.measurement))
+        unknown += int(gone.sum())
+    assert after.dropped == {"readings of 0 (times_mean, gpu_energy_mean): unknown": unknown}

@@ -48,6 +48,13 @@ def test_model_and_size_out_tests_larger_inputs_only() -> None:
         assert fold.held_out not in fold.train.models
 
 
+def test_sizes_are_split_where_most_inputs_are_of_the_largest() -> None:
+    dataset = synthetic.dataset(["tiny-bert", "tiny-gpt"], sizes=[(1, 16), (4, 16), (2, 32)])
+    for fold in folds(dataset, "model+size-out"):
+        assert [tree.tree.header["seq_len"] for tree in fold.train.trees] == [16]
+        assert len(fold.test) == 2
+
+
 def test_what_cannot_be_split_is_refused() -> None:
     with pytest.raises(DatasetError, match="holds one model only"):
         folds(synthetic.dataset(["tiny-bert"]), "model-out")

@@ -39,6 +39,7 @@ def test_the_header_says_where_it_comes_from(estimator: dict[str, Any]) -> None:
     nodes = sum(len(t.energy_j) for t in dataset.trees)
     assert estimator["trained_on"] == {
         "models": ["tiny-bert", "tiny-gpt"], "trees": 6, "nodes": nodes, "distinct": nodes,
+        "dtypes": ["float32"],
     }  # fmt: skip
     assert (estimator["hardware"], estimator["label_source"], estimator["attention"]) == (
         "lab",

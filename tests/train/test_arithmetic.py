@@ -112,8 +112,11 @@ def test_a_leaf_that_lacks_its_shape_is_refused(estimator: dict[str, Any]) -> No
     tree = synthetic.tree("x", 1, 64, 2, 32)
     index = next(i for i, n in enumerate(tree.nodes) if n.primitive == "Linear")
     del tree.nodes[index].features["gemm_k"]
+    reads = copy.deepcopy(estimator)
+    reads["features"] = sorted({*reads["features"], "gemm_k"})
+    reads["tiers"]["static"]["ranges"]["Linear"]["gemm_k"] = [64.0, 512.0]
     with pytest.raises(TreeError, match="lacks the feature gemm_k"):
-        arithmetic.predict(estimator, [tree], "static")
+        arithmetic.predict(reads, [tree], "static")
 
 
 def test_a_tier_that_is_not_there_is_an_error(estimator: dict[str, Any]) -> None:

@@ -1,71 +1,128 @@
-"""Settings are chosen by models left out, and only where both halves of the models agree."""
+"""Settings are chosen by models and families left out inside the training data, and follow the data."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from irene_build.train.best import readings, settings, smooth
-from irene_build.train.best.columns import Book
+from irene_build.dataset.table import Dataset
+from irene_build.train import best
+from irene_build.train.best import forms, modules, settings, unseen
 from irene_build.train.best.sample import Sample, sample
-from irene_build.train.best.static import Structure, fit_static
+from irene_build.train.best.static import Structure, choose_forms
 from tests.train import synthetic
 
-MODELS = {"a": (2, 64), "b": (3, 128), "c": (2, 256), "d": (4, 192)}
+MODELS = {"a": (2, 64), "b": (3, 64), "c": (2, 128), "d": (3, 128), "e": (2, 256)}
 SIZES = [(1, 16), (2, 32), (4, 64), (8, 64)]
 
 
-def fitted(models: dict[str, tuple[int, int]], structure: Structure) -> Sample:
-    data = sample(synthetic.dataset(models, SIZES, hidden=("Copy", "Elementwise")))
-    fit_static(data, Book(data.names), structure)
-    return data
+def inner(data: Sample) -> tuple[Structure, list[unseen.Part]]:
+    left, structure = unseen.gone(data), Structure()
+    structure.forms = choose_forms(data, np.array([rows for rows, _ in left]))
+    return structure, unseen.parts(data, structure, left)
 
 
-def test_settings_that_serve_are_kept() -> None:
-    structure = Structure()
-    chosen = settings.choose(fitted(MODELS, structure), structure)
-    again = settings.choose(fitted(MODELS, chosen), chosen)
-    assert (again.kind_length, again.prior) == (chosen.kind_length, chosen.prior)
+def chosen(dataset: Dataset) -> modules.Settings:
+    data = sample(dataset)
+    structure, parts = inner(data)
+    return settings.choose(structure, data, parts)
 
 
-def test_few_models_choose_nothing() -> None:
-    structure = Structure()
-    data = fitted(dict(list(MODELS.items())[:3]), structure)
-    assert settings.choose(data, structure) is structure
+def with_modules(factor: dict[str, float], bend: float = 0.0) -> Dataset:
+    """A PC whose modules take more than their children: ``factor`` by type, ``bend`` over the input's size."""
+    made = synthetic.dataset(MODELS, SIZES, noise=0.003, hidden=("Copy", "Elementwise"))
+    for tree in made.trees:
+        size = np.log(tree.tree.header["batch_size"] * tree.tree.header["seq_len"])
+        for index, node in enumerate(tree.tree.nodes):
+            if node.level == "module":
+                tree.energy_j[index] *= factor.get(node.type, 1.0) * np.exp(bend * np.sin(2.0 * size))
+    return made
 
 
-@pytest.mark.parametrize(
-    ("halves", "kept"), [((0.1, 1.1), True), ((1.1, 0.1), True), ((0.99, 0.99), True), ((0.9, 0.9), False)]
-)
-def test_both_halves_have_to_gain(
-    monkeypatch: pytest.MonkeyPatch, halves: tuple[float, float], kept: bool
-) -> None:
-    """``halves``: the error of the other settings as a share of the usual ones', for each half left out."""
-    structure = Structure()
-    data = fitted(MODELS, structure)
-    options, levels = 1 + len(settings.KIND_LENGTHS) + len(settings.PRIORS), 2
-    calls: list[int] = []
-
-    def error_of(part: Sample, predicted: np.ndarray, rows: np.ndarray) -> float:
-        half, option = divmod(len(calls) // levels, options)
-        calls.append(option)
-        return halves[half] if option else 1.0
-
-    monkeypatch.setattr(readings, "error_of", error_of)
-    assert (settings.choose(data, structure) is structure) == kept
-    assert len(calls) == 2 * options * levels
+def test_grids_span_orders_of_magnitude_and_begin_with_the_smoothest() -> None:
+    for name, least in (("kind_length", 50.0), ("size_length", 50.0), ("ratio", 1e3)):
+        grid = settings.GRIDS[name]
+        assert grid[0] / grid[-1] > least and list(grid) == sorted(grid, reverse=True)
+    assert settings.PRIORS[0] / settings.PRIORS[-1] > 1e4
+    assert forms.ROUGH[0] / forms.ROUGH[-1] >= 100.0
+    start = modules.Settings()
+    assert start.prior in settings.PRIORS
+    assert all(getattr(start.module, name) in grid for name, grid in settings.GRIDS.items())
 
 
-def test_reaching_further_keeps_the_centers() -> None:
-    centers = np.zeros((1, 5))
-    scales = {
-        "module 0": smooth.Scales(np.array([0.4, 0.4, 0.4, 1.2, 1.2]), 1.0, 0.1, centers),
-        "model 0": None,
-        "Linear": smooth.Scales(np.array([0.3]), 1.0, 0.1),
-    }
-    wide = settings._with(Structure(scales=scales), 0.8, 0.3)
-    there = wide.scales["module 0"]
-    assert there is not None and there.centers is centers
-    assert there.length.tolist() == [0.8, 0.8, 0.8, 1.2, 1.2]
-    assert wide.scales["Linear"] is scales["Linear"] and wide.scales["model 0"] is None
-    assert (wide.kind_length, wide.prior) == (0.8, 0.3)
+def test_corrections_reach_as_short_as_modules_change_over_sizes() -> None:
+    plain, bent = (chosen(with_modules({}, bend)).module for bend in (0.0, 0.15))
+    assert bent.ratio < plain.ratio or bent.size_length < plain.size_length
+
+
+def test_what_is_chosen_does_not_depend_on_the_order_of_models_or_chance() -> None:
+    made = with_modules({"Mix": 1.1})
+    assert chosen(made) == chosen(made.subset(made.models[::-1]))
+
+
+def test_one_model_chooses_nothing() -> None:
+    data = sample(synthetic.dataset({"a": (2, 64)}, SIZES))
+    assert settings.choose(Structure(), data, []) == modules.Settings()
+
+
+def test_a_model_that_is_left_out_has_no_say() -> None:
+    """The labels of a model that no fold and no fit holds change no choice."""
+    made = with_modules({"Mix": 1.1})
+    rest = made.subset(["a", "b", "c", "d"])
+    before = chosen(rest)
+    for tree in made.trees:
+        if tree.model == "e":
+            tree.energy_j *= 5.0
+    assert chosen(made.subset(["a", "b", "c", "d"])) == before
+
+
+def test_each_option_is_judged_on_every_fold_by_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sample(with_modules({}))
+    structure, parts = inner(data)
+    assert [int(np.unique(data.model[part.out]).size) for part in parts] == [1, 1, 1, 1, 1, 2, 2]
+    seen: list[np.ndarray] = []
+
+    def watched(errors: np.ndarray) -> int:
+        seen.append(errors)
+        return 0
+
+    monkeypatch.setattr(settings, "simplest", watched)
+    first = settings.choose(structure, data, parts)
+    assert first.module == modules.Reach(6.4, 6.4, 1.0, False) and first.prior == settings.PRIORS[0]
+    grids = [(len(grid), len(parts)) for grid in settings.GRIDS.values()]
+    priors, biased = (len(settings.PRIORS), len(parts)), (len(settings.BIASED), len(parts))
+    assert [errors.shape for errors in seen] == [*grids, priors, *grids, biased]
+    assert all(np.isfinite(errors).all() for errors in seen)
+
+
+def test_whole_models_choose_the_pooling_where_they_alone_have_labels() -> None:
+    made = with_modules({})
+    for tree in made.trees:
+        tree.energy_j[1:] = np.nan
+    assert chosen(made).module == modules.Reach()
+
+
+def test_roughness_follows_the_scatter_between_equal_shapes() -> None:
+    """What is left of a law with jumps from shape to shape is followed; mere noise is not."""
+    rng = np.random.default_rng(0)
+    size = np.repeat(np.arange(1.0, 31.0), 4) * 64
+    names = ("kernels", "mem_bytes", "rows", "cols")
+    features = np.column_stack([np.ones_like(size), size / 100, size, np.full_like(size, 64.0)])
+    model = np.tile(np.arange(4), 30)
+    gone = np.array([model == one for one in range(4)])
+    noise = np.exp(0.01 * rng.normal(size=len(size)))
+    jumps = np.exp(0.08 * rng.choice([-1.0, 1.0], size=30))[np.repeat(np.arange(30), 4)]
+
+    def rough(energy: np.ndarray) -> float:
+        return forms.choose(forms.Trials(names, features, energy, np.ones(len(size)), gone)).rough
+
+    plain = (1e-3 + 1e-5 * size) * noise
+    assert rough(plain * jumps) < rough(plain)
+
+
+def test_the_estimator_is_made_with_what_was_chosen() -> None:
+    made = with_modules({"Mix": 1.1, "Feed": 0.95})
+    wanted = chosen(made)
+    correction = best.fit(made)["tiers"]["static"]["correction"]["module"]
+    assert correction["length"][: modules.KIND] == [wanted.module.kind_length] * modules.KIND
+    assert correction["length"][modules.KIND :] == [wanted.module.size_length] * 2

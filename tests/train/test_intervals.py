@@ -12,14 +12,20 @@ from tests.train import synthetic
 
 
 def judgement(residual: np.ndarray, **parts: np.ndarray) -> intervals.Judgement:
-    """Five models' residuals; leaves of one primitive, nothing beyond the sizes, unless ``parts`` say so."""
-    size = len(residual)
+    """Five models' residuals, each a family; leaves of one primitive, nothing beyond the sizes, but for ``parts``.
+
+    ``residual``, ``far``: one row, of models left out, or several, the others of families left out.
+    """
+    residual = np.atleast_2d(residual)
+    size = residual.shape[1]
     given = {
         "beyond": np.full(size, np.nan), "away": np.zeros(size), "count": np.ones(size),
-        "model": np.arange(size) % 5, "level": np.full(size, "ml"), "primitive": np.full(size, "Linear"),
-        "far": np.zeros(size, dtype=bool),
+        "model": np.arange(size) % 5, "family": np.arange(size) % 5, "level": np.full(size, "ml"),
+        "primitive": np.full(size, "Linear"), "far": np.zeros(residual.shape, dtype=bool),
     }  # fmt: skip
-    return intervals.Judgement(residual, **{**given, **parts})
+    given |= parts
+    given["far"] = np.atleast_2d(given["far"])
+    return intervals.Judgement(residual, **given)
 
 
 def test_the_quantile_counts_copies() -> None:
@@ -48,6 +54,40 @@ def test_unknown_kinds_have_a_width_of_their_own() -> None:
     assert entry["far"] > 5 * entry["q"]
     assert entry["q"] == pytest.approx(0.0164, rel=0.15)
     assert "far" not in found["levels"]["ml"] and found["levels"]["ml"]["q"] == intervals.UNKNOWN
+
+
+def test_known_kinds_are_covered_where_models_and_where_families_were_left_out() -> None:
+    rng = np.random.default_rng(4)
+    residual = np.array([0.01, 0.03])[:, None] * rng.normal(size=(2, 1000))
+    level = np.full(1000, "module")
+    found = intervals.interval(judgement(residual, level=level), ("module",))["levels"]["module"]
+    for one in residual:
+        assert (np.abs(one) <= found["q"]).mean() >= 0.9
+    together = intervals.interval(judgement(residual, level=level), ())["levels"]["module"]["q"]
+    assert (np.abs(residual) <= together).mean() == pytest.approx(0.9, abs=0.005)
+    assert together < found["q"]
+
+
+@pytest.mark.parametrize("families", [1, 2, 5])
+def test_few_families_speak_for_the_next_with_a_margin(families: int) -> None:
+    residual, level = np.full((2, 100), 0.1), np.full(100, "module")
+    residual[0] = np.nan
+    found = intervals.interval(
+        judgement(residual, level=level, far=np.ones((2, 100), dtype=bool), family=np.arange(100) % families),
+        ("module",),
+    )
+    assert found["levels"]["module"]["far"] == pytest.approx(0.1 * (1.0 + 1.0 / families))
+
+
+def test_primitives_that_were_never_seen_are_at_least_as_unsure_as_those_that_a_fold_had_not() -> None:
+    """Each primitive counts the same, however many nodes it has; calibrated ones have nothing to do with it."""
+    primitive = np.array(["Linear"] * 300 + ["Conv1D"] * 50 + ["Tanh"] * 10)
+    far = np.array([np.zeros(360, dtype=bool), np.ones(360, dtype=bool)])
+    for size, told in ((0.3, intervals.UNKNOWN), (1.5, 1.5)):
+        residual = np.array([np.full(360, 0.01), np.where(primitive == "Tanh", size, 0.1)])
+        found = intervals.interval(judgement(residual, primitive=primitive, far=far), ())["primitives"]
+        assert found["fallback"]["q"] == pytest.approx(told)
+        assert found["Linear"]["q"] == pytest.approx(0.01)
 
 
 def test_slopes_cover_nine_in_ten_of_larger_inputs() -> None:

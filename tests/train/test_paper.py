@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from sklearn.preprocessing import PolynomialFeatures
 from irene_build.dataset.irene import plain_dataset
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError, InputError
-from irene_build.train import api, arithmetic, paper, paper_estimator
+from irene_build.train import api, arithmetic, intervals, paper, paper_estimator
+from irene_build.train.paper_nodes import Loss, Nodes, gather, moments, polynomial
+from irene_runtime.tree import LEVELS
 from tests import synthetic
 
 
@@ -29,7 +32,7 @@ def fitted(dataset: Dataset) -> paper.PaperModel:
 
 def test_fourteen_inputs_make_the_680_terms_of_the_authors() -> None:
     z = np.random.default_rng(0).normal(size=(5, len(paper.INPUTS)))
-    terms = paper.polynomial(z)
+    terms = polynomial(z)
     assert terms.shape == (5, 679)
     np.testing.assert_allclose(terms, PolynomialFeatures(3, include_bias=False).fit_transform(z), rtol=1e-12)
     last = [math.prod(z[0, i] for i in pick) for pick in combinations_with_replacement(range(14), 3)]
@@ -64,6 +67,61 @@ def test_predictions_are_equations_1_and_3_written_out(dataset: Dataset, fitted:
 
     expected = [energy(index) for index in range(len(tree.tree.nodes))]
     np.testing.assert_allclose(fitted.predict([tree])[0], expected, rtol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def nodes(dataset: Dataset) -> Nodes:
+    return gather(dataset.trees, paper.INPUTS)
+
+
+def test_distinct_nodes_stand_for_all_and_never_for_another_model(dataset: Dataset, nodes: Nodes) -> None:
+    twice = gather([*dataset.trees, *dataset.trees], paper.INPUTS)
+    assert len(twice.count) == len(nodes.count)
+    assert twice.count.sum() == 2 * sum(len(tree.tree.nodes) for tree in dataset.trees)
+    one = nodes.where(nodes.model == 0)
+    assert len(np.unique(one.model)) == 1 and one.child.max() < len(one.level)
+    alone = gather([t for t in dataset.trees if t.model == sorted(dataset.models)[0]], paper.INPUTS)
+    assert one.count.sum() == alone.count.sum()
+    assert sorted(one.energy_j) == pytest.approx(sorted(alone.energy_j))
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_the_gradient_of_equation_4_is_its_slope(nodes: Nodes, stepwise: bool) -> None:
+    mean, scale = moments(nodes.features, nodes.count)
+    loss = Loss(
+        nodes,
+        polynomial((nodes.features - mean) / scale),
+        paper.fit_leaves(nodes).leaf_energies(nodes),
+        stepwise,
+    )
+    rng = np.random.default_rng(1)
+    weight, way = rng.normal(size=(2, 679)) * 1e-3
+    _, gradient, by_bias = loss(weight, 0.1)
+    step = 1e-4
+    slope = (loss(weight + step * way, 0.1)[0] - loss(weight - step * way, 0.1)[0]) / (2 * step)
+    assert float(gradient @ way) == pytest.approx(slope, rel=1e-5)
+    slope = (loss(weight, 0.1 + step)[0] - loss(weight, 0.1 - step)[0]) / (2 * step)
+    assert by_bias == pytest.approx(slope, rel=1e-5)
+
+
+def test_the_number_of_steps_is_the_one_that_serves_left_out_models(nodes: Nodes) -> None:
+    unseen = paper.leave_out(nodes, nodes.model)
+    assert np.isfinite(unseen.energy_j).all()
+    above = nodes.height > 0
+    for best in (40, 120):
+        told = paper.Unseen(np.tile(1.5 * nodes.energy_j, (10, 1)), unseen.uncalibrated)
+        told.energy_j[best // paper.EVERY - 1, above] = nodes.energy_j[above]
+        assert paper.best_steps(nodes, told) == best
+    alone = nodes.where(nodes.model == 0)
+    assert paper.best_steps(alone, paper.leave_out(alone, alone.model)) == paper.USUAL_STEPS
+
+
+def test_what_is_left_out_was_not_seen(nodes: Nodes) -> None:
+    """Other labels of the left-out model: the others' fit says the same of it."""
+    mine = nodes.model == 0
+    lied = replace(nodes, energy_j=np.where(mine, 7.0 * nodes.energy_j, nodes.energy_j))
+    ours, theirs = (paper.leave_out(n, n.model).energy_j[:, mine] for n in (nodes, lied))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def errors(dataset: Dataset, model: paper.PaperModel) -> dict[str, float]:
@@ -117,15 +175,16 @@ def test_copies_weigh_as_many_rows() -> None:
 
 
 def test_the_label_is_no_feature_of_its_own_calibration(dataset: Dataset) -> None:
-    assert "gpu_energy" in paper.usable(dataset, paper.INPUTS)
+    nodes = gather(dataset.trees, paper.INPUTS)
+    assert "gpu_energy" in paper.usable(dataset, nodes)
     by_nvml = Dataset("lab", "gpu", "measured", "nvml", dataset.trees, {})
-    assert "gpu_energy" not in paper.usable(by_nvml, paper.INPUTS)
+    assert "gpu_energy" not in paper.usable(by_nvml, nodes)
 
 
 def test_features_that_some_labelled_node_lacks_are_left_out() -> None:
     dataset = synthetic.dataset(["tiny-bert", "tiny-gpt"])
     dataset.trees[0].resources[2, 2] = np.nan
-    assert set(paper.INPUTS) - set(paper.usable(dataset, paper.INPUTS)) == {"gpu_util"}
+    assert set(paper.INPUTS) - set(paper.usable(dataset, gather(dataset.trees, paper.INPUTS))) == {"gpu_util"}
 
 
 def test_without_labels_there_is_nothing_to_fit() -> None:
@@ -171,11 +230,32 @@ def test_intervals_hold_on_models_that_were_not_seen() -> None:
     rest = dataset.subset([m for m in dataset.models if m != held_out])
     estimator = paper_estimator.fit(rest)
     test = dataset.subset([held_out]).trees
-    inside = []
+    inside: dict[str, list[bool]] = {}
     for tree, found in zip(test, arithmetic.predict(estimator, test, "profile"), strict=True):
-        ml = np.array([n.level == "ml" for n in tree.tree.nodes])
-        inside += ((found.low_j <= tree.energy_j) & (tree.energy_j <= found.high_j))[ml].tolist()
-    assert np.mean(inside) >= 0.75
+        held = (found.low_j <= tree.energy_j) & (tree.energy_j <= found.high_j)
+        for node, one in zip(tree.tree.nodes, held.tolist(), strict=True):
+            inside.setdefault(node.level, []).append(one)
+    assert all(np.mean(found) >= 0.75 for found in inside.values())
+
+
+def test_kinds_and_primitives_that_no_training_model_has_are_wide(dataset: Dataset) -> None:
+    """Families: tiny-bert and small-bert, tiny-gpt: what a GPT adds was never seen without one."""
+    berts = dataset.subset([m for m in dataset.models if "bert" in m])
+    gpts = dataset.subset([m for m in dataset.models if "gpt" in m])
+    estimator = paper_estimator.fit(berts)
+    interval = estimator["tiers"]["profile"]["interval"]
+    for level in ("module", "model"):
+        assert interval["levels"][level]["far"] >= interval["levels"][level]["q"]
+    assert interval["primitives"]["fallback"]["q"] >= interval["levels"]["ml"]["q"]
+    known, unknown = (arithmetic.predict(estimator, some.trees, "static")[0] for some in (berts, gpts))
+    widths = [np.log(p.high_j / p.energy_j)[0] for p in (known, unknown)]
+    assert widths[1] > widths[0]
+
+
+def test_one_model_alone_has_the_widths_of_the_unknown(dataset: Dataset) -> None:
+    estimator = paper_estimator.fit(dataset.subset(dataset.models[:1]))
+    levels = estimator["tiers"]["profile"]["interval"]["levels"]
+    assert {levels[name]["q"] for name in LEVELS} == {intervals.UNKNOWN}
 
 
 def test_published_leaf_errors_are_those_of_the_paper(irene_dataset: Path) -> None:

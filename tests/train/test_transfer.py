@@ -11,6 +11,7 @@ from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
 from irene_build.train import api, arithmetic, best
 from irene_build.train.transfer import carry_over
+from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS
 from tests.train import synthetic
 
@@ -29,8 +30,10 @@ def here(labels: int | None = None, seed: int = 0) -> Dataset:
     full.hardware = "new"
     for tree in full.trees:
         tree.energy_j *= 1.01
-    if labels is None:
-        return full
+    return full if labels is None else few_of(full, labels, seed)
+
+
+def few_of(full: Dataset, labels: int, seed: int = 0) -> Dataset:
     distinct: dict[int, tuple[int, int]] = {}
     for i, tree in enumerate(full.trees):
         for j, number in enumerate(tree.measurement.tolist()):
@@ -43,7 +46,7 @@ def here(labels: int | None = None, seed: int = 0) -> Dataset:
         keep = np.array([(i, j) in chosen for j in range(len(tree.energy_j))])
         label = np.where(keep, tree.energy_j, np.nan)
         trees.append(LabelledTree(tree.tree, label, tree.resources, tree.measurement, tree.energy_std_j))
-    return Dataset("new", "wall", "simulated", "emonpi", trees)
+    return Dataset(full.hardware, "wall", "simulated", "emonpi", trees)
 
 
 def error(estimator: dict[str, Any], tier: str = "profile") -> dict[str, float]:
@@ -63,6 +66,43 @@ def test_eight_labels_come_near_a_full_calibration(other: dict[str, Any]) -> Non
     for level in LEVELS:
         assert np.mean([e[level] for e in few]) < full[level] + 0.5
         assert none[level] > 10.0
+
+
+def laptop(models: dict[str, tuple[int, int]], sizes: list[tuple[int, int]], seed: int) -> Dataset:
+    """Another GPU and another supply: products and bytes of another speed, a fifth of the power, loss with load."""
+    full = synthetic.dataset(models, sizes, noise=0.004, seed=seed)
+    full.hardware = "laptop"
+    latency, gpu = RESOURCE_FEATURES.index("latency"), RESOURCE_FEATURES.index("gpu_energy")
+    for tree in full.trees:
+        products = np.array([n.features.get("matmul_flops", 0.0) for n in tree.tree.nodes])
+        flops = np.array([max(n.features.get("flops", 0.0), 1e-9) for n in tree.tree.nodes])
+        odd = tree.energy_j / (tree.resources[:, gpu] + 60.0 * tree.resources[:, latency])
+        tree.resources[:, latency] *= np.where(products > 0.5 * flops, 2.5, 1.8)
+        tree.resources[:, gpu] *= np.where(products > 0.5 * flops, 0.5, 0.4)
+        time, energy = tree.resources[:, latency], tree.resources[:, gpu]
+        tree.energy_j[:] = (18.0 * time + 1.12 * energy + 2e-4 * energy**2 / time) * odd
+    return full
+
+
+def test_a_pc_of_another_kind_needs_no_more_labels(other: dict[str, Any]) -> None:
+    test = laptop({"z": (2, 160)}, [(2, 48), (4, 96)], 9)
+
+    def off(estimator: dict[str, Any]) -> float:
+        found = arithmetic.predict(estimator, test.trees, "profile")
+        return float(
+            np.mean(
+                [
+                    100.0 * np.abs(p.energy_j / t.energy_j - 1.0).mean()
+                    for p, t in zip(found, test.trees, strict=True)
+                ]
+            )
+        )
+
+    measured = laptop(MODELS, SIZES, 5)
+    full = off(best.fit(measured))
+    few = [off(carry_over(other, few_of(measured, 8, seed))) for seed in range(5)]
+    assert off(carry_over(other, few_of(measured, 0))) > 20.0
+    assert np.mean(few) < full + 0.5
 
 
 def test_the_result_is_an_estimator_of_the_new_pc_that_says_where_it_comes_from(

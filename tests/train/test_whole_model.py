@@ -7,7 +7,7 @@ import pytest
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import arithmetic, whole_model
+from irene_build.train import api, arithmetic, intervals, whole_model
 from tests.train import synthetic
 
 MODELS = {"a": (2, 64), "b": (3, 128), "c": (2, 192), "d": (4, 96), "e": (1, 256)}
@@ -34,10 +34,35 @@ def test_node_labels_are_not_looked_at(measured: Dataset) -> None:
     assert whole_model.fit(lies) == whole_model.fit(measured)
 
 
-def test_intervals_below_the_roots_say_that_nothing_was_measured_there(measured: Dataset) -> None:
-    levels = whole_model.fit(measured)["tiers"]["static"]["interval"]["levels"]
-    assert levels["ml"]["q"] == levels["module"]["q"] == pytest.approx(0.7)
-    assert levels["model"]["q"] < 0.2
+def test_intervals_below_the_roots_are_as_wide_as_the_roots_leave_open(measured: Dataset) -> None:
+    estimator = whole_model.fit(measured)
+    interval = estimator["tiers"]["static"]["interval"]
+    levels, root = interval["levels"], interval["levels"]["model"]["q"]
+    assert levels["ml"]["q"] > 2.0 * root and levels["module"]["q"] > root
+    assert interval["primitives"]["fallback"]["q"] >= intervals.UNKNOWN
+    apart = whole_model.apart(whole_model.hide_nodes(measured))
+    for name, width in apart.items():
+        told = interval["primitives"].get(name) or levels[name]
+        assert told["q"] == pytest.approx(min(root + 2.0 * width, intervals.HOPELESS), abs=1e-4)
+    # What takes most of a model is known best.
+    assert apart["Linear"] < apart["Copy"]
+
+
+def test_hidden_labels_lie_inside_those_intervals(measured: Dataset) -> None:
+    for tier, levels in whole_model.evaluate(measured).items():
+        for level in ("ml", "module"):
+            assert levels[level]["coverage90"] > 88.0, (tier, level)
+
+
+def test_train_takes_this_way_where_roots_alone_are_labelled(measured: Dataset) -> None:
+    rooted = whole_model.hide_nodes(measured)
+    assert whole_model.roots_alone(rooted) and not whole_model.roots_alone(measured)
+    estimator = api.fit(rooted)
+    assert estimator == whole_model.fit(measured) | {"trained_on": estimator["trained_on"]}
+    assert estimator["trained_on"]["labels"] == "model"
+    assert list(api.fit(rooted, tiers=("static",))["tiers"]) == ["static"]
+    with pytest.raises(DatasetError, match="profile needs measurements of the nodes"):
+        api.fit(rooted, tiers=("profile",))
 
 
 def test_no_node_is_zero(measured: Dataset) -> None:

@@ -4,13 +4,18 @@ Leaves are roofline terms times a small correction, modules are their children a
 a run tells (gpu_energy, latency) is pooled in where it is there. Nothing here ever sees the models that an
 evaluation holds out: everything, intervals included, is chosen inside the dataset that ``fit`` is given.
 
-Found in the training data: tiles and waves, terms (by non-negative weights), lengths and variances of corrections
-(likelihood), their centers (forward selection), forms of readings, pools and powers (models left out), the reach
-of corrections and the pooling of unlabelled kernels (``settings``), widths and slopes of intervals (models and
-sizes left out). Fixed: most centers (the bundle's size), two rounds of corrections (parents see their children's),
-the list of features, and bounds of the last resort (``LIMIT`` of a correction, ``UNKNOWN`` widths). The usual
-reach 0.4 and pooling 0.03, from which ``settings`` departs where both halves of the models gain, and the reach of
-a kind (``kinds.REACH``, equality up to rounding) were set on the published measurements of one PC.
+- Fitted: terms (non-negative weights), tiles and waves, lengths and variances of leaf corrections (likelihood), their
+  centers (forward selection).
+- Chosen (``forms``, ``settings``, ``readings``, ``tiers``), from grids that span orders of magnitude: waves or none,
+  bytes apart or alike (evidence); how rough a leaf's cost is, how far and how strongly corrections above the leaves
+  reach, their constants, the pooling of unlabelled kernels (models and families left out); forms of readings, pools
+  and powers (models left out).
+- Capacity: most centers of a correction (``static``). The bundle's size sets them; more change little
+  (``benchmarks/bench_nested.py --capacity``).
+- Set by hand while PC1 was in view, and not without weight: FLOOR of a leaf (``leaves``), Huber's constant and LEAST of
+  a prior (``robust``), the tie of one per cent (``folds``), LIMIT of a correction (``smooth``);
+  ``benchmarks/bench_nested.py --sensitivity`` prints what each moves. Set by hand and of little weight: rounds of
+  corrections (as deep as modules lie in each other), equality of kinds up to rounding (``kinds``), UNKNOWN widths.
 """
 
 from .fit import fit

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import api
-from irene_build.train.best import kinds, limits, readings, settings
+from irene_build.train.best import kinds, limits, readings, settings, unseen
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import sample
-from irene_build.train.best.static import Structure, fit_static
+from irene_build.train.best.static import Structure, choose_forms, fit_above, fit_leaves
 from irene_build.train.best.tiers import interval, live, profile
-from irene_build.train.best.unseen import leave_models_out, leave_sizes_out
 from irene_runtime.features import PRIMITIVES
 from irene_runtime.tree import LEVELS
 
@@ -31,31 +32,30 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
     if not data.labelled.any():
         raise DatasetError(f"the dataset of {dataset.hardware} has no labelled node to train on")
     book = Book(data.names)
-    structure = Structure()
-    static = fit_static(data, book, structure)
-    tuned = settings.choose(data, structure)
-    if tuned is not structure:
-        structure = tuned
-        static = fit_static(data, book, structure)
+    left, structure = unseen.gone(data), Structure()
+    every = np.array([rows for rows, _ in left]).reshape(-1, len(data.energy_j))
+    structure.forms = choose_forms(data, every)
+    below = fit_leaves(data, book, structure)
+    parts = unseen.parts(data, structure, left)
+    structure.settings = settings.choose(structure, data, parts)
+    static = fit_above(data, book, structure, below)
     forms = {}
     for level in LEVELS if set(tiers) - {"static"} else ():
         chosen = readings.choose(book, data, level)
         if chosen is not None:
             forms[level] = chosen
     direct, _ = readings.fit_direct(book, data, forms)
-    unseen, beyond = (
-        leave_models_out(data, structure, forms, book),
-        leave_sizes_out(data, structure, forms, book),
-    )
-    known, far = kinds.known(data, book)
+    heard = unseen.leave_out(data, structure, forms, book, parts)
+    beyond = unseen.leave_sizes_out(data, structure, forms, book)
+    known = kinds.known(data, book)
     out: dict[str, dict[str, Any]] = {}
     if "static" in tiers:
-        found = interval(data, unseen, beyond, lambda seen: seen.total_j, far, LEVELS[1:], known)
+        found = interval(data, heard, beyond, lambda seen: seen.total_j, LEVELS[1:], known)
         out["static"] = {**static.tier, "interval": found}
     if "live" in tiers and "model" in direct:
-        out["live"] = live(data, unseen, beyond, direct, far, known)
+        out["live"] = live(data, heard, beyond, direct, known)
     if "profile" in tiers and ("ml" in direct or "module" in direct):
-        out["profile"] = profile(data, unseen, beyond, direct, far)
+        out["profile"] = profile(data, heard, beyond, direct)
     if not out:
         raise DatasetError(
             f"the dataset of {dataset.hardware} has no latency or gpu_energy: only tier static can be trained"

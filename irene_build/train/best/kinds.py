@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train import formulas
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import Sample
 
-#: Modules closer than this in every log feature are of one kind.
+#: Modules closer than this in every log feature are of one kind: equality, but for the rounding of a file.
 REACH = 0.0003
 
 
@@ -19,38 +18,40 @@ def columns(book: Book) -> list[int]:
     return [book.raw("num_parameters", "log"), book.raw("kernels", "log")]
 
 
-def known(sample: Sample, book: Book) -> tuple[dict[str, Any] | None, np.ndarray]:
-    """The ``kinds`` of an INTERVAL, and which nodes would be far without their model: bool[m]."""
-    far = np.zeros(len(sample.energy_j), dtype=bool)
-    chosen = columns(book)
-    rows = np.flatnonzero(sample.at("module") & sample.labelled)
-    if not len(rows):
-        return None, far
+def places(sample: Sample, book: Book, rows: np.ndarray) -> np.ndarray:
+    """float64[rows, columns]: the kind of each module, the same numbers for all of one kind."""
     values = book.over(sample.features[rows])
-    own = np.column_stack([values[c] for c in chosen])
-    for model in np.unique(sample.model[rows]):
-        mine = sample.model[rows] == model
-        others = _points(own[~mine])
-        if not len(others):
-            far[rows[mine]] = True
-            continue
-        data = {"columns": chosen, "points": others.tolist(), "reach": REACH}
-        far[rows[mine]] = formulas.is_far(data, book.over(sample.features[rows[mine]]))
-    _roots(sample, far)
-    return {"columns": chosen, "points": _points(own).tolist(), "reach": REACH}, far
+    own = np.column_stack([values[c] for c in columns(book)])
+    return np.asarray((np.round(own / (0.5 * REACH)) * (0.5 * REACH)).round(6))
 
 
-def _points(own: np.ndarray) -> np.ndarray:
-    """Distinct places, one for all that are within half the reach of each other."""
-    return np.unique(np.round(own / (0.5 * REACH)) * (0.5 * REACH), axis=0).round(6)
+def known(sample: Sample, book: Book) -> dict[str, Any] | None:
+    """The ``kinds`` of an INTERVAL: those with a label; None without a module."""
+    rows = np.flatnonzero(sample.at("module") & sample.labelled & (sample.count > 0.0))
+    if not len(rows):
+        return None
+    points = np.unique(places(sample, book, rows), axis=0)
+    return {"columns": columns(book), "points": points.tolist(), "reach": REACH}
 
 
-def _roots(sample: Sample, far: np.ndarray) -> None:
-    """A root is far where far children hold more than half of what its children use (by label)."""
+def far(sample: Sample, rest: Sample) -> np.ndarray:
+    """bool[m]: modules of kinds that have no label in ``rest``, and the roots that mostly consist of them.
+
+    Far children hold more than half of what the children of such a root use (by label).
+    """
+    out = np.zeros(len(sample.energy_j), dtype=bool)
+    rows = np.flatnonzero(sample.at("module"))
+    if not len(rows):
+        return out
+    _, kind = np.unique(places(sample, Book(sample.names), rows), axis=0, return_inverse=True)
+    kind = kind.ravel()
+    seen = np.unique(kind[(rest.labelled & (rest.count > 0.0))[rows]])
+    out[rows] = ~np.isin(kind, seen)
     energy = np.where(sample.labelled, sample.energy_j, 0.0)
-    total, unknown = np.zeros(len(far)), np.zeros(len(far))
+    total, unknown = np.zeros(len(out)), np.zeros(len(out))
     for parent, child, times in sample.steps:
         np.add.at(total, parent, times * energy[child])
-        np.add.at(unknown, parent, times * np.where(far[child], energy[child], 0.0))
+        np.add.at(unknown, parent, times * np.where(out[child], energy[child], 0.0))
     roots = sample.at("model")
-    far[roots] = unknown[roots] > 0.5 * total[roots]
+    out[roots] = unknown[roots] > 0.5 * total[roots]
+    return out

@@ -23,15 +23,15 @@ WAVES = (
     8, 10, 12, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 44, 46, 48, 52, 56, 60, 64, 68, 72,
     76, 80, 82, 84, 92, 96, 100, 108, 112, 120, 128, 132, 144, 160, 168, 192, 216, 264,
 )  # fmt: skip
-#: Waves are believed where they take at least this share off the error, seen at so many shapes.
-WORTH, ENOUGH = 0.15, 12
-#: A form without waves that misses by less than this needs none.
-NEGLIGIBLE = 0.002
+#: Waves have three more terms and three more numbers to find: fewer shapes than this cannot tell them.
+ENOUGH = 12
+#: A search of waves looks at so many again, robustly; a shape that is missed by more than this share counts no more.
+FINALISTS, MISSED = 12, 0.3
+#: No prediction is below this share of the least that was measured.
+FLOOR = 0.5
 GEMM = ("gemm_batch", "gemm_m", "gemm_n", "gemm_k")
 #: What a correction may depend on, first those that tell most.
 SHAPE = (("rows", "cols", "elements"), ("elements", "mem_bytes", "flops", "kernels"))
-#: Byte counts below this share of all bytes are not worth a term of their own.
-NOTABLE = 0.02
 #: Primitives that can stand in for one that was never calibrated, nearest first.
 KIN = (
     ("Linear", "Conv1D", "GroupedExperts", "MatMul"),
@@ -58,17 +58,28 @@ class Shapes:
     noise: float
 
 
+@dataclass(frozen=True)
+class Form:
+    """How one primitive is fitted; ``forms.choose`` finds it.
+
+    ``wave``: tile height, tile width and tiles at once, None without. ``apart``: the byte counts that have a term of
+    their own, none where all bytes are charged alike. ``rough``: see ``smooth.scales``.
+    """
+
+    wave: tuple[int, int, int] | None = None
+    apart: tuple[str, ...] = ()
+    rough: float = 1.0
+
+
 def by_shape(features: np.ndarray, energy_j: np.ndarray, nodes: np.ndarray) -> Shapes:
     """Fold measurements of equal shapes."""
     _, first, of = np.unique(features, axis=0, return_index=True, return_inverse=True)
     of = of.ravel()
-    points = smooth.gather(of[:, None].astype(np.float64), np.log(energy_j), nodes)
-    return Shapes(features[first], np.exp(points.residual), points.count, points.nodes, points.noise)
+    points = smooth.gather(features[first], of, np.log(energy_j), nodes)
+    return Shapes(points.z, np.exp(points.residual), points.count, points.nodes, points.noise)
 
 
-def terms_of(
-    book: Book, shapes: np.ndarray, wave: tuple[int, int, int] | None
-) -> list[tuple[str, list[int]]]:
+def terms_of(book: Book, shapes: np.ndarray, form: Form) -> list[tuple[str, list[int]]]:
     """The candidate terms for these shapes: name and columns of each."""
     where = {name: index for index, name in enumerate(book.names)}
 
@@ -76,21 +87,16 @@ def terms_of(
         return name in where and bool((shapes[:, where[name]] > 0.0).any())
 
     out: list[tuple[str, list[int]]] = [("launch", [book.raw("kernels")] if has("kernels") else [])]
-    large = [
-        name
-        for name in POINTWISE
-        if has(name) and _notable(shapes[:, where[name]], shapes[:, where["mem_bytes"]])
-    ]
-    if large:
-        out += [(name, [book.raw(name)]) for name in large]
+    if form.apart:
+        out += [(name, [book.raw(name)]) for name in form.apart]
     elif has("mem_bytes"):
         out.append(("mem_bytes", [book.raw("mem_bytes")]))
     if has("matmul_flops"):
         out.append(("matmul_flops", [book.raw("matmul_flops")]))
     elif has("flops"):
         out.append(("flops", [book.raw("flops")]))
-    if wave is not None:
-        height, width, group = wave
+    if form.wave is not None:
+        height, width, group = form.wave
         tiles = [
             book.raw("gemm_batch"),
             book.raw("gemm_m", "ceil_div", height),
@@ -102,8 +108,10 @@ def terms_of(
     return out
 
 
-def _notable(part: np.ndarray, whole: np.ndarray) -> bool:
-    return bool((part > NOTABLE * whole).any())
+def apart(names: Sequence[str], shapes: np.ndarray) -> tuple[str, ...]:
+    """The byte counts that these shapes have."""
+    where = {name: index for index, name in enumerate(names)}
+    return tuple(name for name in POINTWISE if name in where and (shapes[:, where[name]] > 0.0).any())
 
 
 def design_of(book: Book, terms: Sequence[tuple[str, list[int]]], features: np.ndarray) -> np.ndarray:
@@ -126,9 +134,9 @@ def term_data(terms: Sequence[tuple[str, list[int]]], weights: np.ndarray) -> li
 
 
 def fit_wave(
-    names: Sequence[str], shapes: Shapes, groups: Sequence[int] = WAVES
+    names: Sequence[str], shapes: Shapes, apart: tuple[str, ...], groups: Sequence[int] = WAVES
 ) -> tuple[int, int, int] | None:
-    """Tile height, tile width and tiles at once of a matrix product; None where waves do not show.
+    """Tile height, tile width and tiles at once that suit a matrix product best; None where it is none.
 
     ``groups``: the numbers of tiles to try.
     """
@@ -141,19 +149,15 @@ def fit_wave(
         return None
     weight = np.sqrt(shapes.nodes)
 
-    def loss(wave: tuple[int, int, int] | None) -> float:
+    def loss(wave: tuple[int, int, int], rounds: int) -> float:
         book = Book(names)
-        design = design_of(book, terms_of(book, shapes.features, wave), shapes.features)
-        found = robust.nnls(design, shapes.energy_j, weight, rounds=2)
-        return float(
-            np.average(np.minimum(np.abs(design @ found / shapes.energy_j - 1.0), 0.3), weights=weight)
-        )
+        design = design_of(book, terms_of(book, shapes.features, Form(wave, apart)), shapes.features)
+        found = robust.nnls(design, shapes.energy_j, weight, rounds=rounds)
+        error = np.abs(design @ found / shapes.energy_j - 1.0)
+        return float(np.average(np.minimum(error, MISSED), weights=weight))
 
-    plain = loss(None)
-    if plain < NEGLIGIBLE:
-        return None
-    best = min(((loss((h, w, g)), (h, w, g)) for h, w in TILES for g in groups), key=lambda item: item[0])
-    return best[1] if best[0] < (1.0 - WORTH) * plain else None
+    waves = sorted(((h, w, g) for h, w in TILES for g in groups), key=lambda wave: loss(wave, 1))
+    return min(waves[:FINALISTS], key=lambda wave: loss(wave, 2))
 
 
 def correction_columns(book: Book, shapes: np.ndarray) -> list[int]:
@@ -188,13 +192,13 @@ def correction_columns(book: Book, shapes: np.ndarray) -> list[int]:
 
 
 def fit_leaf(
-    book: Book, shapes: Shapes, wave: tuple[int, int, int] | None, rank: int, using: dict[str, Any], name: str
+    book: Book, shapes: Shapes, form: Form, rank: int, using: dict[str, Any], name: str
 ) -> dict[str, Any]:
-    """A LEAF for one primitive. ``using`` remembers the scales of its correction under ``name``."""
-    terms = terms_of(book, shapes.features, wave)
+    """A LEAF for one primitive. ``using`` remembers the scales of its correction, by ``name`` and what it reads."""
+    terms = terms_of(book, shapes.features, form)
     design = design_of(book, terms, shapes.features)
     weights = robust.nnls(design, shapes.energy_j, np.sqrt(shapes.nodes))
-    floor = smooth.rounded(0.5 * float(shapes.energy_j.min()))
+    floor = smooth.rounded(FLOOR * float(shapes.energy_j.min()))
     data: dict[str, Any] = {"terms": term_data(terms, weights), "floor": floor, "correction": None}
     columns = correction_columns(book, shapes.features)
     if not columns:
@@ -203,7 +207,9 @@ def fit_leaf(
     z = np.column_stack([values[c] for c in columns])
     residual = np.log(shapes.energy_j / np.maximum(design @ weights, floor))
     points = smooth.Points(z, residual, shapes.count, shapes.noise, shapes.nodes)
-    if name not in using:
-        using[name] = smooth.scales(points)
-    data["correction"] = smooth.fit(points, columns, rank, using[name])
+    # Fewer models may vary in fewer features: scales and centers of others would say nothing there.
+    key = " ".join((name, *(str(book.columns[c]["feature"]) for c in columns)))
+    if key not in using:
+        using[key] = smooth.scales(points, form.rough)
+    data["correction"] = smooth.fit(points, columns, rank, using[key])
     return data

@@ -6,6 +6,9 @@ beyond their measured children. What is left after that is a smooth function of 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,74 @@ from irene_build.train.best.sample import Sample
 
 #: How many of the columns of a correction say what kind of module it is.
 KIND = 3
-#: Levels whose correction has a constant of its own; elsewhere it goes to 1 far from what was measured.
-BIASED = ("model",)
-#: How often corrections are fitted anew, so that a parent's knows its children's.
-ROUNDS = 2
+#: Terms that a roofline may do without: matrix products hide their bytes, copies may not grow with the sequence,
+#: operations may hide behind bytes. The labels of whole models are explained as well by any of these readings.
+OPTIONAL = ("product_bytes", "pairs", "elementwise_flops")
+READINGS = tuple(
+    frozenset(gone) for size in range(len(OPTIONAL) + 1) for gone in itertools.combinations(OPTIONAL, size)
+)
+#: How strongly what all unlabelled kernels cost together is drawn to what labelled ones cost, and the share of the
+#: latter that stands in where modules leave nothing for it.
+COMMON, NOUGHT = 1e-5, 0.1
+#: Levels with corrections, lower ones first.
+ABOVE = ("module", "model")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How smooth the correction of a level is; ``settings.choose`` finds it by models left out.
+
+    ``kind_length``, ``size_length``: how far it reaches, in log units of a module's composition and of the input's
+    size. ``ratio``: variance of noise over that of the correction. ``biased``: it has a constant of its own; else it
+    goes to 1 far from what was measured.
+    """
+
+    kind_length: float = 0.8
+    size_length: float = 0.8
+    ratio: float = 0.01
+    biased: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What cannot be read off one fit, above the leaves.
+
+    ``prior``: how strongly each unlabelled primitive's costs are drawn to what all of them cost together.
+    """
+
+    prior: float = 0.01
+    module: Reach = Reach()
+    model: Reach = Reach()
+
+
+class Ground:
+    """Where the inner nodes of a level lie, whichever of them have labels: kernels are made once for all fits.
+
+    ``rows``: int64[n], nodes of the sample. ``z``: float64[p, columns], their distinct places. ``of``: int64[n], the
+    place of each.
+    """
+
+    def __init__(self, sample: Sample, level: str) -> None:
+        self.rows = np.flatnonzero(sample.at(level) & ~sample.leaf)
+        book = Book(sample.names)
+        columns = composition(book)
+        values = book.over(sample.features[self.rows])
+        z = np.column_stack([values[c] for c in columns])
+        self.z, of = np.unique(np.round(z, 9), axis=0, return_inverse=True)
+        self.of = of.ravel()
+        self._kernels: dict[tuple[float, float, bytes], tuple[np.ndarray, np.ndarray]] = {}
+
+    def kernels(self, using: smooth.Scales) -> tuple[np.ndarray, np.ndarray]:
+        """float64[p, r], float64[r, r]: places against centers, and centers among each other."""
+        assert using.centers is not None
+        key = (float(using.length[0]), float(using.length[-1]), using.centers.tobytes())
+        if key not in self._kernels:
+            self._kernels.clear()
+            self._kernels[key] = (
+                formulas.kernel("matern32", self.z, using.centers, using.length),
+                formulas.kernel("matern32", using.centers, using.centers, using.length),
+            )
+        return self._kernels[key]
 
 
 def own_terms(book: Book, primitive: str, products: bool) -> list[tuple[str, list[int]]]:
@@ -70,12 +137,15 @@ def fit_own(
     prior: dict[str, float],
     least: float,
     strength: float,
+    readings: Sequence[frozenset[str]] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """LEAFs of the primitives that have no label, from the balance of the modules, and what terms cost.
 
     ``prior``: joules of each term (a launch, a MiB, 1e6 operations) where the modules do not tell. ``least``:
     joules of the smallest leaf that was measured: no kernel takes less. Primitives that no labelled
     module uses are left out. ``strength``: how strongly each is drawn to what all of them cost together.
+    ``readings``: which terms are left out of each fit; the mean of the fits is taken. Usually nothing is left
+    out; where whole models alone are labelled, all of READINGS are tried.
     """
     rows_of = {p: np.flatnonzero(sample.leaf & (sample.primitive == p)) for p in primitives}
     products = {p: bool((sample.column("matmul_flops")[rows] > 0.0).any()) for p, rows in rows_of.items()}
@@ -94,94 +164,154 @@ def fit_own(
     start = np.array([prior.get(name, 0.0) for name in shared])
     scale, weight = sample.energy_j[rows], np.sqrt(sample.count[rows])
     pool = np.array([[name == kind for name in shared] for kind in kinds], dtype=np.float64)
-    together = robust.relative(below @ pool, left, scale, weight, prior=start, strength=1e-5)
-    together = np.where(together > 0.0, together, 0.1 * start)
-    weights = robust.relative(below, left, scale, weight, prior=pool @ together, strength=strength)
+    option = [
+        "product_bytes" if kind == "mem_bytes" and products[p] else kind
+        for (p, _), kind in zip(terms, kinds, strict=True)
+    ]
+    if readings is None:
+        readings = READINGS if sample.root[rows].all() and not prior else (frozenset(),)
+    weights, cost = np.zeros(len(terms)), np.zeros(len(shared))
+    for gone in readings:
+        kept = np.array([name not in gone for name in option])
+        some = below[:, kept]
+        together = robust.relative(some @ pool[kept], left, scale, weight, prior=start, strength=COMMON)
+        together = np.where(together > 0.0, together, NOUGHT * start)
+        drawn = pool[kept] @ together
+        weights[kept] += robust.relative(some, left, scale, weight, prior=drawn, strength=strength)
+        cost += together
+    weights, cost = weights / len(readings), cost / len(readings)
     seen = {p for (p, _), used in zip(terms, np.any(below, axis=0).tolist(), strict=True) if used}
     found = {}
     for primitive in sorted(seen):
         mine = [index for index, (p, _) in enumerate(terms) if p == primitive]
         data = leaves.term_data([terms[index][1] for index in mine], weights[mine])
         found[primitive] = {"terms": data, "floor": smooth.rounded(least), "correction": None}
-    return found, dict(zip(shared, together.tolist(), strict=True))
+    return found, dict(zip(shared, cost.tolist(), strict=True))
 
 
 def add_up(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """A(n) of every node: leaves as given, inner nodes the sum of their children times their factor."""
     out = np.where(sample.leaf, leaf_j, 0.0)
     for parent, child, times in sample.steps:
-        np.add.at(out, parent, times * out[child])
-        inner = np.unique(parent)
-        out[inner] *= factor[inner]
+        np.add.at(out, parent, times * out[child] * factor[parent])
     return out
 
 
-def fit_corrections(
-    book: Book,
-    sample: Sample,
-    leaf_j: np.ndarray,
-    rank: dict[str, int],
-    using: dict[str, Any],
-    kind_length: float,
-) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
-    """CORRECTIONs per level, and the factor of every node of the sample.
+@dataclass
+class Correction:
+    """A fitted correction of a level: its scales with centers, their weights, its constant."""
 
-    A module's children are corrected as well, so the fit is repeated until parents have seen that. ``using``
-    remembers the scales of each level's correction in each round. ``kind_length``: how far a correction reaches
-    from one kind of module to another, in log units of its composition.
-    """
-    factor = np.ones(len(leaf_j))
-    found: dict[str, dict[str, Any]] = {}
-    for turn in range(ROUNDS):
-        for level in ("module", "model"):
-            rows = np.flatnonzero(sample.at(level) & sample.labelled & (sample.count > 0.0) & ~sample.leaf)
-            if len(rows) < smooth.FEWEST:
-                continue
-            total = add_up(sample, leaf_j, factor)
-            residual = np.log(sample.energy_j[rows] * factor[rows] / total[rows])
-            found[level] = _fit_one(
-                book, sample, rows, residual, rank[level], using, f"{level} {turn}", kind_length
-            )
-            inner = np.flatnonzero(sample.at(level) & ~sample.leaf)
-            factor[inner] = formulas.correction(found[level], book.over(sample.features[inner]))
-    return found, factor
+    using: smooth.Scales
+    weights: np.ndarray
+    bias: float
+
+    def data(self, book: Book) -> dict[str, Any]:
+        """The CORRECTION that ships."""
+        if not len(self.weights):
+            columns = composition(book)[:1]
+            return {"columns": columns, "mean": [0.0], "scale": [1.0], "kernel": "poly", "degree": 1,
+                    "weights": [0.0], "limit": smooth.LIMIT, "bias": smooth.rounded(self.bias)}  # fmt: skip
+        return smooth.as_data(composition(book), self.using, self.weights, self.bias)
 
 
-def composition(book: Book, kind_length: float) -> tuple[list[int], np.ndarray]:
-    """Columns that a module's correction depends on, and how far each reaches (log units, NaN: to be found).
-
-    The first three say what kind of module it is, whatever the input; the others the input's size.
-    """
+def composition(book: Book) -> list[int]:
+    """Columns that a module's correction depends on: KIND that say what kind it is, then the input's size."""
     token = [book.raw("batch_size", "inverse"), book.raw("seq_len", "inverse")]
-    columns = [
+    return [
         book.raw("num_parameters", "log"),
         book.raw("kernels", "log"),
         book.of([book.raw("elementwise_flops"), *token], "log"),
         book.raw("seq_len", "log"),
         book.raw("batch_size", "log"),
     ]
-    return columns, np.array([kind_length] * KIND + [np.nan] * 2)
 
 
-def _fit_one(
-    book: Book,
+#: (ground, its labelled places, what is left there, how smooth) -> the correction's value at all places.
+Solver = Callable[[Ground, np.ndarray, smooth.Points, Reach], np.ndarray]
+
+
+def factors(
     sample: Sample,
-    rows: np.ndarray,
-    residual: np.ndarray,
-    rank: int,
-    using: dict[str, Any],
-    name: str,
-    kind_length: float,
-) -> dict[str, Any]:
-    bias = robust.median(residual, np.sqrt(sample.count[rows])) if name.split()[0] in BIASED else 0.0
-    columns, reach = composition(book, kind_length)
-    values = book.over(sample.features[rows])
-    points = smooth.gather(np.column_stack([values[c] for c in columns]), residual - bias, sample.count[rows])
-    if name not in using:
-        using[name] = smooth.scales(points, reach)
-    data = smooth.fit(points, columns, rank, using[name])
-    if data is None:
-        data = {"columns": columns[:1], "mean": [0.0], "scale": [1.0], "kernel": "poly", "degree": 1,
-                "weights": [0.0], "limit": smooth.LIMIT}  # fmt: skip
-    data["bias"] = smooth.rounded(bias)
-    return data
+    leaf_j: np.ndarray,
+    ground: Ground,
+    reach: Reach,
+    rounds: int,
+    solve: Solver,
+    factor: np.ndarray,
+    used: np.ndarray,
+) -> tuple[np.ndarray, float]:
+    """The factor of every node once the correction of one level is fitted (``solve``), and the constant of that.
+
+    ``factor``: float64[m], of the levels below. ``used``: bool[m], labelled nodes to learn from. A module's children
+    are corrected as well, so the fit is repeated until parents have seen that.
+    """
+    factor, bias = factor.copy(), 0.0
+    known = used[ground.rows]
+    if known.sum() < smooth.FEWEST:
+        return factor, bias
+    rows = ground.rows[known]
+    seen, of = np.unique(ground.of[known], return_inverse=True)
+    for _ in range(rounds):
+        total = add_up(sample, leaf_j, factor)
+        residual = np.log(sample.energy_j[rows] * factor[rows] / total[rows])
+        if reach.biased:
+            bias = robust.median(residual, np.sqrt(sample.count[rows]))
+        points = smooth.gather(ground.z[seen], of, residual - bias, sample.count[rows])
+        value = bias + solve(ground, seen, points, reach)
+        factor[ground.rows] = np.exp(smooth.LIMIT * np.tanh(value[ground.of] / smooth.LIMIT))
+    return factor, bias
+
+
+def rounds(sample: Sample, level: str) -> int:
+    """How often a level is fitted until every parent's correction knows its children's: as deep as they lie."""
+    inside = sample.at(level)
+    return max(1, sum(bool(inside[parent].any()) for parent, _, _ in sample.steps))
+
+
+def scales(points: smooth.Points, reach: Reach) -> smooth.Scales:
+    """The scales of a correction; noise is the spread of replicates."""
+    length = np.array([reach.kind_length] * KIND + [reach.size_length] * (points.z.shape[1] - KIND))
+    noise = max(points.noise, smooth.LEAST_NOISE) ** 2 / float(np.mean(points.count))
+    return smooth.Scales(length, noise / reach.ratio, noise)
+
+
+def fit_corrections(
+    sample: Sample,
+    leaf_j: np.ndarray,
+    grounds: dict[str, Ground],
+    rank: dict[str, int],
+    settings: Settings,
+    centers: dict[str, np.ndarray],
+) -> tuple[dict[str, Correction], np.ndarray]:
+    """Corrections per level, and the factor of every node of the sample.
+
+    ``centers`` remembers those of each level.
+    """
+    factor = np.ones(len(leaf_j))
+    found: dict[str, Correction] = {}
+    used = sample.labelled & (sample.count > 0.0)
+    for level in ABOVE:
+
+        def solve(ground: Ground, seen: np.ndarray, points: smooth.Points, reach: Reach,
+                  level: str = level) -> np.ndarray:  # fmt: skip
+            using = scales(points, reach)
+            using.centers = centers.get(level)
+            if len(seen) >= smooth.FEWEST:
+                smooth.place(points, rank[level], using)
+            if using.centers is None or not len(using.centers):
+                found[level] = Correction(using, np.empty(0), 0.0)
+                return np.zeros(len(ground.z))
+            centers[level] = using.centers
+            all_, among = ground.kernels(using)
+            variance = smooth.variance_of(points, using)
+            weights = smooth.solve(all_[seen], among, points.residual, variance, using.signal)
+            found[level] = Correction(using, weights, 0.0)
+            return np.asarray(all_ @ weights)
+
+        reach: Reach = getattr(settings, level)
+        factor, bias = factors(
+            sample, leaf_j, grounds[level], reach, rounds(sample, level), solve, factor, used
+        )
+        if level in found:
+            found[level].bias = bias
+    return found, factor

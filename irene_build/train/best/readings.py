@@ -16,6 +16,8 @@ from irene_build.train.best.sample import Sample
 
 Terms = list[tuple[str, list[int]]]
 LEVELS = ("ml", "module", "model")
+#: Share of the labelled nodes with both readings from which on the others are passed over.
+BOTH = 0.5
 #: A richer form has to be better by this share in the inner cross-validation.
 WORTH = 0.01
 
@@ -92,8 +94,11 @@ def choose(book: Book, sample: Sample, level: str) -> tuple[Terms, bool] | None:
 
 
 def _read(sample: Sample) -> np.ndarray:
-    """bool[m]: nodes with a reading of at least the time or the energy of a run."""
-    return np.isfinite(sample.column("latency")) | np.isfinite(sample.column("gpu_energy"))
+    """bool[m]: nodes with a reading of the time and the energy of a run; of one where few labels have both."""
+    time, energy = (np.isfinite(sample.column(name)) for name in ("latency", "gpu_energy"))
+    some, both = time | energy, time & energy
+    labelled = sample.labelled & (sample.count > 0.0)
+    return np.asarray(both if (both & labelled).sum() >= BOTH * (some & labelled).sum() else some)
 
 
 def fit_direct(
@@ -105,6 +110,8 @@ def fit_direct(
     out = {}
     for level, (terms, own) in forms.items():
         rows = everywhere[sample.at(level)[everywhere]] if own else everywhere
+        if not len(rows):
+            continue
         weights = solve(book, sample, rows, terms)
         data = leaves.term_data(terms, weights)
         if not data:

@@ -43,7 +43,7 @@ def relative(
     y = target / scale
     extra, aim = np.empty((0, a.shape[1])), np.empty(0)
     if prior is not None and strength > 0.0:
-        known = prior > 0.0
+        known = prior * size > 1e-100
         total = float(np.sqrt(strength * weight.sum()))
         typical = np.maximum(np.sqrt(np.mean(a * a, axis=0)) * prior * size, LEAST)
         extra = np.diag(total * typical / np.where(known, prior * size, 1.0))[known]

@@ -13,15 +13,15 @@ import numpy as np
 
 from irene_build.train.formulas import kernel
 
-#: Candidate length scales, in natural-log units of the shape features.
-LENGTHS = (0.3, 0.6, 1.2, 2.4)
+#: Candidate length scales, in natural-log units of the shape features: from a tenth to three e-folds.
+LENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 #: Candidate ratios of noise to signal variance.
-RATIOS = np.array([0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-#: Candidate signal variances where the noise is known.
-SIGNALS = np.array([0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2]) ** 2
-#: No meter repeats better than this (log units).
-LEAST_NOISE = 0.003
-#: The correction is a factor within exp(-LIMIT) and exp(LIMIT).
+RATIOS = 10.0 ** np.arange(-3.0, 1.5, 0.5)
+#: Candidate signal variances where the noise is known: standard deviations of 0.1 to 100 per cent.
+SIGNALS = 10.0 ** np.arange(-6.0, 0.5, 0.5)
+#: No meter repeats better than this (log units): keeps the systems that are solved well-conditioned.
+LEAST_NOISE = 0.001
+#: The correction is a factor within exp(-LIMIT) and exp(LIMIT): a bound of the last resort.
 LIMIT = 0.7
 DIGITS = 7
 #: Fewer places than this tell nothing about a smooth function.
@@ -64,17 +64,18 @@ class Points:
     nodes: np.ndarray
 
 
-def gather(z: np.ndarray, residual: np.ndarray, nodes: np.ndarray) -> Points:
-    """Fold measurements at equal places into one, their median; the spread among them is the noise."""
-    distinct, of = np.unique(np.round(z, 9), axis=0, return_inverse=True)
-    of = of.ravel()
-    count = np.bincount(of, minlength=len(distinct)).astype(np.float64)
+def gather(z: np.ndarray, of: np.ndarray, residual: np.ndarray, nodes: np.ndarray) -> Points:
+    """Fold measurements at one place into one, their median; the spread among them is the noise.
+
+    ``z``: float64[n, columns], distinct places; ``of``: int64[measurements], the place of each, none without one.
+    """
+    count = np.bincount(of, minlength=len(z)).astype(np.float64)
     middle = medians(residual, of, count)
     repeated = count[of] > 1.0
     n = count[of][repeated]
     spread = np.abs(residual - middle[of])[repeated] * np.sqrt(n / (n - 1.0))
     noise = 1.4826 * float(np.median(spread)) if len(spread) else 0.0
-    return Points(distinct, middle, count, noise, np.bincount(of, weights=nodes))
+    return Points(z, middle, count, noise, np.bincount(of, weights=nodes))
 
 
 def medians(values: np.ndarray, of: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -86,14 +87,37 @@ def medians(values: np.ndarray, of: np.ndarray, count: np.ndarray) -> np.ndarray
     return np.asarray(0.5 * (values[order][low] + values[order][high]))
 
 
-def scales(points: Points, reach: np.ndarray | None = None) -> Scales | None:
+class Spectrum:
+    """Kernels among fixed places at every candidate length, made and decomposed once each."""
+
+    def __init__(self, z: np.ndarray) -> None:
+        self.z = z
+        self._kernels: dict[float, np.ndarray] = {}
+        self._parts: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+
+    def kernel(self, length: float) -> np.ndarray:
+        """float64[n, n]: Matern 3/2 between all places."""
+        if length not in self._kernels:
+            reach = np.full(self.z.shape[1], length)
+            self._kernels[length] = kernel("matern32", self.z, self.z, reach)
+        return self._kernels[length]
+
+    def parts(self, length: float) -> tuple[np.ndarray, np.ndarray]:
+        """Its eigenvalues (none below 0) and eigenvectors."""
+        if length not in self._parts:
+            values, vectors = np.linalg.eigh(self.kernel(length))
+            self._parts[length] = np.maximum(values, 0.0), vectors
+        return self._parts[length]
+
+
+def scales(points: Points, rough: float = 1.0, spectrum: Spectrum | None = None) -> Scales | None:
     """The likeliest hyper-parameters; None where noise alone explains the points as well.
 
-    ``reach``: float64[columns], fixed lengths; NaN where one length is to be found for all of those.
+    ``rough``: how many times the spread of replicates counts as noise. ``spectrum``: of the same places.
     """
     if len(points.z) < FEWEST or not points.z.shape[1]:
         return None
-    found = _likeliest(points, np.full(points.z.shape[1], np.nan) if reach is None else reach)
+    found, _ = likeliest(points, rough, spectrum or Spectrum(points.z))
     return found if found.signal > 0.0 else None
 
 
@@ -104,41 +128,65 @@ def fit(points: Points, columns: list[int], rank: int, using: Scales | None) -> 
     """
     if using is None or len(points.z) < FEWEST:
         return None
-    variance = using.noise / points.count * float(np.mean(points.count))
+    place(points, rank, using)
+    assert using.centers is not None
+    if not len(using.centers):
+        return None
+    design = kernel("matern32", points.z, using.centers, using.length)
+    among = kernel("matern32", using.centers, using.centers, using.length)
+    solved = solve(design, among, points.residual, variance_of(points, using), using.signal)
+    return as_data(columns, using, solved)
+
+
+def variance_of(points: Points, using: Scales) -> np.ndarray:
+    """float64[n]: the variance of the middle of what was measured at every place."""
+    return np.asarray(using.noise / points.count * float(np.mean(points.count)))
+
+
+def place(points: Points, rank: int, using: Scales) -> None:
+    """Choose the centers among the points, where there are none yet."""
     if using.centers is None:
         k = kernel("matern32", points.z, points.z, using.length)
         worth = np.sqrt(points.nodes / points.nodes.mean())
-        using.centers = points.z[_centers(k, points.residual, variance / worth, using.signal, rank)]
-    if not len(using.centers):
-        return None
-    middle = [rounded(v) for v in using.centers.mean(axis=0)]
-    design = kernel("matern32", points.z, using.centers, using.length)
-    among = kernel("matern32", using.centers, using.centers, using.length)
-    system = design.T @ (design / variance[:, None]) + among / using.signal
+        chosen = _centers(k, points.residual, variance_of(points, using) / worth, using.signal, rank)
+        using.centers = points.z[chosen]
+
+
+def solve(
+    design: np.ndarray, among: np.ndarray, residual: np.ndarray, variance: np.ndarray, signal: float
+) -> np.ndarray:
+    """float64[r]: weights of centers. ``design``: float64[n, r], ``among``: float64[r, r], kernel values."""
+    system = design.T @ (design / variance[:, None]) + among / signal
     system[np.diag_indices(len(system))] *= 1.0 + 1e-9
-    solved = np.linalg.solve(system, design.T @ (points.residual / variance))
+    return np.asarray(np.linalg.solve(system, design.T @ (residual / variance)))
+
+
+def as_data(columns: list[int], using: Scales, weights: np.ndarray, bias: float = 0.0) -> dict[str, Any]:
+    """The CORRECTION with these weights of its centers."""
+    assert using.centers is not None
+    middle = [rounded(v) for v in using.centers.mean(axis=0)]
     return {
         "columns": columns, "mean": middle, "scale": [1.0] * len(columns), "kernel": "matern32",
-        "length": [float(v) for v in using.length], "bias": 0.0, "limit": LIMIT,
-        "centers": [[round(float(c), 5) for c in center - middle] for center in using.centers],
-        "weights": [round(float(w), 5) for w in solved],
+        "length": [float(v) for v in using.length], "bias": rounded(bias), "limit": LIMIT,
+        "centers": [[round(float(c), 4) for c in center - middle] for center in using.centers],
+        "weights": [round(float(w), 4) for w in weights],
     }  # fmt: skip
 
 
-def _likeliest(points: Points, reach: np.ndarray) -> Scales:
-    """The largest marginal likelihood on the grid; signal 0: noise alone.
+def likeliest(points: Points, rough: float, spectrum: Spectrum) -> tuple[Scales, float]:
+    """The scales of the largest marginal likelihood on the grid (signal 0: noise alone), and its negative logarithm.
 
     Where replicates say what the noise is, it is not a free parameter: cost jumps from shape to shape (tiles,
     kernels of a library), which a likelihood would take for noise.
     """
     y, count = points.residual, float(np.mean(points.count))
-    best = Scales(reach, 0.0, max(float(np.mean(y * y)), 1e-12))
-    known = max(points.noise, LEAST_NOISE) ** 2 / count if points.noise > 0.0 else None
+    width = points.z.shape[1]
+    best = Scales(np.full(width, LENGTHS[-1]), 0.0, max(float(np.mean(y * y)), 1e-12))
+    known = (rough * max(points.noise, LEAST_NOISE)) ** 2 / count if points.noise > 0.0 else None
     score = np.inf if known else 0.5 * len(y) * (np.log(best.noise) + 1.0) - 1.0
-    for candidate in LENGTHS:
-        length = np.where(np.isnan(reach), candidate, reach)
-        values, vectors = np.linalg.eigh(kernel("matern32", points.z, points.z, length))
-        values = np.maximum(values, 0.0)[:, None]
+    for length in LENGTHS:
+        values, vectors = spectrum.parts(length)
+        values = values[:, None]
         square = ((vectors.T @ y) ** 2)[:, None]
         if known:
             signal, error = SIGNALS, np.full(len(SIGNALS), known)
@@ -149,8 +197,9 @@ def _likeliest(points: Points, reach: np.ndarray) -> Scales:
         scores = 0.5 * np.sum(np.log(spread) + square / spread, axis=0)
         index = int(np.argmin(scores))
         if scores[index] < score:
-            score, best = float(scores[index]), Scales(length, float(signal[index]), float(error[index]))
-    return best
+            score = float(scores[index])
+            best = Scales(np.full(width, length), float(signal[index]), float(error[index]))
+    return best, score
 
 
 def _centers(k: np.ndarray, y: np.ndarray, variance: np.ndarray, signal: float, rank: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from irene_build.train import formulas
-from irene_build.train.best import leaves, modules, robust, smooth
+from irene_build.train.best import forms, leaves, modules, robust, smooth
 from irene_build.train.best.columns import Book
 from irene_build.train.best.sample import SHAPE_NAMES, Sample
 
@@ -19,10 +19,11 @@ LEAF_RANK, GEMM_RANK = 24, 56
 MODULE_RANK = {"module": 120, "model": 8}
 #: Fewest labelled shapes that make a primitive calibrated.
 FEWEST = 2
-_LEAF_NAMES = tuple(
+LEAF_NAMES = tuple(
     name for name in SHAPE_NAMES if name not in ("batch_size", "seq_len", "input_size", "num_parameters")
 )
-
+#: Where those are among the columns of a sample.
+LEAF_PLACES = [SHAPE_NAMES.index(name) for name in LEAF_NAMES]
 
 #: Terms that any primitive has, and the features that they are.
 TYPICAL = {
@@ -37,15 +38,22 @@ LEAST_SHARE = 0.02
 class Structure:
     """What a search found, and a refit on fewer models takes over.
 
-    ``waves``: tile and wave of each primitive. ``scales``: lengths and variances of each correction.
-    ``kind_length``, ``prior``: see ``modules``; ``settings.choose`` finds them. ``groups``: sizes of waves to try.
+    ``forms``: of each primitive. ``settings``: of everything above the leaves. ``scales``: of each leaf's correction;
+    ``centers``: of each correction above. ``grounds``: see ``modules.Ground``. ``readings``: see ``modules.fit_own``.
     """
 
-    waves: dict[str, tuple[int, int, int] | None] = field(default_factory=dict)
+    forms: dict[str, leaves.Form] = field(default_factory=dict)
+    settings: modules.Settings = field(default_factory=modules.Settings)
     scales: dict[str, smooth.Scales | None] = field(default_factory=dict)
-    groups: Sequence[int] = leaves.WAVES
-    kind_length: float = 0.4
-    prior: float = 0.03
+    centers: dict[str, np.ndarray] = field(default_factory=dict)
+    grounds: dict[str, modules.Ground] = field(default_factory=dict)
+    readings: Sequence[frozenset[str]] | None = None
+
+    def grounds_of(self, sample: Sample) -> dict[str, modules.Ground]:
+        """The grounds of a sample, which all samples without some of its labels share."""
+        if not self.grounds:
+            self.grounds.update({level: modules.Ground(sample, level) for level in modules.ABOVE})
+        return self.grounds
 
 
 @dataclass
@@ -85,20 +93,18 @@ def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
     used = sample.leaf & sample.labelled & (sample.count > 0.0)
     found: dict[str, dict[str, Any]] = {}
     shapes: dict[str, leaves.Shapes] = {}
-    places = [sample.names.index(name) for name in _LEAF_NAMES]
     for primitive in np.unique(sample.primitive[used]).tolist():
         rows = used & (sample.primitive == primitive)
         shapes[primitive] = leaves.by_shape(
-            sample.features[rows][:, places], sample.energy_j[rows], sample.count[rows]
+            sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows]
         )
     for primitive, seen in shapes.items():
         if len(seen.count) < FEWEST:
             continue
-        if primitive not in structure.waves:
-            structure.waves[primitive] = leaves.fit_wave(_LEAF_NAMES, seen, structure.groups)
-        wave, rank = structure.waves[primitive], GEMM_RANK if _gemm(seen) else LEAF_RANK
-        local = Book(_LEAF_NAMES)
-        data = leaves.fit_leaf(local, seen, wave, rank, structure.scales, primitive)
+        form = structure.forms.get(primitive, leaves.Form())
+        local = Book(LEAF_NAMES)
+        rank = GEMM_RANK if _gemm(seen) else LEAF_RANK
+        data = leaves.fit_leaf(local, seen, form, rank, structure.scales, primitive)
         found[primitive] = moved(data, local, book)
     missing = sorted(set(np.unique(sample.primitive[sample.leaf]).tolist()) - set(found))
     leaf_j = np.full(len(sample.energy_j), np.nan)
@@ -106,28 +112,55 @@ def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
     return Leaves(found, leaf_j, missing, *typical(sample, shapes))
 
 
-def fit_above(sample: Sample, book: Book, structure: Structure, below: Leaves) -> Static:
-    """Own kernels of modules and corrections on top of fitted leaves."""
+def choose_forms(
+    sample: Sample, gone: np.ndarray, groups: Sequence[int] = leaves.WAVES
+) -> dict[str, leaves.Form]:
+    """The form of every primitive that has labels. ``gone``: bool[folds, m], what each inner fold leaves out."""
+    used = sample.leaf & sample.labelled & (sample.count > 0.0)
+    out = {}
+    for primitive in np.unique(sample.primitive[used]).tolist():
+        rows = np.flatnonzero(used & (sample.primitive == primitive))
+        trials = forms.Trials(
+            LEAF_NAMES, sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows], gone[:, rows]
+        )  # fmt: skip
+        out[primitive] = forms.choose(trials, groups)
+    return out
+
+
+def fit_own(
+    sample: Sample,
+    book: Book,
+    below: Leaves,
+    prior: float,
+    readings: Sequence[frozenset[str]] | None = None,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """``leaf`` and ``fallback`` of the tier, kernels that no label knows included, and joules of every leaf."""
     found, leaf_j = dict(below.found), below.leaf_j.copy()
     energy = np.where(sample.labelled & (sample.count > 0), sample.energy_j, leaf_j)
     own, together = modules.fit_own(
-        book, sample, energy, below.missing, below.cost, below.least, structure.prior
+        book, sample, energy, below.missing, below.cost, below.least, prior, readings
     )
     found.update(own)
-    fallback = _fallback(book, below.cost or together, 0.5 * below.least)
-    tier: dict[str, Any] = {"leaf": found, "fallback": fallback, "aggregation": None}
+    fallback = _fallback(book, below.cost or together, leaves.FLOOR * below.least)
     for primitive in np.unique(sample.primitive[sample.leaf & np.isnan(leaf_j)]).tolist():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
         data = found.get(primitive) or found.get(kin(primitive, found) or "", fallback)
         leaf_j[rows] = formulas.leaf(data, book.over(sample.features[rows]))
-    tier["correction"], factor = modules.fit_corrections(
-        book, sample, leaf_j, MODULE_RANK, structure.scales, structure.kind_length
+    return {"leaf": found, "fallback": fallback, "aggregation": None}, leaf_j
+
+
+def fit_above(sample: Sample, book: Book, structure: Structure, below: Leaves) -> Static:
+    """Own kernels of modules and corrections on top of fitted leaves."""
+    tier, leaf_j = fit_own(sample, book, below, structure.settings.prior, structure.readings)
+    corrections, factor = modules.fit_corrections(
+        sample, leaf_j, structure.grounds_of(sample), MODULE_RANK, structure.settings, structure.centers
     )
+    tier["correction"] = {level: correction.data(book) for level, correction in corrections.items()}
     return Static(tier, leaf_j, factor, modules.add_up(sample, leaf_j, factor))
 
 
 def _gemm(shapes: leaves.Shapes) -> bool:
-    columns = [_LEAF_NAMES.index(name) for name in leaves.GEMM]
+    columns = [LEAF_NAMES.index(name) for name in leaves.GEMM]
     return bool((shapes.features[:, columns] > 0.0).all())
 
 
@@ -177,7 +210,7 @@ def typical(sample: Sample, shapes: dict[str, leaves.Shapes]) -> tuple[dict[str,
         rows = sample.root & sample.labelled & (sample.count > 0.0)
         each = sample.energy_j[rows] / np.maximum(sample.column("kernels")[rows], 1.0)
         return {}, float(each.min(initial=1.0)) * LEAST_SHARE
-    book = Book(_LEAF_NAMES)
+    book = Book(LEAF_NAMES)
     terms = [(name, [book.raw(feature)]) for name, feature in TYPICAL.items()]
     design = np.concatenate([leaves.design_of(book, terms, s.features) for s in shapes.values()])
     energy = np.concatenate([s.energy_j for s in shapes.values()])

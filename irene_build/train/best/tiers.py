@@ -9,6 +9,7 @@ import numpy as np
 
 from irene_build.train import intervals
 from irene_build.train.best import readings
+from irene_build.train.best.folds import families_of
 from irene_build.train.best.sample import Sample
 from irene_build.train.best.unseen import Unseen
 from irene_runtime.tree import LEVELS
@@ -19,30 +20,34 @@ GAMMAS = np.linspace(0.0, 1.2, 25)
 
 def interval(
     data: Sample,
-    unseen: Unseen | None,
+    heard: Sequence[Unseen],
     beyond: Unseen | None,
     predict: Callable[[Unseen], np.ndarray],
-    far: np.ndarray,
     judged: Sequence[str],
     known: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """An INTERVAL from what ``predict`` (float64[m], joules) makes of models and of sizes that were left out.
+    """An INTERVAL from what ``predict`` (float64[m], joules) makes of models, families and sizes that were left out.
 
-    ``far``: nodes of kinds that no other model has; they count apart at the levels ``judged``.
+    Nodes of kinds that a fold had not seen count apart at the levels ``judged``.
     """
     rows = np.flatnonzero(data.labelled)
 
-    def residual(seen: Unseen | None) -> np.ndarray:
-        if seen is None:
-            return np.full(len(rows), np.nan)
+    def residual(seen: Unseen) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.log(predict(seen)[rows] / data.energy_j[rows]))
 
-    away = np.zeros(len(rows)) if beyond is None else beyond.away[rows]
+    silent = np.full((1, len(rows)), np.nan)
     judgement = intervals.Judgement(
-        residual(unseen), residual(beyond), away, data.count[rows], data.model[rows],
-        np.array(LEVELS)[data.level[rows]], data.primitive[rows], far[rows],
-    )  # fmt: skip
+        residual=np.array([residual(seen) for seen in heard]) if heard else silent,
+        far=np.array([seen.far[rows] for seen in heard]) if heard else np.zeros(silent.shape, dtype=bool),
+        beyond=silent[0] if beyond is None else np.where(beyond.far[rows], np.nan, residual(beyond)),
+        away=silent[0] if beyond is None else beyond.away[rows],
+        count=data.count[rows],
+        model=data.model[rows],
+        family=families_of(data)[data.model[rows]],
+        level=np.array(LEVELS)[data.level[rows]],
+        primitive=data.primitive[rows],
+    )
     out = intervals.interval(judgement, judged)
     if known is not None and judged:
         out["kinds"] = known
@@ -51,16 +56,15 @@ def interval(
 
 def live(
     data: Sample,
-    unseen: Unseen | None,
+    heard: Sequence[Unseen],
     beyond: Unseen | None,
     direct: dict[str, Any],
-    far: np.ndarray,
     known: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Root by its reading, pooled with the tree's A; nodes below by their A times a power of root over A."""
     omega, gamma = 1.0, {"ml": 1.0, "module": 1.0}
-    if unseen is not None:
-        a, d = unseen.total_j, _positive(unseen.reading_j)
+    if heard:
+        a, d = heard[0].total_j, _positive(heard[0].reading_j)
         roots = np.flatnonzero(data.root & data.labelled)
         omega = _best(OMEGAS, lambda w: readings.error_of(data, a ** (1.0 - w) * d**w, roots))
         scale = _root_scale(data, a ** (1.0 - omega) * d**omega / a)
@@ -79,7 +83,7 @@ def live(
     return {
         "direct": {"model": {**direct["model"], "pool": round(omega, 4)}},
         "rescale": {level: round(value, 4) for level, value in gamma.items()},
-        "interval": interval(data, unseen, beyond, predict, far, ("module",), known),
+        "interval": interval(data, heard, beyond, predict, ("module",), known),
     }
 
 
@@ -100,20 +104,20 @@ def _root_scale(data: Sample, ratio: np.ndarray) -> np.ndarray:
 
 
 def profile(
-    data: Sample, unseen: Unseen | None, beyond: Unseen | None, direct: dict[str, Any], far: np.ndarray
+    data: Sample, heard: Sequence[Unseen], beyond: Unseen | None, direct: dict[str, Any]
 ) -> dict[str, Any]:
     """Every node by its own reading, pooled with what the tree says of it."""
     omega = dict.fromkeys(direct, 1.0)
-    if unseen is not None:
+    if heard:
         for level in omega:
-            omega[level] = _pool(data, unseen, omega, level)
+            omega[level] = _pool(data, heard[0], omega, level)
 
     def predict(seen: Unseen) -> np.ndarray:
         return readings.pooled(data, seen.leaf_j, seen.factor, seen.reading_j, omega)
 
     return {
         "direct": {level: {**item, "pool": round(omega[level], 4)} for level, item in direct.items()},
-        "interval": interval(data, unseen, beyond, predict, far, (), None),
+        "interval": interval(data, heard, beyond, predict, (), None),
     }
 
 

@@ -1,24 +1,37 @@
-"""What fits say of models, and of sizes, that they have not seen: pools and intervals come from that."""
+"""What fits say of models, families and sizes that they have not seen: settings, pools and intervals rest on it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from irene_build.train.best import limits, readings
+from irene_build.train.best import folds, kinds, limits, readings
 from irene_build.train.best.columns import Book
 from irene_build.train.best.leaves import WAVES
 from irene_build.train.best.sample import Sample
-from irene_build.train.best.static import Structure, fit_static
+from irene_build.train.best.static import Leaves, Structure, choose_forms, fit_above, fit_leaves
+
+
+@dataclass
+class Part:
+    """An inner fold: what it leaves out (bool[m]), the rest, and the leaves of that. ``family``: several models."""
+
+    out: np.ndarray
+    rest: Sample
+    book: Book
+    below: Leaves
+    family: bool
 
 
 @dataclass
 class Unseen:
-    """For every node what fits say that had not seen it. float64[m] each, NaN where there is none.
+    """For every node what a fit says that had not seen it. float64[m] each, NaN where there is none.
 
-    Its leaf, the factor of its correction, A and D, and how far it lies outside the ranges of that fit.
+    Its leaf, the factor of its correction, A and D, and how far it lies outside the ranges of that fit. bool[m]:
+    ``far``, a module or root of an unknown kind, or a leaf whose primitive had no label.
     """
 
     leaf_j: np.ndarray
@@ -26,25 +39,47 @@ class Unseen:
     total_j: np.ndarray
     reading_j: np.ndarray
     away: np.ndarray
+    far: np.ndarray
 
 
-def leave_models_out(data: Sample, structure: Structure, forms: dict[str, Any], book: Book) -> Unseen | None:
-    """Every model by a fit without it; None where there is one model alone."""
-    models = np.unique(data.model[data.labelled]).tolist()
-    if len(models) < 2:
-        return None
-    out = _nothing(data)
-    for model in models:
-        rows = data.model == model
-        _fill(out, data.without(rows), rows, structure, forms, book)
+def gone(data: Sample) -> list[tuple[np.ndarray, bool]]:
+    """What each inner fold leaves out (bool[m]), and whether that is a family."""
+    return [(np.isin(data.model, left), len(left) > 1) for left in folds.left_out(data)]
+
+
+def parts(data: Sample, structure: Structure, left: Sequence[tuple[np.ndarray, bool]]) -> list[Part]:
+    """The inner folds with their leaves fitted; those without a label left have nothing to say."""
+    out = []
+    for rows, family in left:
+        rest = data.without(rows)
+        if rest.labelled.any():
+            book = Book(data.names)
+            out.append(Part(rows, rest, book, fit_leaves(rest, book, structure), family))
+    return out
+
+
+def leave_out(
+    data: Sample, structure: Structure, forms: dict[str, Any], book: Book, chosen: Sequence[Part]
+) -> list[Unseen]:
+    """What the fit of each part says of what it leaves out: one Unseen over all models, then one a family."""
+    single = [part for part in chosen if not part.family]
+    if not single:
+        return []
+    out = [_nothing(data)]
+    for part in single:
+        _fill(out[0], data, part, structure, forms, book)
+    for part in chosen:
+        if part.family:
+            out.append(_nothing(data))
+            _fill(out[-1], data, part, structure, forms, book)
     return out
 
 
 def leave_sizes_out(data: Sample, known: Structure, forms: dict[str, Any], book: Book) -> Unseen | None:
     """Every model at its larger inputs by a fit to the others at smaller ones; None where sizes do not differ.
 
-    Larger: more tokens than the median of the labelled nodes. Waves (of fewer sizes, for time) and scales are
-    found among the smaller ones; of ``known`` only the settings are taken.
+    Larger: more tokens than the median of the labelled nodes. Forms (waves of fewer sizes, for time), scales and
+    centers are found among the smaller ones; of ``known`` only the settings are taken.
     """
     models = np.unique(data.model[data.labelled]).tolist()
     tokens = data.column(limits.TOKENS)
@@ -55,28 +90,38 @@ def leave_sizes_out(data: Sample, known: Structure, forms: dict[str, Any], book:
     if not large.any():
         return None
     small = data.without(large)
-    structure = Structure(groups=WAVES[::3], kind_length=known.kind_length, prior=known.prior)
-    fit_static(small, Book(data.names), structure)
+    each = [(data.model == model, False) for model in models]
+    structure = Structure(settings=known.settings, grounds=known.grounds)
+    structure.forms = choose_forms(small, np.array([rows for rows, _ in each]), WAVES[::3])
+    own = Book(data.names)
+    fit_above(small, own, structure, fit_leaves(small, own, structure))
     out = _nothing(data)
-    for model in models:
-        mine = data.model == model
-        rest = small.without(mine)
-        if rest.labelled.any():
-            _fill(out, rest, mine & large, structure, forms, book)
+    for part in parts(small, structure, each):
+        _fill(out, data, part, structure, forms, book, part.out & large)
     return out
 
 
 def _nothing(data: Sample) -> Unseen:
-    return Unseen(*(np.full(len(data.energy_j), np.nan) for _ in range(5)))
+    size = len(data.energy_j)
+    leaf_j, factor, total_j, reading_j, away = (np.full(size, np.nan) for _ in range(5))
+    return Unseen(leaf_j, factor, total_j, reading_j, away, np.zeros(size, dtype=bool))
 
 
 def _fill(
-    out: Unseen, rest: Sample, rows: np.ndarray, structure: Structure, forms: dict[str, Any], book: Book
+    out: Unseen,
+    data: Sample,
+    part: Part,
+    structure: Structure,
+    forms: dict[str, Any],
+    book: Book,
+    rows: np.ndarray | None = None,
 ) -> None:
-    own = Book(rest.names)
-    static = fit_static(rest, own, structure)
-    _, reading = readings.fit_direct(book, rest, forms)
+    rows = part.out if rows is None else rows
+    static = fit_above(part.rest, part.book, structure, part.below)
+    _, reading = readings.fit_direct(book, part.rest, forms)
     for name in ("leaf_j", "factor", "total_j"):
         getattr(out, name)[rows] = getattr(static, name)[rows]
     out.reading_j[rows] = reading[rows]
-    out.away[rows] = limits.away(rest, static.tier, own)[rows]
+    out.away[rows] = limits.away(part.rest, static.tier, part.book)[rows]
+    unknown = data.leaf & np.isin(data.primitive, part.below.missing)
+    out.far[rows] = (kinds.far(data, part.rest) | unknown)[rows]

@@ -1,0 +1,87 @@
+"""Which models an inner fold leaves out, and which option wins there: single models, and whole families of them.
+
+A family is told by what its models are made of, never by a name: modules of the same kind (``kinds``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from irene_build.train.best import kinds
+from irene_build.train.best.columns import Book
+from irene_build.train.best.sample import Sample
+
+#: Models are related where more than this share of the modules of each is of kinds that the other has: at first
+#: most of them (one architecture in other sizes), then any at all.
+RELATED = (0.5, 0.0)
+#: Options whose errors differ by less than this share are as good as each other.
+TIE = 0.01
+#: No relative error counts more than this.
+WORST = 1.0
+
+
+def left_out(data: Sample) -> list[tuple[int, ...]]:
+    """Models (indices) that each fold leaves out: every model, then every family that leaves another behind."""
+    models: list[int] = np.unique(data.model[data.labelled]).tolist()
+    if len(models) < 2:
+        return []
+    out: list[tuple[int, ...]] = [(model,) for model in models]
+    share = _shared(data, models)
+    for least in RELATED:
+        families = _joined(models, share > least)
+        out += [family for family in families if family not in out and len(family) < len(models)]
+    return out
+
+
+def families_of(data: Sample) -> np.ndarray:
+    """int64[models]: the family of every model, the first of it; models without a label are their own."""
+    models = np.unique(data.model[data.labelled]).tolist()
+    out = np.arange(len(data.models))
+    for family in _joined(models, _shared(data, models) > RELATED[0]):
+        out[list(family)] = family[0]
+    return out
+
+
+def _shared(data: Sample, models: list[int]) -> np.ndarray:
+    """float64[models, models]: the share of modules of kinds that both have, the smaller of both shares."""
+    rows = np.flatnonzero(data.at("module") & (data.count > 0.0))
+    out = np.zeros((len(models), len(models)))
+    if not len(rows):
+        return out
+    _, kind = np.unique(kinds.places(data, Book(data.names), rows), axis=0, return_inverse=True)
+    has = np.zeros((len(models), int(kind.max()) + 1))
+    for index, model in enumerate(models):
+        mine = data.model[rows] == model
+        has[index] = np.bincount(kind.ravel()[mine], weights=data.count[rows[mine]], minlength=has.shape[1])
+    total = np.maximum(has.sum(axis=1), 1e-300)
+    for i in range(len(models)):
+        for j in range(len(models)):
+            out[i, j] = has[i][has[j] > 0.0].sum() / total[i]
+    return np.minimum(out, out.T)
+
+
+def _joined(models: list[int], linked: np.ndarray) -> list[tuple[int, ...]]:
+    """Groups of models that are linked, directly or through others."""
+    group = np.arange(len(models))
+    for i, j in zip(*np.nonzero(linked), strict=True):
+        group[group == group[j]] = group[i]
+    return [tuple(m for m, g in zip(models, group, strict=True) if g == one) for one in np.unique(group)]
+
+
+def simplest(errors: np.ndarray) -> int | None:
+    """The option to take. ``errors``: float64[options, folds], the simplest option first; NaN: nothing to judge.
+
+    The simplest of those whose error (geometric mean over the folds) is the least but for TIE; None without a fold.
+    """
+    judged = errors[:, np.isfinite(errors).all(axis=0)]
+    if not judged.shape[1]:
+        return None
+    mean = np.log(np.maximum(judged, 1e-9)).mean(axis=1)
+    return int(np.flatnonzero(mean <= mean.min() + TIE)[0])
+
+
+def relative_error(predicted: np.ndarray, measured: np.ndarray, count: np.ndarray) -> float:
+    """The mean relative error, copies counted; NaN where nothing was measured."""
+    if not len(measured):
+        return float("nan")
+    return float(np.average(np.minimum(np.abs(predicted / measured - 1.0), WORST), weights=count))
