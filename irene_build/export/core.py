@@ -15,6 +15,7 @@ from irene_build.export.tables import (
     Columns,
     KernelTable,
     LinearTable,
+    centre_lines,
     features_of,
     kernel_tables,
     kinds,
@@ -25,6 +26,8 @@ from irene_runtime.features import MODEL_FEATURES
 
 _MAP_FUNCTIONS = {"log": "Log", "log1p": "Log1p", "inverse": "Inverse"}
 _LEVELS = ("module", "model")
+#: Distances are computed by lines where centres have this many times more coordinates than there are lines.
+_FEW = 4
 #: What a tier must share with another for both to have one core.
 KEYS = ("columns", "leaf", "fallback", "aggregation", "correction", "stand_in", "ranges")
 
@@ -157,8 +160,9 @@ class Writer:
                 continue
             chosen = self._chosen(part, rows, table.rows)
             here = build.op("Gather", [columns, chosen], f"{part}.columns", axis=0)
-            forms = self.look_up(rows, chosen, f"{part}.forms")
-            if not table.rows[: table.rows.sum()].all():
+            count = int(table.rows.sum())
+            forms = self.look_up(rows, chosen, f"{part}.forms") if count > 1 else rows
+            if count > 1 and not table.rows[:count].all():
                 place = np.cumsum(table.rows) - 1
                 doc = "row of this correction's tables"
                 forms = self.look_up(build.table(f"{part}.place", place, doc), forms, f"{part}.rows")
@@ -181,13 +185,32 @@ class Writer:
             z = build.call("WithOnes", [z], f"{stem}.z_one")[0]
             values = self.factors(f"{stem}.monomial", z, rows, [f[table.rows] for f in table.factors])
         else:
-            centres = own("centres", table.centres, "centre over length: kind, column, centre")
-            square = build.call("SquareDistance", [z, centres], f"{stem}.square")[0]
+            square = self._square(stem, z, rows, table.centres[table.rows])
             kernel = "Matern32" if table.kernel == "matern32" else "Gaussian"
             values = build.call(kernel, [square], f"{stem}.k")[0]
         weighted = build.call("Weigh", [values, own("weight", table.weight)], f"{stem}.weighted")[0]
         total = build.op("Add", [weighted, own("bias", table.bias)], f"{stem}.correction")
         return build.call("Bend", [total, own("limit", table.limit)], f"{stem}.factor")[0]
+
+    def _square(self, stem: str, z: str, rows: str, centres: np.ndarray) -> str:
+        """Squared distances from centres over length, float64[kinds, dims, centres]; by lines where they are few."""
+        build = self.build
+        if len(centres) == 1:
+            lines, dim, at = centre_lines(centres[0])
+            if _FEW * len(lines) <= centres.size:
+                inputs = [
+                    z,
+                    *(
+                        build.table(f"{stem}.{k}", v)
+                        for k, v in zip(("lines", "dim", "at"), (lines, dim, at[:, None]), strict=True)
+                    ),
+                ]
+                return build.call("GridDistance", inputs, f"{stem}.square")[0]
+        doc = "centre over length: column, kind, centre"
+        table = build.table(f"{stem}.centres", centres.transpose(1, 0, 2), doc)
+        if len(centres) > 1:
+            table = build.op("Gather", [table, rows], f"{stem}.centres.here", axis=1)
+        return build.call("SquareDistance", [z, table], f"{stem}.square")[0]
 
 
 class Core(Writer):
@@ -252,10 +275,10 @@ class Core(Writer):
         doc = "equation 1, a leaf a row; 1 for the others"
         value = self.linear("leaf", self.table, rows, linear_table(forms, self.plan), doc)
         corrections = [form.get("correction") for form in forms]
-        for stem, own in (
-            ("leaf", [*corrections[:leaves], *[None] * (len(forms) - leaves)]),
-            ("inner", [*[None] * leaves, *corrections[leaves:]]),
-        ):
+        # A level is a table of its own: its rows, a quarter of all, have many centres in common.
+        groups = {"leaf": range(leaves), **{_LEVELS[k - leaves]: [k] for k in range(leaves, len(forms))}}
+        for stem, group in groups.items():
+            own = [correction if k in group else None for k, correction in enumerate(corrections)]
             value = self.corrected(stem, self.table, rows, value, kernel_tables(own, self.plan))
         return value
 

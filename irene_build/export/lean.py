@@ -1,18 +1,19 @@
 """Makes the runtime's source smaller for the generated module, without changing what it does.
 
 A single file of at most 100 KB holds the runtime and the constants. What users call keeps its docstrings and
-types. Of the rest, docstrings are cut to their first line (private ones go) and annotations go, as do
-definitions that only the build tool uses and hints for formatter and type checker; and a level of indentation
-is one space. ``lean`` proves by the syntax tree that nothing else has changed.
+types. Of the rest annotations go, as do definitions that only the build tool uses, forms that the estimator does not
+have, and hints for formatter and type checker; how much else goes is asked for. ``lean`` and ``written`` prove by the
+syntax tree that nothing else has changed.
 """
 
 from __future__ import annotations
 
 import ast
 import io
+import keyword
 import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 #: What users and the command line need; a definition that none of them reaches is left out.
 ROOTS = (
@@ -29,24 +30,42 @@ ROOTS = (
 #: Marks a method that only the build tool uses.
 BUILD_ONLY = "# build tool only"
 _HINT = re.compile(r"  # (type: ignore|fmt: (skip|off|on)|noqa|build tool only)[^\n]*$", re.M)
-_WIDTH = 118
+_WIDTH = 110
+#: Spaces before the further lines of a statement, beyond those of its first.
+_CONTINUED = 4
 _Definition = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+#: How much of what is written for readers stays: nothing but what users call, first lines and comments, or all of it.
+USERS, FIRST_LINES, EVERYTHING = range(3)
 
 
-def lean(source: str, roots: Iterable[str] = ROOTS, indent: int = 1, notes: bool = True) -> str:
-    """The same program for ``roots``, in fewer bytes.
+def lean(source: str, roots: Iterable[str] = ROOTS, forms: Iterable[str] | None = None) -> str:
+    """The part of a program that ``roots`` need, without annotations that no user reads.
 
-    ``indent``: spaces a level. ``notes``: whether comments, and docstrings of classes that users do not call, stay.
-    Raises AssertionError where the result would not be the same program.
+    ``forms``: the entries of its table ``FORMS`` that are needed (default: all). Raises AssertionError where the result
+    would not be the same program.
     """
     roots = tuple(roots)
-    source = _without(source, _unreached(ast.parse(source), roots) + _build_only(source))
+    source = _without(source, _build_only(source))
+    source = source if forms is None else _with_forms(source, frozenset(forms))
     before = _program(source, roots)
-    source = _unannotated(_shortened(source, roots, notes), roots)
+    source = _unannotated(source, roots)
+    assert _program(source, roots) == before, "taking annotations off the runtime's source changed it"
+    return _without(source, _unreached(ast.parse(source), roots))
+
+
+def written(source: str, roots: Iterable[str] = ROOTS, indent: int = 4, notes: int = EVERYTHING) -> str:
+    """The same program, laid out anew.
+
+    ``indent``: spaces a level. ``notes``: what stays of comments, and of docstrings that are not for users. Raises
+    AssertionError where the result would not be the same program.
+    """
+    roots = tuple(roots)
+    before = _program(source, roots)
+    source = _shortened(source, roots, notes)
     source = source if notes else _uncommented(source)
-    source = _filled(_indented(_HINT.sub("", source), indent))
+    source = _without_last_commas(_filled(_indented(_HINT.sub("", source), indent)))
     source = re.sub(r"\n{3,}", "\n\n", source)
-    assert _program(source, roots) == before, "leaning the runtime's source changed it"
+    assert _program(source, roots) == before, "laying out the runtime's source changed it"
     return source
 
 
@@ -94,37 +113,45 @@ def _build_only(source: str) -> list[ast.stmt]:
     ]
 
 
+def _with_forms(source: str, forms: frozenset[str]) -> str:
+    """The source with those entries alone in its table ``FORMS``, which has one a line."""
+    cut: list[ast.expr] = []
+    for node in ast.parse(source).body:
+        if "FORMS" in _names(node) and isinstance(getattr(node, "value", None), ast.Dict):
+            keys = node.value.keys  # type: ignore[attr-defined]
+            cut += [key for key in keys if key.value not in forms]
+    lines = source.split("\n")
+    gone = {key.lineno - 1 for key in cut}
+    return "\n".join(line for index, line in enumerate(lines) if index not in gone)
+
+
 def _functions(
     tree: ast.Module, roots: Iterable[str]
-) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, bool, bool]]:
-    """Every definition; whether users call it; and whether it is private by its name or its place."""
+) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, bool]]:
+    """Every definition, and whether users call it."""
 
-    def visit(
-        node: ast.AST, shown: bool, private: bool
-    ) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, bool, bool]]:
+    def visit(node: ast.AST, shown: bool) -> Iterator[tuple[ast.FunctionDef | ast.ClassDef, bool]]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
-                hidden = private or (child.name.startswith("_") and not child.name.endswith("__"))
-                seen = shown and not hidden
-                yield child, seen, hidden
-                yield from visit(child, seen, hidden or isinstance(child, ast.FunctionDef))
+                seen = shown and (not child.name.startswith("_") or child.name.endswith("__"))
+                yield child, seen
+                yield from visit(child, seen)
             else:
-                yield from visit(child, shown, private)
+                yield from visit(child, shown)
 
     for top in tree.body:
-        name = getattr(top, "name", "")
-        yield from visit(ast.Module([top], []), name in roots, False)
+        yield from visit(ast.Module([top], []), getattr(top, "name", "") in roots)
 
 
-def _shortened(source: str, roots: Iterable[str], notes: bool) -> str:
-    """Docstrings of what users do not call go; with ``notes``, those of classes keep their first line."""
+def _shortened(source: str, roots: Iterable[str], notes: int) -> str:
+    """Docstrings of what users do not call go, or keep their first line."""
     lines = source.split("\n")
     cut: set[int] = set()
-    for node, shown, private in _functions(ast.parse(source), roots):
-        if ast.get_docstring(node) is None or shown:
+    for node, shown in _functions(ast.parse(source), roots):
+        if ast.get_docstring(node) is None or shown or notes == EVERYTHING:
             continue
         first, last = node.body[0].lineno - 1, (node.body[0].end_lineno or 0) - 1
-        if len(node.body) > 1 and (private or not notes or isinstance(node, ast.FunctionDef)):
+        if len(node.body) > 1 and not notes:
             cut.update(range(first, last + 1))
         elif last > first:
             cut.update(range(first + 1, last + 1))
@@ -133,15 +160,15 @@ def _shortened(source: str, roots: Iterable[str], notes: bool) -> str:
 
 
 def _uncommented(source: str) -> str:
-    """The source without its comments, except those between the modules that it was joined of, and with blank lines
-    between definitions of a module alone."""
+    """The source without its comments, and with blank lines before definitions alone."""
     lines = source.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT and not token.string.startswith("# ---- "):
+        if token.type == tokenize.COMMENT:
             row, column = token.start
             kept = lines[row - 1][:column].rstrip()
             lines[row - 1] = kept if kept else "\0"
-    blank = {index for index, line in enumerate(lines[:-1]) if not line and lines[index + 1].startswith(" ")}
+    inner = re.compile(r" (?! *(def|class|@))")
+    blank = {index for index, line in enumerate(lines[:-1]) if not line and inner.match(lines[index + 1])}
     for node in ast.walk(ast.parse(source)):
         if _is_text(node):
             blank -= set(range(node.lineno, node.end_lineno or node.lineno))  # type: ignore[attr-defined]
@@ -166,23 +193,56 @@ def _filled(source: str) -> str:
                 spans.append((first - 1, token.start[0]))
             first, plain = 0, True
     for start, end in reversed(spans):
-        out = [lines[start]]
-        for line in map(str.strip, lines[start + 1 : end]):
-            tight = out[-1].endswith(("(", "[", "{")) or line.startswith((")", "]", "}"))
-            before = out[-1][:-1] if line.startswith(("]", "}")) and out[-1].endswith(",") else out[-1]
-            joined = before + ("" if tight else " ") + line
-            if len(joined) <= _WIDTH:
-                out[-1] = joined
-            else:
-                out.append(lines[start][: len(lines[start]) - len(lines[start].lstrip())] + "  " + line)
-        lines[start:end] = out
+        lines[start:end] = _refilled(lines[start:end])
+    return "\n".join(lines)
+
+
+def _refilled(lines: Sequence[str]) -> list[str]:
+    """One statement in as few lines as it fits."""
+    out = [lines[0]]
+    pad = " " * (len(lines[0]) - len(lines[0].lstrip()) + _CONTINUED)
+    for line in map(str.strip, lines[1:]):
+        closes = line.startswith((")", "]", "}"))
+        tight = out[-1].endswith(("(", "[", "{")) or closes
+        joined = out[-1] + ("" if tight else " ") + line
+        if len(joined) <= _WIDTH:
+            out[-1] = joined
+        else:
+            out.append(pad + line)
+    return out
+
+
+def _without_last_commas(source: str) -> str:
+    """The source without the comma before a closing bracket, unless that comma makes a tuple of one."""
+    lines = source.split("\n")
+    needless: list[tuple[int, int]] = []
+    opened: list[list[int]] = []  # of every open bracket: whether no tuple can be in it, commas so far
+    last = tokenize.TokenInfo(tokenize.NL, "", (0, 0), (0, 0), "")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.NL, tokenize.COMMENT):
+            continue
+        if token.type == tokenize.OP and token.string in "([{":
+            called = last.string in (")", "]") or (
+                last.type == tokenize.NAME and not keyword.iskeyword(last.string)
+            )
+            opened.append([token.string == "{" or called == (token.string == "("), 0])
+        elif token.type == tokenize.OP and token.string in ")]}":
+            safe, commas = opened.pop()
+            if last.string == "," and last.end == token.start and (safe or commas > 1):
+                needless.append(last.start)
+        elif token.string == "," and opened:
+            opened[-1][1] += 1
+        last = token
+    for row, column in reversed(needless):
+        lines[row - 1] = lines[row - 1][:column] + lines[row - 1][column + 1 :]
     return "\n".join(lines)
 
 
 def _hidden_annotations(tree: ast.Module, roots: Iterable[str]) -> list[ast.expr]:
-    """Annotations of local names, of attributes, and of functions that no user calls."""
-    out: list[ast.expr] = []
-    for node, shown, _ in _functions(tree, roots):
+    """Annotations of names, of attributes, and of functions that no user calls."""
+    tables = [n for n in tree.body if isinstance(n, ast.AnnAssign) and n.value is not None]
+    out: list[ast.expr] = [node.annotation for node in tables]
+    for node, shown in _functions(tree, roots):
         if not isinstance(node, ast.FunctionDef):
             continue
         out += [n.annotation for n in ast.walk(node) if isinstance(n, ast.AnnAssign) and n.value is not None]
@@ -197,12 +257,16 @@ def _hidden_annotations(tree: ast.Module, roots: Iterable[str]) -> list[ast.expr
 def _unannotated(source: str, roots: Iterable[str]) -> str:
     """The source without the hidden annotations, each with the colon or arrow before it."""
     lines = source.split("\n")
-    unique = {(a.lineno, a.col_offset): a for a in _hidden_annotations(ast.parse(source), roots)}
+    tree = ast.parse(source)
+    unique = {(a.lineno, a.col_offset): a for a in _hidden_annotations(tree, roots)}
+    assigned = [n.annotation for n in ast.walk(tree) if isinstance(n, ast.AnnAssign)]
+    spaced = {(a.lineno, a.col_offset) for a in assigned}
     for (row, start), annotation in sorted(unique.items(), reverse=True):
         if annotation.end_lineno == row:
             line = lines[row - 1]
             before = re.sub(r"\s*(->|:)\s*$", "", line[:start])
-            lines[row - 1] = before + line[annotation.end_col_offset :]
+            after = line[annotation.end_col_offset :]
+            lines[row - 1] = before + (after if (row, start) in spaced else re.sub("^ = ", "=", after))
     return "\n".join(lines)
 
 

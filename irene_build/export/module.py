@@ -8,23 +8,39 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from irene_build import __version__
 from irene_build.errors import EstimatorError
-from irene_build.export.lean import lean
+from irene_build.export.lean import EVERYTHING, FIRST_LINES, USERS, lean, written
+from irene_build.export.literal import estimator_literal, golden_literal
 from irene_build.paths import runtime_source, templates_dir
 from irene_runtime import MODULES
-from irene_runtime.features import FEATURES, MEANINGS
+from irene_runtime.equations import FORMS
+from irene_runtime.features import MEANINGS
 
 #: A module above this is written all the same, with a warning.
 MAX_BYTES = 100_000
-#: How the runtime is written (arguments of ``parts``), roomiest first: the first that leaves enough for the constants.
-_FORMS = ((4, True), (2, True), (1, True), (1, False))
-_WIDTH = 110
+#: The runtime's modules, those first whose comments and docstrings a reader misses most.
+_READ_FIRST = (
+    "equations", "model", "packed", "tree", "features", "errors", "monitor", "sampler", "attach", "prediction",
+    "explain", "onnx_engine", "main",
+)  # fmt: skip
+
+
+def styles() -> Iterator[tuple[int, Mapping[str, int]]]:
+    """Ways to write the runtime, best for a reader first: spaces a level, and notes (as in ``lean``) of every module.
+
+    What is said counts for more than how wide it stands: any formatter gives indentation back, but no docstring.
+    """
+    for indent, notes in ((4, EVERYTHING), (4, FIRST_LINES), (2, EVERYTHING)):
+        yield indent, dict.fromkeys(MODULES, notes)
+    for count in range(len(_READ_FIRST), -1, -1):
+        yield 2, {name: FIRST_LINES if name in _READ_FIRST[:count] else USERS for name in MODULES}
+    yield 1, dict.fromkeys(MODULES, USERS)
 
 
 @dataclass(frozen=True)
@@ -37,11 +53,8 @@ class Part:
 
 
 @cache
-def parts(indent: int = 1, notes: bool = True) -> tuple[list[Part], list[str]]:
-    """The runtime's modules, and the lines of the one import block that they need; the same for every estimator.
-
-    ``indent`` and ``notes`` as in ``lean``.
-    """
+def parts(forms: frozenset[str]) -> tuple[list[Part], list[str]]:
+    """The runtime's modules for an estimator of these ``forms``, and the lines of their one import block."""
     out: list[Part] = []
     plain: set[str] = set()
     named: dict[str, set[str]] = {}
@@ -68,14 +81,22 @@ def parts(indent: int = 1, notes: bool = True) -> tuple[list[Part], list[str]]:
                 continue
             cut.update(range(node.lineno - 1, node.end_lineno or node.lineno))
         body = "\n".join(line for index, line in enumerate(lines) if index not in cut).strip("\n")
-        about = (ast.get_docstring(tree) or "").split("\n")[0] if notes else ""
+        about = (ast.get_docstring(tree) or "").split("\n")[0]
         out.append(Part(name, about, re.sub(r"\n{4,}", "\n\n\n", body)))
     joined = "\n\n".join(f"# ---- {part.name}\n{part.source}" for part in out)
-    texts = re.split(r"^# ---- \w+\n", lean(joined, indent=indent, notes=notes), flags=re.M)[1:]
+    leaned = lean(joined, forms=forms)
+    texts = re.split(r"^# ---- \w+\n", leaned, flags=re.M)[1:]
     out = [Part(part.name, part.about, text.strip("\n")) for part, text in zip(out, texts, strict=True)]
+    used = {node.id for node in ast.walk(ast.parse(leaned)) if isinstance(node, ast.Name)}
     imports = [f"import {name}" for name in sorted(plain)]
-    imports += [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(named.items())]
+    for module, names in sorted(named.items()):
+        imports.append(f"from {module} import {', '.join(sorted(names & used))}")
     return out, imports
+
+
+@cache
+def _written(source: str, indent: int, notes: int) -> str:
+    return written(source, indent=indent, notes=notes).strip("\n")
 
 
 def _names(node: ast.stmt) -> list[str]:
@@ -105,9 +126,13 @@ def _template(name: str) -> Any:
 def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str, Any]) -> str:
     """The text of ``irene_estimator.py``, as roomy as fits MAX_BYTES. The same arguments give the same text."""
     constants, tests = estimator_literal(estimator), golden_literal(golden)
+    found, imports = parts(frozenset(forms_of(estimator)))
     text = ""
-    for indent, notes in _FORMS:
-        runtime, imports = parts(indent, notes)
+    for indent, notes in styles():
+        runtime = [
+            Part(p.name, p.about if notes[p.name] else "", _written(p.source, indent, notes[p.name]))
+            for p in found
+        ]
         text = _template("irene_estimator.py.j2").render(
             estimator=estimator,
             version=__version__,
@@ -122,108 +147,19 @@ def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str
     return text
 
 
+def forms_of(data: Any) -> Iterator[str]:
+    """The names of ``irene_runtime.equations.FORMS`` that an estimator, or a part of one, calls for."""
+    for key, value in data.items() if isinstance(data, Mapping) else ():
+        if key == "kernel":
+            yield value
+        elif key in FORMS and value:
+            yield key
+        yield from forms_of(value)
+
+
 def render_readme(manifest: Mapping[str, Any], files: Sequence[str]) -> str:
     """The text of the bundle's README.md."""
     text: str = _template("bundle_README.md.j2").render(
         manifest=manifest, files=files, meanings=MEANINGS, trees=[f for f in files if f.startswith("trees/")]
     )
     return text
-
-
-def estimator_literal(estimator: Mapping[str, Any]) -> str:
-    """The estimator as a Python literal that a person can read: floats by repr, one term a line."""
-    return _literal(estimator, 0, ())
-
-
-def golden_literal(golden: Mapping[str, Any]) -> str:
-    """GOLDEN: one node a line, and one line for each thing that is known of a case."""
-    lines = ["GOLDEN = {", f" 'header': {_inline(golden['header'])},", " 'nodes': ["]
-    lines += [f"  {node!r}," for node in golden["nodes"]]
-    lines += [" ],", " 'cases': ["]
-    for case in golden["cases"]:
-        pairs = [f"{key!r}: {value!r}" for key, value in case.items()]
-        lines += ["  {" + ",\n   ".join(pairs) + "},"]
-    return "\n".join([*lines, " ],", "}"])
-
-
-def _comment(path: tuple[str, ...]) -> str:
-    """What a table means, where a reader would ask."""
-    if path[-2:-1] == ("leaf",) or (path[-1:] == ("fallback",) and "interval" not in path):
-        return f"  # {path[-1]}: J = sum of weight [J] * columns"
-    if path[-1:] == ("aggregation",):
-        return "  # equation 3: alpha = 1 + tanh(weights . monomials(z) + bias) / tau, no unit"
-    if path[-1:] == ("interval",):
-        return "  # q: half-width in natural-log units"
-    if path[-1:] == ("rescale",):
-        return "  # exponent of P(root) / A(root), per level"
-    return ""
-
-
-def _literal(value: Any, depth: int, path: tuple[str, ...]) -> str:
-    short = _inline(value)
-    room = _WIDTH - depth - 8
-    is_term = path[-2:] == ("terms", "#")
-    if (
-        not isinstance(value, (Mapping, list, tuple))
-        or is_term
-        or (len(short) <= room and not _comment(path))
-    ):
-        return short
-    pad = " " * (depth + 1)
-    if isinstance(value, Mapping):
-        lines = []
-        for key in value:
-            item = value[key]
-            inner = (*path, str(key))
-            text = _literal(item, depth + 1, inner)
-            note = _comment(inner) if isinstance(item, Mapping) and "\n" in text else ""
-            if note and text.startswith("{"):
-                text = "{" + note + text[1:]
-            lines.append(f"{pad}{key!r}: {text},")
-        return "{\n" + "\n".join(_packed(lines)).rstrip(",") + "}"
-    if all(_is_plain(item) or (isinstance(item, list) and all(map(_is_plain, item))) for item in value):
-        return "[\n" + _wrapped([_inline(item) for item in value], pad).rstrip(",") + "]"
-    rows = [f"{pad}{_literal(item, depth + 1, (*path, '#'))},{_column_note(path, item)}" for item in value]
-    end = "\n" + " " * depth if "#" in rows[-1] else ""
-    return "[\n" + "\n".join(rows).rstrip("," if not end else "") + end + "]"
-
-
-def _packed(lines: Sequence[str]) -> list[str]:
-    """Entries of a table, short ones side by side."""
-    out: list[str] = []
-    for line in lines:
-        if out and "\n" not in out[-1] + line and len(out[-1]) + len(line.strip()) + 1 <= _WIDTH:
-            out[-1] += " " + line.strip()
-        else:
-            out.append(line)
-    return out
-
-
-def _column_note(path: tuple[str, ...], item: Any) -> str:
-    """The unit beside a column of a tier."""
-    if path[-1:] == ("columns",) and isinstance(item, Mapping) and item.get("feature") in FEATURES:
-        unit = FEATURES[item["feature"]][1]
-        return f"  # {unit}" if unit != "1" else ""
-    return ""
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_inline(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_inline(item) for item in value) + "]"
-    return repr(value)
-
-
-def _is_plain(item: Any) -> bool:
-    return isinstance(item, (int, float, str)) and not isinstance(item, bool)
-
-
-def _wrapped(items: Sequence[str], pad: str) -> str:
-    lines, line = [], pad
-    for item in items:
-        if len(line) + len(item) + 2 > _WIDTH and line.strip():
-            lines.append(line.rstrip())
-            line = pad
-        line += item + ", "
-    return "\n".join([*lines, line.rstrip()])

@@ -86,8 +86,8 @@ def _raw(columns: Sequence[Mapping[str, Any]], index: int) -> set[str]:
     return {name for other in column["of"] for name in _raw(columns, other)}
 
 
-def golden_nodes(estimator: Mapping[str, Any], runtime: Estimator) -> list[str]:
-    """One node a line, as ``irene_runtime.main.golden_tree`` reads them, in the middle of what was calibrated.
+def golden_nodes(estimator: Mapping[str, Any], runtime: Estimator) -> list[dict[str, Any]]:
+    """Nodes as ``irene_runtime.main.golden_tree`` reads them, in the middle of what was calibrated.
 
     Every calibrated primitive once, one that another stands in for, and one that is unknown. Leaves are children of
     two modules. The unknown leaf and the second module lack readings, where the estimator can do without.
@@ -98,7 +98,7 @@ def golden_nodes(estimator: Mapping[str, Any], runtime: Estimator) -> list[str]:
     leaves = {p: p for t in estimator["tiers"] for p in resolved(estimator, t)["leaf"]}
     leaves.update(sorted(stand_in.items())[:1])
     leaves[_UNKNOWN] = _UNKNOWN
-    lines: list[str] = []
+    nodes: list[dict[str, Any]] = []
 
     def add(parent: int, level: str, primitive: str | None = None, reads: bool = True) -> None:
         kind = level if primitive is None else leaves[primitive]
@@ -106,22 +106,21 @@ def golden_nodes(estimator: Mapping[str, Any], runtime: Estimator) -> list[str]:
         if not reads:
             needed = (t.needs(level, primitive, primitive is not None, False) for t in runtime.tiers.values())
             used -= set(RESOURCE_FEATURES).difference(*needed)
-        values = (
-            (n, middle(ranges, n) if n in ranges else 20 + len(lines))
-            for n in estimator["features"]
-            if n in used
-        )
-        lines.append(
-            " ".join([str(parent), level, primitive or "-", *(f"{n}={value:g}" for n, value in values)])
-        )
+        node: dict[str, Any] = {"parent": parent, "level": level}
+        if primitive is not None:
+            node["primitive"] = primitive
+        for name in estimator["features"]:
+            if name in used:
+                node[name] = middle(ranges, name) if name in ranges else 20.0 + len(nodes)
+        nodes.append(node)
 
     add(-1, "model")
     for first in (True, False):
-        module = len(lines)
+        module = len(nodes)
         add(0, "module", reads=first)
         for primitive in list(leaves)[0 if first else 1 :: 2]:
             add(module, LEVELS[0], primitive, primitive != _UNKNOWN)
-    return lines
+    return nodes
 
 
 def golden(estimator: Mapping[str, Any]) -> dict[str, Any]:

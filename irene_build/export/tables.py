@@ -232,6 +232,19 @@ def _kernel_table(
     return KernelTable(kernel, has, picks, mean, scale, centres, factors, weight, bias, limit)
 
 
+def centre_lines(centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centres float64[dims, m] by the distinct coordinates that they have: these, one dimension after the other, of
+    which dimension each is, and int64[dims, m]: which of them each centre has."""
+    lines: list[np.ndarray] = []
+    at = np.empty(centres.shape, dtype=np.int64)
+    for d, row in enumerate(centres):
+        found, place = np.unique(row, return_inverse=True)
+        at[d] = place + sum(map(len, lines))
+        lines.append(found)
+    dim = np.repeat(np.arange(len(lines)), list(map(len, lines)))
+    return np.concatenate(lines), dim, at
+
+
 def exponents(columns: int, degree: int) -> list[tuple[int, ...]]:
     """The monomials of FORMAT.md: by degree, in ``combinations_with_replacement`` order, without the constant."""
     return [c for d in range(1, degree + 1) for c in combinations_with_replacement(range(columns), d)]

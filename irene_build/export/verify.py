@@ -27,6 +27,7 @@ from irene_build.export.parity import Deviation, compare, scales
 from irene_build.export.samples import with_resources
 from irene_runtime.equations import estimator_digest
 from irene_runtime.main import golden_tree
+from irene_runtime.packed import unpacked
 from irene_runtime.tree import ModelTree, load
 
 ONNX_NAME = "irene_estimator.onnx"
@@ -59,7 +60,7 @@ class Verified:
 
 
 def constants_of(path: Path) -> dict[str, Any]:
-    """ESTIMATOR, DIGEST, VERSION and GOLDEN of a generated module, read as literals: nothing is run.
+    """ESTIMATOR (written out), DIGEST, VERSION and GOLDEN of a generated module, read as literals: nothing is run.
 
     Raises EstimatorError.
     """
@@ -75,13 +76,25 @@ def constants_of(path: Path) -> dict[str, Any]:
             name = node.targets[0].id
             if name in ("ESTIMATOR", "DIGEST", "VERSION", "GOLDEN"):
                 try:
-                    out[name] = ast.literal_eval(node.value)
-                except (ValueError, RecursionError):
+                    out[name] = unpacked(ast.literal_eval(node.value))
+                except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
                     raise EstimatorError(f"{path}: {name} is not a plain constant; export it again") from None
     missing = {"ESTIMATOR", "DIGEST", "GOLDEN"} - set(out)
     if missing:
         raise EstimatorError(f"{path}: no {', '.join(sorted(missing))}; it was not written by irene-build")
+    nodes = out["GOLDEN"].get("nodes") if isinstance(out["GOLDEN"], dict) else None
+    if isinstance(nodes, list):
+        out["GOLDEN"]["nodes"] = [_golden_node(node) if isinstance(node, str) else node for node in nodes]
     return out
+
+
+def _golden_node(line: str) -> dict[str, Any]:
+    """A node of GOLDEN in modules from before packed tables: ``parent level primitive feature=value ...``."""
+    parent, level, primitive, *pairs = line.split()
+    node: dict[str, Any] = {"parent": int(parent), "level": level}
+    if primitive != "-":
+        node["primitive"] = primitive
+    return {**node, **{name: float(value) for name, _, value in (pair.partition("=") for pair in pairs)}}
 
 
 def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.OnnxRuntime]:

@@ -205,8 +205,7 @@ class Correction:
     """A bounded smooth factor, ``exp(limit * tanh(f / limit))``."""
 
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
-        kinds: Dict[str, Any] = {"poly": Polynomial, "matern32": Kernel, "rbf": Kernel}
-        self.function: Union[Polynomial, Kernel] = kinds[data["kernel"]](data, columns)
+        self.function: Union[Polynomial, Kernel] = FORMS[data["kernel"]](data, columns)
         self.limit = float(data["limit"])
         self.uses = self.function.uses
 
@@ -220,7 +219,7 @@ class Leaf:
     def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
         self.linear = Linear(data, columns)
         raw = data.get("correction")
-        self.correction = None if raw is None else Correction(raw, columns)
+        self.correction = None if raw is None else FORMS["correction"](raw, columns)
         self.uses = _uses([self.linear] + ([] if self.correction is None else [self.correction]))
 
     def __call__(self, features: Features) -> float:
@@ -238,6 +237,16 @@ class Aggregation:
 
     def __call__(self, features: Features) -> float:
         return 1.0 + math.tanh(self.polynomial(features)) / self.tau
+
+
+#: Forms that not every estimator has; a generated module holds its own.
+FORMS: Dict[str, Any] = {
+    "aggregation": Aggregation,
+    "correction": Correction,
+    "matern32": Kernel,
+    "poly": Polynomial,
+    "rbf": Kernel,
+}
 
 
 def pooled(own: float, reading: float, omega: float) -> float:
@@ -303,9 +312,9 @@ class Tier:
         self.leaf = {k: Leaf(v, columns) for k, v in data["leaf"].items()}
         self.fallback = Leaf(data["fallback"], columns)
         self.stand_in: Dict[str, str] = table("stand_in")
-        self.correction = {k: Correction(v, columns) for k, v in table("correction").items()}
+        self.correction = {k: FORMS["correction"](v, columns) for k, v in table("correction").items()}
         raw = data.get("aggregation")
-        self.aggregation = None if raw is None else Aggregation(raw, columns)
+        self.aggregation = None if raw is None else FORMS["aggregation"](raw, columns)
         self.direct = {k: (Linear(v, columns), float(v["pool"])) for k, v in table("direct").items()}
         self.gamma = {k: float(v) for k, v in table("rescale").items()}
         self.interval = Interval(data["interval"], columns)

@@ -7,9 +7,11 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .equations import FLAGS
 from .errors import EstimatorError, InputError, IreneError
+from .features import FEATURES
 from .model import TIERS, Estimator
 from .monitor import differences, machine_fingerprint
-from .tree import ModelTree, from_json, load
+from .packed import unpacked
+from .tree import LEVELS, ModelTree, from_json, load
 
 
 def _parser() -> Any:
@@ -19,7 +21,12 @@ def _parser() -> Any:
         def error(self, message: str) -> Any:
             raise InputError("%s (see %s --help)" % (message, self.prog))
 
-    parser = Parser(description="Energy of neural networks, node by node, on the PC calibrated for.")
+    data, digest = globals().get("ESTIMATOR") or {}, globals().get("DIGEST", "")
+    parser = Parser(
+        description="Joules of every part of a neural network on the PC %s." % data.get("hardware", "?")
+    )
+    version = "irene-build %s, estimator %.12s" % (globals().get("VERSION"), digest)
+    parser.add_argument("--version", action="version", version=version)
     parser.set_defaults(run=lambda args: (parser.format_help(), 2))
     commands = parser.add_subparsers(metavar="COMMAND")
 
@@ -57,6 +64,8 @@ def _predict(args: Any) -> Tuple[str, int]:
         raise InputError("--json, --csv, --openmetrics and --explain: one at a time")
     if args.co2 is not None and not 0.0 <= args.co2 < 1e6:
         raise InputError("--co2 %r: expected grams of CO2 per kWh" % args.co2)
+    if args.depth < 0:
+        raise InputError("--depth %d: expected 0 (the model alone) or more" % args.depth)
     p = Estimator(engine=args.engine).predict(load(args.tree), tier=args.tier)
     if args.json:
         return _dumps(p.to_json() if args.co2 is None else dict(p.to_json(), co2_g=p.co2_g(args.co2))), 0
@@ -79,18 +88,24 @@ def info() -> Dict[str, Any]:
 
 
 def _info(args: Any) -> Tuple[str, int]:
+    from textwrap import wrap
+
     data = info()
     if args.json:
         return _dumps(data), 0
     lines = ["SIMULATED: calibrated on simulated energy."] if data["provenance"] == "simulated" else []
+    del data["format"], data["version"]
+    if data["differs"] == "":
+        data["differs"] = "no"
     for tier, protocols in (data.pop("evaluation") or {}).items():
         for protocol, levels in protocols.items():
-            errors = ["%s %.2f %%" % (k, v["mape"]) for k, v in levels.items() if "mape" in v]
-            data["error, " + tier] = "%s: %s" % (protocol, ", ".join(errors))
+            errors = ["%s %.2f %%" % (k, levels[k]["mape"]) for k in LEVELS if "mape" in levels.get(k, ())]
+            data.setdefault("error, " + tier, []).append("%s: %s" % (protocol, ", ".join(errors)))
     for key, value in data.items():
         if isinstance(value, dict):
             value = ["%s %s" % (k, len(v) if isinstance(v, list) else v) for k, v in value.items()]
-        lines.append("%-14s %s" % (key, ", ".join(value) if isinstance(value, list) else value))
+        text = ", ".join(value) if isinstance(value, list) else str("" if value is None else value)
+        lines += wrap("%-14s %s" % (key, text or "not known"), 100, subsequent_indent=15 * " ")
     return "\n".join(lines) + "\n", 0
 
 
@@ -98,20 +113,16 @@ def golden_tree(golden: Mapping[str, Any], times: float) -> ModelTree:
     """The tree of GOLDEN; every other feature ``times`` the middle of what was calibrated, the rest a part of it."""
     nodes = []
     for index, line in enumerate(golden["nodes"]):
-        parent, level, primitive, *pairs = line.split()
-        features: Dict[str, float] = {}
-        for name, _, value in (pair.partition("=") for pair in pairs):
-            features[name] = float(value) * times if len(features) % 2 else float(value) / times
-        nodes.append({
-            "scope": str(index), "type": primitive, "level": level, "parent": int(parent), "features": features,
-            "primitive": None if primitive == "-" else primitive,
-        })  # fmt: skip
+        node = dict(line, scope=str(index), type=line.get("primitive", "-"), features={})
+        for number, name in enumerate(n for n in FEATURES if n in line):
+            node["features"][name] = line[name] * times if number % 2 else line[name] / times
+        nodes.append(node)
     return from_json(dict(golden["header"], format="irene-tree", version=1, model="golden", nodes=nodes))
 
 
 def selftest() -> Tuple[str, bool]:
     """Evaluates the golden tree; the report, and whether every number lies within its tolerance."""
-    golden = globals().get("GOLDEN")
+    golden = unpacked(globals().get("GOLDEN"))
     if not golden:
         raise EstimatorError("no golden tree here: use a module that `irene-build export` wrote")
     est = Estimator()
@@ -119,9 +130,8 @@ def selftest() -> Tuple[str, bool]:
     for case in golden["cases"]:
         label = "%s, tier %s" % (case["name"], case["tier"])
         p = est.predict(golden_tree(golden, case["times"]), tier=case["tier"])
-        want = [
-            float.fromhex(text) for text in case["energy_j"].split() + [case["sum_low_j"], case["sum_high_j"]]
-        ]
+        texts = case["energy_j"].split() + [case["sum_low_j"], case["sum_high_j"]]
+        want = [float.fromhex(text) for text in texts]
         allowed = [float(text) for text in case["tolerance_j"].split()]
         got = [n.energy_j for n in p]
         for end in (0, 1):
@@ -164,14 +174,18 @@ def _monitor(args: Any) -> Tuple[str, int]:
     try:
         with est.monitor(runs=args.runs) as live:
             code = subprocess.call(command)
+            code = code if code >= 0 else 128 - code  # killed by a signal: as a shell says it
     except OSError as error:
         raise InputError("cannot run %s: %s" % (command[0], error.strerror or error)) from None
     p = None if tree is None else est.predict(tree, live)
     if args.json:
         data = {key: getattr(live, key) for key in ("features", "missing", "runs", "seconds", "differs")}
         return _dumps(dict(data, exit_code=code, prediction=p and p.to_json())), code
-    lines = ["%-11s %.6g" % item for item in live.features.items()]
-    lines += ["%-11s missing: %s" % item for item in live.missing.items()]
+    lines = ["%-11s %.6g %s" % (name, value, FEATURES[name][1]) for name, value in live.features.items()]
+    reasons: Dict[str, List[str]] = {}
+    for name, reason in live.missing.items():
+        reasons.setdefault(reason, []).append(name)
+    lines += ["missing: %s: %s" % (", ".join(names), reason) for reason, names in reasons.items()]
     return "\n".join(lines) + "\n" + ("\n" + p.table() if p else ""), code
 
 

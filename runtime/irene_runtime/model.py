@@ -1,4 +1,4 @@
-"""The estimator: constants in, predictions out, in one pass from the leaves to the root."""
+"""The estimator: from a tree to its joules, in one pass from the leaves to the root."""
 
 import math
 import os
@@ -20,9 +20,10 @@ from .equations import (
 )
 from .errors import EstimatorError, InputError, TreeError
 from .explain import explanation
-from .features import RESOURCE_FEATURES
+from .features import COUNTED, RESOURCE_FEATURES
 from .monitor import Monitor
 from .onnx_engine import Graph
+from .packed import unpacked
 from .prediction import NodePrediction, Prediction
 from .tree import ModelTree, Node, load
 
@@ -81,7 +82,10 @@ class Estimator:
         self, data: Optional[Mapping[str, Any]] = None, engine: str = "python", graph: str = ""
     ) -> None:
         own = data is None
-        data = globals().get("ESTIMATOR") if data is None else data
+        try:
+            data = unpacked(globals().get("ESTIMATOR")) if data is None else data
+        except (TypeError, ValueError, AttributeError, LookupError):
+            raise EstimatorError("the constants of this module are damaged; export it again") from None
         if data is None:
             raise EstimatorError("no estimator data: pass it, or use an exported module")
         if data.get("format") != "irene-estimator":
@@ -142,6 +146,12 @@ class Estimator:
         missing the next lower tier is taken, with the flag ``fell-back`` and a note.
         Raises TreeError for trees that cannot be predicted, InputError for wrong arguments.
         """
+        if not isinstance(tree, ModelTree):
+            raise InputError(
+                "predict wants a tree, as load_tree(path) gives it, not %s" % type(tree).__name__
+            )
+        if not (live is None or isinstance(live, (Monitor, Mapping))):
+            raise InputError("live is %s, not a monitor or a mapping" % type(live).__name__)
         head = tree.header
         if head["cost_model"] != self.cost_model:
             raise TreeError(
@@ -171,7 +181,8 @@ class Estimator:
             flags = FELL_BACK
         if isinstance(live, Monitor):
             if notes:
-                notes += ["%s is missing: %s" % item for item in sorted(live.missing.items())]
+                missing = sorted(live.missing.items())
+                notes += ["%s is missing: %s" % item for item in missing if item[0] in str(notes)]
             if live.differs:
                 flags |= OTHER_HARDWARE
                 notes.append("this is not the PC that was calibrated: " + live.differs)
@@ -179,6 +190,17 @@ class Estimator:
                 notes.append(
                     "whether this is the PC that was calibrated is not known: it left no fingerprint"
                 )
+        dtypes = (self.data.get("trained_on") or {}).get("dtypes") or [head["dtype"]]
+        if head["dtype"] not in dtypes:
+            flags |= EXTRAPOLATES
+            notes.append("calibrated in %s alone, not in %s" % (", ".join(dtypes), head["dtype"]))
+        if head["batch_size"] is None or head["seq_len"] is None:
+            notes.append("the tree says no batch_size or seq_len: what depends on them counts as 0")
+        counted = set(COUNTED).intersection(self.data["features"])
+        absent = [counted.difference(n.features) for n in tree.nodes if not counted <= n.features.keys()]
+        if absent:
+            names = ", ".join(sorted(set().union(*absent)))
+            notes.append("%d nodes have no %s: it counts as 0" % (len(absent), names))
         compiled = self.tiers[name]
         if self._graph is None:
             values = self._evaluate(compiled, tree, kinds, features)

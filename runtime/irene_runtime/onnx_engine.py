@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 from .errors import EstimatorError, InputError
 from .tree import LEVELS, ModelTree
 
-_TIER_NUMBERS = {"static": 0, "live": 1, "profile": 2}
+_TIER_NUMBERS = ("static", "live", "profile")
 
 
 class Graph:
@@ -58,7 +58,7 @@ class Graph:
                 ),
                 "parent": np.array([n.parent for n in nodes], dtype=np.int64),
                 "level": np.array([LEVELS.index(n.level) for n in nodes], dtype=np.int64),
-                "tier": np.array(_TIER_NUMBERS[tier], dtype=np.int64),
+                "tier": np.array(_TIER_NUMBERS.index(tier), dtype=np.int64),
             },
         )
         return list(zip(*[column.tolist() for column in out]))

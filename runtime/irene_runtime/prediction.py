@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from .equations import FLAGS, SIMULATED, flag_names
+from .equations import SIMULATED, flag_names
 from .errors import TreeError
 from .tree import ModelTree
 
@@ -84,6 +84,13 @@ class Prediction:
         self.simulated = bool(flags & SIMULATED)
         self._explainer = explainer
         self._lookup: Dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return "<Prediction of %s: %s, tier %s>" % (
+            self.tree.header["model"],
+            joules(self.energy_j),
+            self.tier,
+        )
 
     @property
     def energy_j(self) -> float:
@@ -215,16 +222,17 @@ class Prediction:
     ) -> str:
         """Energy, half-width, share and a bar for every node down to ``depth``, in ``width`` columns.
 
-        Neighbours of one type and one energy are shown once, with their number.
+        Neighbours of one type and one energy are shown once, with their number. Flags are counted over all nodes.
         """
+        from textwrap import wrap
+
         stream = sys.stdout
         if color is None:
             color = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         block = "\u2588" if "utf" in (getattr(stream, "encoding", "") or "").lower() else "#"
-        lines = self.heading(g_per_kwh)
-        lines = [line if len(line) <= width else line[: width - 3] + "..." for line in lines]
+        lines = [row for line in self.heading(g_per_kwh) for row in wrap(line, width, subsequent_indent="  ")]
         lines += ["", "    energy     +/-   share             node"]
-        marks, nodes, depths = 0, self.nodes, self.tree.depths
+        nodes, depths = self.nodes, self.tree.depths
         ends, hidden = list(range(1, len(nodes) + 1)), [level > depth for level in depths]
         for n in reversed(nodes):
             if n.index:
@@ -243,7 +251,6 @@ class Prediction:
             half = "%5.1f %%" % min(999.9, 50.0 * (high - low) / abs(n.energy_j)) if n.energy_j else "      -"
             bar = (block * int(round(10.0 * min(1.0, max(0.0, share))))).ljust(10)
             mark = "?" if "uncalibrated" in n.flags else "!" if "extrapolates" in n.flags else " "
-            marks |= sum(bit for bit, name in FLAGS.items() if name in n.flags)
             indent, name = min(20, 2 * depths[n.index]), self.tree.nodes[n.index].name
             above = nodes[n.parent].scope if n.index else ""
             if above and name.startswith((above + ".", above + ":")):
@@ -254,8 +261,11 @@ class Prediction:
             lines.append("%10s %s %6.1f%%  %s %s %s" % (
                 joules(n.energy_j), half, 100.0 * share, "\x1b[32m%s\x1b[0m" % bar if color else bar, mark, name,
             ))  # fmt: skip
-        if marks & 1:
-            lines.append("! outside what was calibrated, interval widened")
-        if marks & 2:
-            lines.append("? primitive never calibrated, fallback used")
+        for flag, text in (
+            ("extrapolates", "! outside what was calibrated, interval widened"),
+            ("uncalibrated", "? primitive never calibrated, fallback used"),
+        ):
+            count = sum(flag in n.flags for n in nodes)
+            if count:
+                lines.append("%s (%d of %d nodes)" % (text, count, len(nodes)))
         return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 PERIOD_S = 0.170
 _GPU = ("gpu_util", "gm_usg", "g_clk", "gm_clk", "gpu_energy")
 _FILES = {"cpu_util": "stat", "mem_usg": "meminfo"}
+_NO_GPU: Tuple[Any, ...] = (None,) * 6
 _Points = List[Tuple[int, float]]
 
 
@@ -154,8 +155,8 @@ class Sampler:
         self._files: Dict[str, int] = {}
         self._nvml: Any = None
         self._handle: Any = None
-        self._reads: Tuple[Tuple[str, Any], ...] = (("", None),) * 6
-        self._memory: Tuple[int, Optional[bytes]] = (-1 << 60, None)
+        self._reads: Tuple[Tuple[str, Any], ...] = ()
+        self._memory_ns = 0
         self._stopping = False
         self._thread: Optional[threading.Thread] = None
 
@@ -167,6 +168,7 @@ class Sampler:
 
     def open(self) -> "Sampler":
         """Opens the sources and finds out what is missing."""
+        self._memory_ns = 0
         for name, file in _FILES.items():
             if name not in self._files:
                 try:
@@ -205,6 +207,7 @@ class Sampler:
             self._stopping = True
             self._thread.join()
             self._thread = None
+            self._memory_ns = 0
             self.take()
             self.close()
 
@@ -223,6 +226,7 @@ class Sampler:
 
     def sample(self) -> Sample:  # build tool only
         """Reads everything now, keeps it, and returns it."""
+        self._memory_ns = 0
         self.take()
         with self._lock:
             rows = self._ring[-2:]
@@ -231,10 +235,12 @@ class Sampler:
     def take(self) -> Tuple[Any, ...]:
         """``sample`` without parsing."""
         now = time.monotonic_ns()
-        stat = self._pread("cpu_util", 256)
-        if now - self._memory[0] >= 100_000_000:  # memory moves slowly, and costs as much to read as the rest
-            self._memory = now, self._pread("mem_usg", 128)
-        row = now, stat, self._memory[1], tuple(self._ask(*read) for read in self._reads)
+        stat, memory, gpu = self._pread("cpu_util", 256), None, _NO_GPU
+        if now - self._memory_ns >= 500_000_000:  # memory moves slowly, and costs as much to read as the rest
+            self._memory_ns, memory = now, self._pread("mem_usg", 128)
+        if self._handle is not None:
+            gpu = tuple(self._ask(*read) for read in self._reads)
+        row = now, stat, memory, gpu
         with self._lock:
             self._ring.append(row)
             if len(self._ring) >= self._capacity:
@@ -339,7 +345,6 @@ class Sampler:
 
     def _no_gpu(self, reason: str) -> None:
         self._handle = None
-        self._reads = (("", None),) * 6
         self.missing.update((name, reason) for name in _GPU)
 
     def _ask(self, feature: str, read: Any) -> Optional[float]:

@@ -95,7 +95,7 @@ def test_a_wrong_manifest_says_what_is_wrong(bundle: Path, change: dict[str, Any
 def test_a_changed_file_is_refused(copied: Path) -> None:
     module = copied / "irene_estimator.py"
     module.write_text(
-        module.read_text(encoding="utf-8").replace("'weight': ", "'weight': 1", 1), encoding="utf-8"
+        module.read_text(encoding="utf-8").replace("'limit': ", "'limit': 1", 1), encoding="utf-8"
     )
     with pytest.raises(EstimatorError, match=r"irene_estimator\.py was changed after the export"):
         open_bundle(copied)

@@ -86,6 +86,44 @@ def test_the_specification_s_own_evaluator_agrees(form: Forms, shape: Shape) -> 
         assert deviation.agrees, deviation
 
 
+@pytest.mark.parametrize("kernel", ["matern32", "rbf"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_distances_from_centres_on_few_lines_are_computed_line_by_line(kernel: str, listed: bool) -> None:
+    """As calibration makes them: centres are the sizes that were measured. Some nodes lie on a centre."""
+    data = examples.estimator()
+    tier = data["tiers"]["static"]
+    lines = [[-1.5, -0.25, 0.0, 2.75], [-0.125, 0.5, 3.0]]
+    rng = np.random.default_rng(3)
+    at = [rng.integers(0, len(values), 40).tolist() for values in lines]
+    centers: Any = [[values[i] for i in place] for values, place in zip(lines, at, strict=True)]
+    columns = [
+        i for i, column in enumerate(tier["columns"]) if column.get("feature") in ("flops", "mem_bytes")
+    ][:2]
+    assert len(columns) == 2
+    correction = {
+        "columns": columns, "mean": [30.0, 20.0], "scale": [25.0, 30.0], "kernel": kernel, "length": [0.4, 1.2],
+        "weights": rng.normal(0.0, 0.2, 40).tolist(), "bias": 0.1, "limit": 0.7,
+        "centers": [list(c) for c in zip(*centers, strict=True)],
+    }  # fmt: skip
+    if listed:
+        correction.update(grid=lines, centers=at)
+    tier["correction"] = {**(tier.get("correction") or {}), "module": correction}
+    model = build_model(data, {})
+    assert "GridDistance" in {node.op_type for node in every_node(model.graph)}
+    trees = [tree_of(data, seed, nodes=40) for seed in range(4)]
+    for tree in trees:
+        for node in tree.nodes[:20]:
+            node.features.update(flops=30.0 - 0.25 * 25.0, mem_bytes=20.0 + 0.5 * 30.0)
+    graph, reference = OnnxRuntime(model.SerializeToString()), Reference(model)
+    for tree in trees:
+        arrays = encode(data, [tree])
+        found = graph.run_arrays(arrays, "static")
+        bound = scales(data, "static", arrays)
+        for other in (trainer(data, tree, "static"), reference.run_arrays(arrays, "static")):
+            deviation = compare(found, other, bound, arrays["parent"])
+            assert deviation.agrees, deviation
+
+
 def test_the_specification_s_evaluator_takes_trees_of_any_size(
     everything: dict[str, Any], model: Any, graph: OnnxRuntime
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
-from irene_build.export.lean import lean
+import pytest
+
+from irene_build.export.lean import EVERYTHING, FIRST_LINES, USERS, lean, written
 
 SOURCE = '''
 def main() -> int:
@@ -59,58 +62,67 @@ CONSTANT = 2
 '''
 
 
+ROOTS = ("main", "Shown", "USED")
+
+
 def test_what_goes_and_what_stays() -> None:
-    text = lean(SOURCE, roots=("main", "Shown", "USED"))
-    for gone in (
-        "unused",
-        "UNUSED",
-        "A comment",
-        "save",
-        "Goes",
-        "type: ignore",
-        "float",
-        "List",
-        "complex",
-        "Second",
-        "\n\n\n",
-    ):
+    text = lean(SOURCE, ROOTS)
+    for gone in ("unused", "UNUSED", "A comment", "save", '"""Goes."""', "float", "List", "complex"):
         assert gone not in text
     for kept in (
         "Public.",
         "Stays.",
+        "Goes: private.",
         "class Quoted",
         "CONSTANT = 2",
-        " def method",
-        "\n  return x + len(text)",
+        "def method",
+        "_unseen=1.0",
     ):
         assert kept in text
 
 
-def test_it_is_the_same_program() -> None:
-    text = lean(SOURCE, roots=("main", "Shown", "USED"))
-    scope: dict[str, object] = {}
+def test_entries_of_forms_that_are_not_needed_go_with_what_only_they_need() -> None:
+    source = (
+        SOURCE + 'class A:\n    pass\n\n\nclass B:\n    pass\n\n\nFORMS = {\n    "a": A,\n    "b": B,\n}\n'
+    )
+    source = source.replace("return x\n", 'return FORMS["a"] and x\n')
+    assert {"A", "B", "FORMS"} <= set(_run(lean(source, ROOTS)))
+    scope = _run(lean(source, ROOTS, forms=["a"]))
+    assert "A" in scope and "B" not in scope and list(scope["FORMS"]) == ["a"]
+
+
+def _run(text: str) -> dict[str, Any]:
+    scope: dict[str, Any] = {}
     exec(compile(ast.parse(text), "lean", "exec"), scope)
-    assert scope["main"]() == 3 + len("raw\n    text")  # type: ignore[operator]
+    return scope
 
 
-def test_a_level_of_indentation_is_one_space() -> None:
-    text = lean("def main():\n    return 1\n", roots=("main",))
-    assert text == "def main():\n return 1\n"
+@pytest.mark.parametrize("notes", [USERS, FIRST_LINES, EVERYTHING])
+@pytest.mark.parametrize("indent", [1, 2, 4])
+def test_it_is_the_same_program(indent: int, notes: int) -> None:
+    text = written(lean(SOURCE, ROOTS), ROOTS, indent, notes)
+    assert _run(text)["main"]() == 3 + len("raw\n    text")
+    assert f"\n{' ' * indent}def method" in text and f"\n{' ' * 2 * indent}return x + len(text)" in text
+    assert "type: ignore" not in text and "\n\n\n" not in text
 
 
-def test_a_level_of_indentation_is_as_asked_for() -> None:
-    text = lean(SOURCE, roots=("main", "Shown", "USED"), indent=4)
-    assert "\n    def method" in text and "\n        return x + len(text)" in text
-
-
-def test_without_notes_only_what_users_read_stays() -> None:
+def test_notes_for_others_than_users_are_kept_as_far_as_asked_for() -> None:
     source = SOURCE.replace("class Quoted:", '# Why.\nclass Quoted:\n    """Not for users."""\n').replace(
         "return x + len(text)", 'text += "# no comment"  # a comment\n\n        return x + len(text)'
     )
-    roots = ("main", "Shown", "USED")
-    with_notes, text = lean(source, roots=roots), lean(source, roots=roots, notes=False)
-    for gone in ("# Why.", "Not for users.", "# a comment"):
-        assert gone in with_notes and gone not in text
-    assert "\n\n " not in text.replace(' """Public.\n\n ', "")
+    every, first, none = (
+        written(lean(source, ROOTS), ROOTS, 1, notes) for notes in (EVERYTHING, FIRST_LINES, USERS)
+    )
+    for gone in ("# Why.", "Not for users.", "# a comment", "First line", "Goes: private."):
+        assert gone in every and gone in first and gone not in none
+    assert "Second." in every and "Second." not in first
+    assert 'text += "# no comment"\n  return x' in none and "\n\n def method" in none
     for kept in ("Public.\n\n  With an indented example.", "Stays.", "A class.", '"# no comment"'):
-        assert kept in text
+        if kept != "A class.":
+            assert kept in none
+        assert kept in every and kept in first
+
+
+def test_statements_fill_their_lines() -> None:
+    source = "def main(\n  a,\n):\n    return f(\n        1,\n        (\n            2,\n        ),\n    )[(a, b,),]\n"
+    assert written(source, ("main",)) == "def main(a):\n    return f(1, (2,))[(a, b),]\n"

@@ -21,18 +21,11 @@ def source(module: str) -> str:
 def golden(data: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     """A golden tree whose numbers are the library's own."""
     head = {key: tree[key] for key in ("batch_size", "seq_len", "cost_model", "attention")}
-    lines = [
-        " ".join(
-            [
-                str(n["parent"]),
-                n["level"],
-                n["primitive"] or "-",
-                *(f"{k}={v!r}" for k, v in n["features"].items()),
-            ]
-        )
-        for n in tree["nodes"]
-    ]
-    found: dict[str, Any] = {"header": head, "nodes": lines}
+    nodes = []
+    for n in tree["nodes"]:
+        node = {"parent": n["parent"], "level": n["level"], **n["features"]}
+        nodes.append({**node, "primitive": n["primitive"]} if n["primitive"] else node)
+    found: dict[str, Any] = {"header": head, "nodes": nodes}
     p = Estimator(data).predict(golden_tree(found, 1.0))
     bits = {"extrapolates": 1, "uncalibrated": 2, "fell-back": 4, "simulated": 8}
     sums = [0.0, 0.0]

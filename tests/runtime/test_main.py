@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,7 @@ def test_predict_in_every_form(module: Path) -> None:
         (["predict", "tree.json", "--co2", "-1"], "grams of CO2"),
         (["predict", "tree.json", "--co2", "nan"], "grams of CO2"),
         (["predict", "tree.json", "--csv", "--json"], "one at a time"),
+        (["predict", "tree.json", "--depth", "-1"], "--depth -1"),
         (["predict", "tree.json", "--engine", "onnx"], "onnx"),
         (["fly"], "fly"),
         (["info", "--fly"], "--fly"),
@@ -140,6 +142,24 @@ def test_info_says_what_it_is(module: Path) -> None:
     data = json.loads(run(module, "info", "--json").stdout)
     assert data["digest"] == json.loads(run(module, "predict", "tree.json", "--json").stdout)["digest"]
     assert data["differs"] is None and data["this_pc"]["platform"] == sys.platform
+
+
+def test_version_and_help_name_the_estimator(module: Path) -> None:
+    done = run(module, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"irene-build 0, estimator [0-9a-f]{12}\n", done.stdout)
+    assert "on the PC pc." in run(module, "--help").stdout
+
+
+def test_info_leaves_nothing_blank_and_keeps_every_protocol(tmp_path: Path) -> None:
+    one = {"mape": 1.0, "coverage90": 90.0, "n": 5}
+    protocols = {"model-out": {"model": one, "ml": one, "module": one}, "family-out": {"ml": one}}
+    path = generated.write(tmp_path / "irene_estimator.py", estimator(evaluation={"static": protocols}))
+    text = run(path, "info").stdout
+    assert not re.search(r"^\w+ *$|None", text, re.M) and max(map(len, text.splitlines())) <= 100
+    assert "model-out: ml 1.00 %, module 1.00 %, model 1.00 %, family-out: ml 1.00 %" in text
+    for unknown in ("fingerprint", "differs"):
+        assert re.search(f"^{unknown} +not known$", text, re.M)
 
 
 def test_info_says_that_this_is_another_pc(tmp_path: Path) -> None:
@@ -207,7 +227,15 @@ def test_monitor_runs_a_command_and_passes_its_exit_code_on(module: Path) -> Non
     assert data["exit_code"] == 3
     assert data["prediction"]["tier"] == ("live" if "gpu_energy" in data["features"] else "static")
     text = run(module, "monitor", "--", "true").stdout
-    assert "latency" in text and ("gpu_energy  missing: " in text or "gpu_energy " in text)
+    assert re.search(r"^latency +\d[\d.e-]* s$", text, re.M) and re.search(r"gpu_energy(:| +\d)", text)
+    assert len(re.findall("^missing: ", text, re.M)) <= 2, (
+        "features that are missing for one reason share a line"
+    )
+
+
+def test_monitor_says_like_a_shell_that_a_signal_ended_its_command(module: Path) -> None:
+    code = "import os; os.kill(os.getpid(), 9)"
+    assert run(module, "monitor", "--", sys.executable, "-c", code).returncode == 128 + 9
 
 
 def test_output_survives_a_closed_pipe_and_a_poor_encoding(module: Path) -> None:
@@ -223,5 +251,5 @@ def test_output_survives_a_closed_pipe_and_a_poor_encoding(module: Path) -> None
     odd.save(str(module.parent / "odd.json"))
     done = run(module, "predict", "odd.json", env={"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin"})
     command = [sys.executable, "-S", str(module), "predict", "odd.json"]
-    done = subprocess.run(command, capture_output=True, cwd=module.parent, env={"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and b"b?rt" in done.stdout
+    raw = subprocess.run(command, capture_output=True, cwd=module.parent, env={"PYTHONIOENCODING": "ascii"})
+    assert raw.returncode == 0 and b"b?rt" in raw.stdout

@@ -324,6 +324,32 @@ def test_batch_and_length_come_from_the_header() -> None:
     assert Estimator(data).predict(tree())["head"].energy_j == 8.0 + 128.0 * 10.0**-1 + 1024.0 * 10.0**-2
 
 
+def test_a_dtype_that_was_not_calibrated_is_outside() -> None:
+    data = estimator()
+    assert not Estimator(data).predict(tree(dtype="bfloat16")).flags, "an estimator that does not say"
+    data["trained_on"]["dtypes"] = ["float16", "float32"]
+    p = Estimator(data).predict(tree(dtype="bfloat16"))
+    assert p.flags == ["extrapolates"] and p.notes == [
+        "calibrated in float16, float32 alone, not in bfloat16"
+    ]
+    assert not Estimator(data).predict(tree(dtype="float32")).flags
+
+
+def test_a_tree_that_does_not_say_its_sizes_is_predicted_with_a_note() -> None:
+    for header in ({"batch_size": None}, {"seq_len": None}):
+        assert "no batch_size or seq_len" in Estimator(estimator()).predict(tree(**header)).notes[-1]
+    assert not Estimator(estimator()).predict(tree()).notes
+
+
+def test_work_that_nobody_counted_is_named() -> None:
+    """A tree made by hand: what was not counted is 0 for the estimator, and never silently so."""
+    uncounted = tree()
+    for node in uncounted.nodes:
+        node.features.pop("mem_bytes", None)
+    notes = Estimator(estimator()).predict(uncounted).notes
+    assert f"{len(uncounted.nodes)} nodes have no mem_bytes" in notes[-1]
+
+
 def test_simulated_provenance_marks_every_node() -> None:
     p = Estimator(estimator(provenance="simulated")).predict(tree())
     assert all("simulated" in node.flags for node in p) and p.simulated
@@ -359,6 +385,14 @@ def test_wrong_live_features(live: dict[str, Any], message: str) -> None:
 
 
 def test_wrong_arguments() -> None:
+    wrong: list[Any] = ["tree.json", {"nodes": []}, None]
+    for no_tree in wrong:
+        with pytest.raises(
+            InputError, match=r"a tree, as load_tree\(path\) gives it, not (str|dict|NoneType)"
+        ):
+            Estimator(estimator()).predict(no_tree)
+    with pytest.raises(InputError, match="live is int"):
+        Estimator(estimator()).predict(tree(), 5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="tier 'best'"):
         Estimator(estimator()).predict(tree(), tier="best")
     with pytest.raises(InputError, match="engine 'torch'"):

@@ -91,6 +91,7 @@ def test_without_a_gpu_it_predicts_in_the_tier_that_is_left(est: Estimator) -> N
     assert p.tier == "static" and "fell-back" in p.flags
     assert any(note.startswith("gpu_energy is missing: ") for note in p.notes)
     assert "note: gpu_energy is missing" in p.table()
+    assert not any("g_clk" in note for note in p.notes), "no tier asked for it"
 
 
 def test_without_proc_it_says_so(est: Estimator, tmp_path: Path) -> None:

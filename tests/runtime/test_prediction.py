@@ -192,6 +192,26 @@ def test_marks_are_explained_below_the_table() -> None:
     assert "outside" not in predict().table()
 
 
+def test_flags_of_nodes_that_are_not_shown_are_counted_all_the_same() -> None:
+    model_tree = tree()
+    model_tree.nodes[3].primitive = "TopK"
+    for depth in (0, 1, 3):
+        assert "? primitive never calibrated, fallback used (1 of 5 nodes)" in predict(model_tree).table(
+            depth
+        )
+
+
+def test_notes_are_wrapped_not_cut() -> None:
+    p = predict()
+    p.notes.append("why " * 40 + "the end")
+    lines = p.table(width=60).splitlines()
+    assert max(map(len, lines)) <= 60 and "the end" in " ".join(" ".join(lines).split())
+
+
+def test_a_prediction_says_what_it_is() -> None:
+    assert repr(predict()) == "<Prediction of net: 15.00 J, tier static>"
+
+
 def test_co2_stands_in_the_heading_where_a_factor_is_given() -> None:
     assert "0.0015 g CO2" in predict().table(g_per_kwh=360.0)
 

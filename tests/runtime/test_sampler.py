@@ -273,3 +273,13 @@ def test_no_text_crashes_the_parsers(stat: bytes, meminfo: bytes) -> None:
         pass
     else:
         assert usage == usage
+
+
+def test_memory_is_not_repeated_as_if_it_were_new() -> None:
+    with Sampler(0.02) as sampler:
+        time.sleep(0.7)
+    known = [row.host_time_ns for row in sampler.samples() if row.mem_usg is not None]
+    assert 3 <= len(known) <= 4 < len(sampler.samples())
+    assert known[1] - known[0] >= SECOND / 2
+    assert (known[0], known[-1]) == (sampler.samples()[0].host_time_ns, sampler.samples()[-1].host_time_ns)
+    assert 0.0 < sampler.summary()["mem_usg"] < 100.0
