@@ -1,11 +1,12 @@
 """What sampling costs: CPU time of one core and memory, on and off, at the paper's period and at 10 ms.
 
-    python benchmarks/bench_sampler.py [--seconds 10] [--rounds 3] [--json]
+    python benchmarks/bench_sampler.py [--seconds 30] [--rounds 3] [--json]
 
-``own process``: CPU time of the sampler's process, and its resident memory (budget: 15 MB).
+``own process``: CPU time of the sampler's process, and its resident memory (budget: 15 MB); at 10 ms a C program
+where there is a compiler, and beside it the interpreter, which is what runs without one.
 ``thread``: CPU time of an otherwise idle process with the thread on, less the same with it off.
-``bare sleep``: a process that wakes up as often and does nothing: what this kernel charges for a timer alone.
-``floor``: bare sleep and one read of /proc/stat at each wake: below it no sampler of that file can get.
+``timer``, ``uptime``, ``stat``: a C program (where a compiler is here) that wakes up as often and does nothing,
+reads /proc/uptime, or reads /proc/stat: what this kernel charges for it, below which no sampler can get.
 """
 
 from __future__ import annotations
@@ -15,19 +16,38 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+from unittest import mock
 
+from irene_build.meters import sampler_process
 from irene_build.meters.sampler_process import SamplerProcess
 
-_SLEEP = (
-    "import sys,time;p=float(sys.argv[1]);n=int(float(sys.argv[2])/p);s=time.sleep;c=time.process_time();"
-    "[s(p) for _ in range(n)];print(time.process_time()-c)"
-)
-_FLOOR = (
-    "import os,sys,time;p=float(sys.argv[1]);n=int(float(sys.argv[2])/p);s=time.sleep;r=os.pread;"
-    "f=os.open('/proc/stat',0);c=time.process_time();"
-    "[(s(p),r(f,256,0)) and None for _ in range(n)];print(time.process_time()-c)"
-)
+_FLOOR = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int main(int count, char **given) {
+    double period_s = atof(given[1]);
+    int file = count > 3 ? open(given[3], O_RDONLY) : -1;
+    long ticks = atof(given[2]) / period_s;
+    struct timespec due, spent;
+    char text[256];
+    clock_gettime(CLOCK_MONOTONIC, &due);
+    for (long i = 0; i < ticks; i++) {
+        if (file >= 0 && pread(file, text, sizeof text, 0) < 0) return 1;
+        due.tv_nsec += period_s * 1e9;
+        if (due.tv_nsec >= 1000000000) { due.tv_nsec -= 1000000000; due.tv_sec++; }
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, 0);
+    }
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+    printf("%.9f\n", spent.tv_sec + 1e-9 * spent.tv_nsec);
+}
+"""
+_FILES = {"timer": (), "uptime": ("/proc/uptime",), "stat": ("/proc/stat",)}
 _THREAD = (
     "import sys,time\n"
     "from irene_runtime.sampler import Sampler\n"
@@ -39,34 +59,47 @@ _THREAD = (
 )
 
 
-def _child(code: str, *arguments: object) -> float:
-    output = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True, text=True
-    ).stdout
-    return float(output)
+def _seconds(*command: object) -> float:
+    """What a program prints: the CPU time that it took."""
+    done = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
+    return float(done.stdout)
 
 
-def measure(period_s: float, seconds: float, rounds: int) -> dict[str, float]:
-    own, resident, thread, bare, floor, called = [], [], [], [], [], []
+def compile_floor(folder: Path) -> Path | None:
+    """The program, or nothing where there is no C compiler."""
+    source, program = folder / "floor.c", folder / "floor"
+    source.write_text(_FLOOR)
+    try:
+        subprocess.run(["cc", "-O2", "-o", str(program), str(source)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return program
+
+
+def measure(period_s: float, seconds: float, rounds: int, floor: Path | None) -> dict[str, float]:
+    """Medians over ``rounds``; the figures of a round are taken one after the other."""
+    found: dict[str, list[float]] = {}
     for _ in range(rounds):
+        row = {"one_sample_us": _call_us()}
         with SamplerProcess(period_s) as process:
             time.sleep(seconds)
-        own.append(100.0 * (process.cost["cpu_share"] or 0.0))
-        resident.append(process.cost["resident_mib"] or 0.0)
-        on, off = _child(_THREAD, period_s, seconds, 1), _child(_THREAD, period_s, seconds, 0)
-        thread.append(100.0 * (on - off) / seconds)
-        bare.append(100.0 * _child(_SLEEP, period_s, seconds) / seconds)
-        floor.append(100.0 * _child(_FLOOR, period_s, seconds) / seconds)
-        called.append(_call_us())
-    return {
-        "period_ms": 1e3 * period_s,
-        "own_process_percent": statistics.median(own),
-        "own_process_mib": max(resident),
-        "thread_percent": statistics.median(thread),
-        "bare_sleep_percent": statistics.median(bare),
-        "floor_percent": statistics.median(floor),
-        "one_sample_us": statistics.median(called),
-    }
+        row["own_process_percent"] = 100.0 * (process.cost["cpu_share"] or 0.0)
+        row["own_process_mib"] = process.cost["resident_mib"] or 0.0
+        if floor:
+            with (
+                mock.patch.object(sampler_process, "compiled", lambda source: None),
+                SamplerProcess(period_s) as it,
+            ):
+                time.sleep(seconds)
+            row["interpreter_percent"] = 100.0 * (it.cost["cpu_share"] or 0.0)
+            row["interpreter_mib"] = it.cost["resident_mib"] or 0.0
+        on, off = (_seconds(sys.executable, "-c", _THREAD, period_s, seconds, flag) for flag in (1, 0))
+        row["thread_percent"] = 100.0 * (on - off) / seconds
+        for name, file in _FILES.items() if floor else ():
+            row[f"{name}_percent"] = 100.0 * _seconds(floor, period_s, seconds, *file) / seconds
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    return {"period_ms": 1e3 * period_s} | {name: statistics.median(values) for name, values in found.items()}
 
 
 def _call_us(repeats: int = 2000) -> float:
@@ -83,11 +116,13 @@ def _call_us(repeats: int = 2000) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of one measurement")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions; the median is printed")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = [measure(period, options.seconds, options.rounds) for period in (0.170, 0.010)]
+    with tempfile.TemporaryDirectory() as folder:
+        floor = compile_floor(Path(folder))
+        rows = [measure(period, options.seconds, options.rounds, floor) for period in (0.170, 0.010)]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -95,10 +130,14 @@ def main() -> None:
         print(
             f"every {row['period_ms']:3.0f} ms: own process {row['own_process_percent']:.3f} % of a core "
             f"(budget {budget} %), {row['own_process_mib']:.1f} MiB (budget 15 MB); thread "
-            f"{row['thread_percent']:.3f} %; bare sleep {row['bare_sleep_percent']:.3f} %, "
-            f"with one read of /proc/stat {row['floor_percent']:.3f} %; "
-            f"one sample {row['one_sample_us']:.0f} us"
+            f"{row['thread_percent']:.3f} %; one sample {row['one_sample_us']:.0f} us"
         )
+        if floor:
+            print(
+                f"              process by the interpreter {row['interpreter_percent']:.3f} %, "
+                f"{row['interpreter_mib']:.1f} MiB; floor in C: timer alone {row['timer_percent']:.3f} %, with one "
+                f"read of /proc/uptime {row['uptime_percent']:.3f} %, of /proc/stat {row['stat_percent']:.3f} %"
+            )
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def describe(plan: Plan) -> str:
     lines = [
         console.table(rows, ("model and input", "to measure", "nodes covered")),
         f"{len(plan.works)} distinct nodes stand for {plan.nodes}; windows of {p.window_s:.2f} s, "
-        f"{p.min_rounds} to {p.max_rounds} rounds, fewer where +/- {100 * p.precision:g} % is reached",
+        f"{p.min_rounds} to {p.most_rounds} rounds, fewer where +/- {100 * p.precision:g} % is reached",
         _length(plan),
         *(f"note: {note}" for note in plan.notes),
     ]
@@ -166,11 +166,11 @@ def describe(plan: Plan) -> str:
 
 def _length(plan: Plan) -> str:
     p = plan.protocol
-    least, most = (console.duration(plan.seconds(rounds)) for rounds in (p.min_rounds, p.max_rounds))
+    least, most = (console.duration(plan.seconds(rounds)) for rounds in (p.min_rounds, p.most_rounds))
     rounds = f"{p.min_rounds} {'round' if p.min_rounds == 1 else 'rounds'}"
     if plan.budget_s is None:
-        return f"measuring takes {least} ({rounds}), {most} where all {p.max_rounds} rounds are needed"
-    if plan.seconds(p.max_rounds) <= plan.budget_s:
+        return f"measuring takes {least} ({rounds}), {most} where all {p.most_rounds} rounds are needed"
+    if plan.seconds(p.most_rounds) <= plan.budget_s:
         return f"measuring takes {least} to {most}"
     budget = console.duration(plan.budget_s)
     return (
@@ -181,8 +181,7 @@ def _length(plan: Plan) -> str:
 @contextmanager
 def _prepared(asked: Request, path: Path) -> Iterator[Journal]:
     """The journal to go on with or to fill; refuses what would mix two campaigns."""
-    from irene_build.measure.campaign import require_same
-    from irene_build.measure.journal import Journal
+    from irene_build.measure.journal import Journal, require_same
 
     if asked.resume and not path.is_file():
         raise InputError(f"nothing to resume: there is no {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import typer
@@ -17,18 +18,25 @@ def doctor(
         "", "--hardware", help="Profile whose meter must be here (virtual: simulated)."
     ),
     seconds: float = typer.Option(10.0, "--seconds", min=1.0, max=3600.0, help="Length of the idle window."),
+    pulses: bool = typer.Option(
+        True,
+        "--pulses/--no-pulses",
+        help="Load the PC by turns for as long again, to find each meter's duty.",
+    ),
     json_: bool = typer.Option(False, "--json", help="One JSON document."),
 ) -> None:
     """What this PC can measure, and how well.
 
-    Leave the PC alone while it runs: every meter is read side by side over one idle window.
+    Leave the PC alone while it runs: every meter is read side by side over one idle window, then under load pulses.
     """
     from irene_build.hardware import load_profile
     from irene_build.meters.doctor import examine
 
     profile = load_profile(hardware) if hardware else None
     with console.Progress(round(seconds), "s of idle window", quiet=json_) as progress:
-        found = examine(profile, seconds, lambda done: progress.update(round(done, 1)))
+        found = examine(
+            profile, seconds, lambda done: progress.update(round(done, 1)), _burns() if pulses else {}
+        )
     if json_:
         console.emit_json(found)
         return
@@ -40,6 +48,24 @@ def doctor(
     if advice:
         console.say("\nWhat to change:\n" + "\n".join(f"  {line}" for line in advice))
     console.say("\n" + _verdict(found))
+
+
+def _burns() -> dict[str, Any]:
+    """What loads the processor and, where a driver and torch are, the GPU: not before it is asked to."""
+    import functools
+    import importlib.util
+
+    from irene_build.errors import IreneError
+    from irene_build.measure.device import CpuDevice, open_device
+    from irene_build.meters.nvml import nvml_session
+
+    opened = functools.cache(open_device)
+    burns: dict[str, Any] = {"cpu": CpuDevice().burn}
+    with contextlib.suppress(IreneError):
+        nvml_session().nvmlShutdown()
+        if importlib.util.find_spec("torch") is not None:
+            burns["gpu"] = lambda seconds: opened("cuda").burn(seconds)
+    return burns
 
 
 def _verdict(found: dict[str, Any]) -> str:
@@ -72,7 +98,8 @@ def _show_meters(found: dict[str, Any]) -> None:
         unit = "J" if meter["kind"] == "energy" else "W"
         rows = [
             ("frame period", _number(meter["period_s"], "s"), f"jitter {_number(meter['jitter_s'], 's')}"),
-            ("duty", _number(meter["duty"], ""), "share of the time that readings cover"),
+            ("duty", *_duty(meter)),
+            ("coverage", _number(meter["coverage"], ""), "share of the time that readings claim to cover"),
             ("quantisation", _number(meter["quantum"], unit), f"{meter['power_kind']} power"),
             (
                 "idle power",
@@ -83,9 +110,12 @@ def _show_meters(found: dict[str, Any]) -> None:
             (
                 "shortest window",
                 _number(meter["shortest_window_s"], "s"),
-                "for 1 % error at 95 %, at idle power",
+                "for 1 % error at 95 %, at idle power, of a steady load",
             ),
         ]
+        if meter["duty"] is not None and meter["duty"] < 0.95:
+            window = _number(meter["shortest_window_swinging_s"], "s")
+            rows.append(("", window, "of one that swings within a frame, begun at changing moments"))
         if meter["faults"]:
             rows.append(("faults", ", ".join(f"{n} {name}" for name, n in meter["faults"].items()), ""))
         console.say("\n".join(f"  {name:<16} {value:<12} {note}".rstrip() for name, value, note in rows))
@@ -102,6 +132,18 @@ def _show_meters(found: dict[str, Any]) -> None:
         console.say(f"{extra['name']}: both together ({extra['boundary']}), with --meter {extra['name']}")
     for missing in found["missing"]:
         console.say(f"no {missing['name']}: {missing['reason']}")
+
+
+def _duty(meter: dict[str, Any]) -> tuple[str, str]:
+    """The share, and what it is or why it is not known."""
+    if meter["duty"] is None:
+        return "unknown", meter["duty_reason"]
+    low, high = meter["duty_interval"]
+    note = f"share of the time that its sensor looks, {low:.2f} to {high:.2f}"
+    window = f"; {_number(meter['sensor_window_s'], 's')} at a time"
+    return f"{meter['duty']:.2f}", note + window + (
+        f"; {meter['duty_reason']}" if meter["duty_reason"] else ""
+    )
 
 
 def _number(value: float | None, unit: str) -> str:

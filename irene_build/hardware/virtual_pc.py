@@ -6,7 +6,7 @@ Its first line on stdout names the pseudo-terminal. It ends when its stdin ends,
 started it is gone, even by kill -9.
 
 The model, once a frame (every ``period_s``; user, system: busy share of the machine in the ticks of
-/proc/stat over the frame; steal is somebody else's work):
+/proc/stat over the last ``duty`` of the frame, 1 where it is not set; steal is somebody else's work):
 
     target    = user_w x user^exponent + system_w x system^exponent     clocks fall as more cores are busy
     heat     += (target / (user_w + system_w) - heat) x dt / drift_time_s   first-order warming
@@ -79,6 +79,15 @@ def frame(time_s: float, volts: float, amperes: float) -> bytes:
     return b"%s*%04X\r\n" % (text, binascii.crc_hqx(text, 0))
 
 
+def wait(until_s: float) -> bool:
+    """Sleeps until then; False where whoever started this is gone meanwhile."""
+    while (left := until_s - time.monotonic()) > 0:
+        ready = select.select([sys.stdin], [], [], left)[0]
+        if ready and not os.read(0, 1024):
+            return False
+    return True
+
+
 def play(settings: dict[str, Any]) -> None:
     master, slave = os.openpty()
     # The slave end stays open here, or the master would report an error until the driver has opened it.
@@ -91,19 +100,18 @@ def play(settings: dict[str, Any]) -> None:
         os.nice(-10)
     model = Model(settings)
     parent = os.getppid()
-    period = settings["period_s"]
+    period, duty = settings["period_s"], settings.get("duty", 1.0)
     start = due = last = time.monotonic()
     ticks = cpu_shares()
     pending = BANNER
     while True:
         due += period
-        while True:
-            left = due - time.monotonic()
-            if left <= 0:
-                break
-            ready = select.select([sys.stdin], [], [], left)[0]
-            if ready and not os.read(0, 1024):
+        if duty < 1.0:
+            if not wait(due - duty * period):
                 return
+            ticks = cpu_shares()  # before that its sensor does not look
+        if not wait(due):
+            return
         if os.getppid() != parent:
             return
         now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import time
@@ -12,8 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from irene_build.errors import InputError, IreneError, MeasurementError
-from irene_build.measure.conditions import SOFT, Conditions
+from irene_build.errors import IreneError, MeasurementError
+from irene_build.measure.conditions import SOFT, SUSPENDED_NS, Conditions, boot_id, clocks
 from irene_build.measure.device import Device
 from irene_build.measure.journal import Journal, pack
 from irene_build.measure.outcome import Outcome, outcome
@@ -69,14 +70,6 @@ def start_journal(journal: Journal, plan: Plan, header: Mapping[str, Any]) -> No
             journal.insert("node", *((tree, node, number) for tree, node in work.places))
 
 
-def boot_id() -> str:
-    """Tells whether two sessions share a monotonic clock."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
-
-
 class Campaign:
     """One process' part of a campaign. The meter is open; the journal holds the plan."""
 
@@ -91,19 +84,15 @@ class Campaign:
         info: Mapping[str, Any],
         gpu: int | None = None,
         say: Callable[[str], None] = lambda text: None,
+        sysfs: Path = Path("/sys"),
     ) -> None:
         """``say`` is given what a person should know at once; it is in the journal as well."""
         self.journal, self.meter, self.device, self.workload = journal, meter, device, workload
         self.settings = Settings(**journal.get("protocol"))
         self.report, self.say = report, say
-        about = (
-            json.dumps({**asdict(meter.info), "details": dict(meter.info.details)}),
-            json.dumps(dict(info)),
-        )
-        row = (None, time.monotonic_ns(), time.time(), boot_id(), *about)
-        self.session = journal.insert("session", row)
-        self.recorder = Recorder(meter, sampler, journal, self.session, say)
-        self.conditions = Conditions(sampler.sample, gpu)
+        self._info = json.dumps(dict(info))
+        self.conditions = Conditions(sampler.sample, gpu, sysfs)
+        self.recorder = Recorder(meter, sampler, journal, self._open_session, say, self.conditions.watch)
         self.targets = {n: Target(**json.loads(t)) for n, t in journal.rows("SELECT id, target FROM tree")}
         # The last one wins, so the order is that the first place of a work is the one that is run.
         places = journal.rows("SELECT work, tree, node FROM node ORDER BY tree DESC, node DESC")
@@ -112,10 +101,21 @@ class Campaign:
         self.standby_w = 0.0
         self._gate_waited_s = 0.0
         self._pulsed_at = 0.0
+        self._pulsed_session = 0
         self._began = time.monotonic()
         # When the budget is spent and what the round still has to do, s; retries live on what is spare.
         self._spent_at: float | None = None
         self._to_do_s = 0.0
+
+    @property
+    def session(self) -> int:
+        """The session of the journal that readings go to now."""
+        return self.recorder.session
+
+    def _open_session(self) -> int:
+        meter = json.dumps(self.meter.info.as_dict())
+        row = (None, time.monotonic_ns(), time.time(), boot_id(), meter, self._info)
+        return self.journal.insert("session", row)
 
     def run(self, stop_after_s: float | None = None) -> Outcome:
         """Measure until done, the budget is spent, or ``stop_after_s`` is over (then run again to go on)."""
@@ -182,6 +182,7 @@ class Campaign:
     def _pulses(self) -> None:
         """A load pulse, again where the meter does not show it and there is time."""
         for _ in range(PULSE_ATTEMPTS):
+            self._pulsed_session = self.session
             fit = self._pulse()
             detail = {"found": fit.found, "correlation": fit.correlation, "score": fit.score}
             self.journal.event(self.session, "pulse", detail)
@@ -191,7 +192,7 @@ class Campaign:
     def _pulse(self) -> PulseFit:
         """Busy and idle by turns: what the meter's clock is found by."""
         self.recorder.check()
-        busy, began = [], time.monotonic()
+        session, busy, began = self.session, [], time.monotonic()
         # Not as far away as the pulse before it, which looks the same.
         search_s = min(SEARCH_S, (began - self._pulsed_at) / 2.0)
         for on, units in PATTERN:
@@ -204,8 +205,10 @@ class Campaign:
                 time.sleep(seconds)
         self.recorder.wait_past(time.monotonic_ns(), 4.0 * self.recorder.period_s)
         self.recorder.flush()
-        self.journal.insert("pulse", (self.session, json.dumps(busy)))
         self._pulsed_at = began
+        if self.session != session:  # the meter's clock broke under it
+            return PulseFit(began, 0.0, math.inf, 0.0, 0.0)
+        self.journal.insert("pulse", (session, json.dumps(busy)))
         readings, arrival, _ = read_readings(
             self.recorder.readings_from(round((began - SEARCH_S) * 1e9)), asdict(self.meter.info)
         )
@@ -224,7 +227,7 @@ class Campaign:
                 self.journal.insert("round", (number, json.dumps(self._shuffled(works, number))))
             pending = self._pending(number)
             total = len(self._order(number))
-            guesses = [self._guess(work, number) for work in pending]
+            guesses = [self._guess(work) for work in pending]
             labelled = {work for (work,) in self.journal.rows("SELECT work FROM result")}
             began = time.monotonic()
             for position, work in enumerate(pending):
@@ -266,9 +269,9 @@ class Campaign:
         )
         return order
 
-    def _guess(self, work: int, number: int) -> float:
+    def _guess(self, work: int) -> float:
         estimate = self.journal.rows("SELECT estimate_s FROM work WHERE id = ?", (work,))[0][0]
-        return self.settings.trial_s(estimate, number)
+        return self.settings.trial_s(estimate)
 
     def _note(self, text: str) -> None:
         notes = self.journal.get("notes", [])
@@ -292,10 +295,14 @@ class Campaign:
         usable = [w for (w,) in self.journal.rows("SELECT id FROM work WHERE failed IS NULL ORDER BY id")]
         if not done:
             return usable
+        # The end of the last window is known when readings have come that lie behind it in the meter's time.
+        for _ in range(2):
+            self.recorder.wait_past(time.monotonic_ns(), 4.0 * self.recorder.period_s)
+        self.recorder.flush()
         widths = {row[0]: row[4] for row in relabel(self.journal).result}
         missing = [work for work in usable if work not in widths]
         spent = self._spent()
-        last = 1 if spent else self.settings.max_rounds
+        last = 1 if spent else self.settings.most_rounds
         if done >= last:
             return missing if done < last + EXTRA_ROUNDS else []
         if done < self.settings.min_rounds:
@@ -319,30 +326,39 @@ class Campaign:
         settings = self.settings
         usual_s = settings.settle_s + settings.idle_s
         for attempt in range(tried + 1, settings.max_attempts + 1):
-            if time.monotonic() - self._pulsed_at >= settings.pulse_every_s:
+            due = time.monotonic() - self._pulsed_at >= settings.pulse_every_s
+            if due or self.session != self._pulsed_session:
                 self._pulses()
+            session, asleep_ns = self.session, clocks()[0]
+            if settings.jitter_s > 0.0:
+                # A trial ends with a reading: without a pause, each would begin at the same phase of the meter.
+                chance = random.Random(f"{settings.seed}:{number}:{work}:{attempt}")
+                time.sleep(settings.jitter_s * chance.random())
             gate = standby_gate(
                 self.recorder, self.conditions, settings, self.standby_w, self._gate_patience()
             )
             self._gate_waited_s += max(0.0, gate.waited_s - usual_s)
             try:
                 window = run_window(
-                    run, self.device, self.recorder, self.conditions, settings, settings.window_of(number)
+                    run, self.device, self.recorder, self.conditions, settings, settings.window_s
                 )
             except IreneError:
                 raise
             except Exception as error:
                 self._failed(work, error)
                 return
-            if window.wall_jump_s is not None:
-                self.journal.event(self.session, "wall clock set", {"by_s": window.wall_jump_s})
             reasons = [*window.reasons, *([] if gate.passed else ["standby gate"])]
+            # Its idle window and its warm-up are as bad as its window then.
+            if clocks()[0] - asleep_ns > SUSPENDED_NS and "suspended" not in reasons:
+                reasons.append("suspended")
+            if self.session != session and "suspended" not in reasons:
+                reasons.append("meter clock stepped")
             retry = self._retry(reasons, attempt)
             self.recorder.flush()
             with self.journal.transaction():
                 self.journal.insert(
                     "trial",
-                    (None, self.session, number, work, attempt, window.start_ns, window.end_ns, window.runs,
+                    (None, session, number, work, attempt, window.start_ns, window.end_ns, window.runs,
                      gate.start_ns, gate.end_ns, int(not retry), json.dumps(reasons), window.foreign_cores),
                 )  # fmt: skip
                 if not retry or attempt == settings.max_attempts:
@@ -355,11 +371,12 @@ class Campaign:
         tried = self.journal.rows(
             "SELECT foreign_cores, id, reasons FROM trial WHERE round = ? AND work = ?", (number, work)
         )
-        usable = [(f or 0.0, trial) for f, trial, why in tried if all(r in SOFT for r in json.loads(why))]
+        found = [(json.loads(why), foreign or 0.0, trial) for foreign, trial, why in tried]
+        usable = [("foreign load" in why, foreign, n) for why, foreign, n in found if set(why) <= set(SOFT)]
         if usable:
             self.journal.database.execute(
                 "UPDATE trial SET accepted = (id = ?) WHERE round = ? AND work = ?",
-                (min(usable)[1], number, work),
+                (min(usable)[-1], number, work),
             )
 
     def _gate_patience(self) -> float:
@@ -381,15 +398,3 @@ class Campaign:
         with self.journal.transaction():
             self.journal.database.execute("UPDATE work SET failed = ? WHERE id = ?", (text, work))
             self.journal.event(self.session, "failed", {"work": work, "error": text})
-
-
-def require_same(journal: Journal, arguments: Mapping[str, Any]) -> None:
-    """Raises InputError where an unfinished campaign was planned with other arguments."""
-    planned = journal.get("arguments")
-    changed = [key for key in sorted({*planned, *arguments}) if planned.get(key) != arguments.get(key)]
-    if changed:
-        said = "; ".join(f"{key} was {planned.get(key)!r}, now {arguments.get(key)!r}" for key in changed)
-        raise InputError(
-            f"{journal.path} holds a campaign that was planned differently ({said}): "
-            "--resume goes on with it, --new keeps it aside and starts another"
-        )

@@ -5,17 +5,58 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irene_build.measure.gpu import GpuWatch
+
 #: Reasons that a last attempt may be accepted with, because waiting longer need not help.
 SOFT = ("foreign load", "standby gate")
-#: NVML clock event reasons that are a fault: hardware slowdown, thermal (software, hardware), power brake.
-THROTTLE_MASK = 0x8 | 0x20 | 0x40 | 0x80
-_SUSPENDED_NS = 50_000_000
+#: The machine slept where its clocks moved apart by more than this.
+SUSPENDED_NS = 50_000_000
 _WALL_JUMP_S = 0.5
+_WATCH_S = 0.1
+_CLOCKS_TOGETHER_NS = 10_000_000
+#: Drivers whose hwmon sensors sit on the processor; boards report phantom sensors beside them.
+_CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
+
+
+def clocks() -> tuple[int, int]:
+    """``(asleep_ns, wall_ns)``: boot time and wall time less the monotonic time, which rests in suspension."""
+    while True:
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        host, wall = time.monotonic_ns(), time.time_ns()
+        # What was stopped or slept between two looks would take that for a step of one of the clocks.
+        if time.clock_gettime_ns(time.CLOCK_BOOTTIME) - boot < _CLOCKS_TOGETHER_NS:
+            return boot - host, wall - host
+
+
+def boot_id() -> str:
+    """Tells whether two sessions share a monotonic clock."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+class ClockWatch:
+    """Tells, whenever it is asked, whether the machine slept or its wall clock was set meanwhile."""
+
+    def __init__(self) -> None:
+        self._asleep_ns, self._wall_ns = clocks()
+
+    def news(self) -> list[tuple[str, dict[str, float]]]:
+        """(kind, detail) of events: ``suspended`` for_s, ``wall clock set`` by_s."""
+        asleep, wall = clocks()
+        slept, jump = asleep - self._asleep_ns, wall - self._wall_ns - (asleep - self._asleep_ns)
+        self._asleep_ns, self._wall_ns = asleep, wall
+        found = []
+        if slept > SUSPENDED_NS:
+            found.append(("suspended", {"for_s": slept / 1e9}))
+        if abs(jump) / 1e9 > _WALL_JUMP_S:
+            found.append(("wall clock set", {"by_s": jump / 1e9}))
+        return found
 
 
 @dataclass(frozen=True)
@@ -24,10 +65,10 @@ class Snapshot:
 
     host_ns: int
     asleep_ns: int
-    wall_minus_host_s: float
     own_cpu_s: float
     busy_s: float | None
     throttled: int
+    gpu_seen_us: int
 
 
 class Conditions:
@@ -36,43 +77,39 @@ class Conditions:
     ``sample`` takes a resource sample, whose CPU ticks are compared; ``gpu``: NVML index; ``root``: sysfs.
     """
 
-    def __init__(self, sample: Callable[[], Any], gpu: Any = None, root: Path = Path("/sys")) -> None:
+    def __init__(self, sample: Callable[[], Any], gpu: int | None = None, root: Path = Path("/sys")) -> None:
         self._sample = sample
         self._tick = os.sysconf("SC_CLK_TCK")
         cpus = root / "devices/system/cpu"
         self._throttle_files = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
-        self._heat_files = sorted(root.glob("class/thermal/thermal_zone*/temp"))
-        self._nvml: Any = None
-        self._handle: Any = None
-        if gpu is not None:
-            self._open_gpu(gpu)
-
-    def _open_gpu(self, index: int) -> None:
-        import pynvml
-
-        try:
-            pynvml.nvmlInit()
-            self._nvml, self._handle = pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)
-        except pynvml.NVMLError:
-            self._handle = None
+        self._heat_files = sorted(root.glob("class/thermal/thermal_zone*/temp")) + _cpu_sensors(root)
+        self._gpu = None if gpu is None else GpuWatch(gpu)
+        self._watched_at = 0.0
 
     def close(self) -> None:
-        if self._nvml is not None:
-            self._nvml.nvmlShutdown()
-            self._nvml = self._handle = None
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
+
+    def watch(self) -> None:
+        """To be called several times a window: what is only told for the moment is looked at."""
+        # A question to the driver is not free, and what lasts shorter hardly matters.
+        if self._gpu is not None and time.monotonic() - self._watched_at >= _WATCH_S:
+            self._watched_at = time.monotonic()
+            self._gpu.look()
 
     def snapshot(self) -> Snapshot:
         sample = self._sample()
-        host = time.monotonic_ns()
         times = os.times()
         busy = sample.cpu_busy_ticks
+        gpu = self._gpu
         return Snapshot(
-            host,
-            time.clock_gettime_ns(time.CLOCK_BOOTTIME) - host,
-            time.time() - host / 1e9,
+            time.monotonic_ns(),
+            clocks()[0],
             times.user + times.system,
             None if busy is None else busy / self._tick,
-            sum(map(_number, self._throttle_files)),
+            sum(map(_number, self._throttle_files)) + (gpu.look() if gpu else 0),
+            gpu.seen_us() if gpu else 0,
         )
 
     def foreign_cores(self, before: Snapshot, after: Snapshot) -> float | None:
@@ -84,45 +121,46 @@ class Conditions:
         own = after.own_cpu_s - before.own_cpu_s
         return max(0.0, after.busy_s - before.busy_s - own - 2.0 / self._tick) / seconds
 
-    def reasons(self, before: Snapshot, after: Snapshot, foreign_cores: float) -> list[str]:
-        """Why a window between two snapshots is not to be trusted; empty if it is."""
-        found = []
-        if after.asleep_ns - before.asleep_ns > _SUSPENDED_NS:
-            found.append("suspended")
-        if after.throttled > before.throttled or self._gpu_throttled():
-            found.append("throttled")
-        if (self.foreign_cores(before, after) or 0.0) > foreign_cores:
-            found.append("foreign load")
-        return found
+    def reasons(
+        self, before: Snapshot, after: Snapshot, foreign_cores: float, foreign_gpu: float = 1.0
+    ) -> tuple[list[str], float | None]:
+        """Why a window between two snapshots is not to be trusted (empty if it is), and what others used in it.
 
-    @staticmethod
-    def wall_jump_s(before: Snapshot, after: Snapshot) -> float | None:
-        """By how much the wall clock was set meanwhile, if it was; nothing here depends on it."""
-        slept = (after.asleep_ns - before.asleep_ns) / 1e9
-        jump = after.wall_minus_host_s - before.wall_minus_host_s - slept
-        return jump if abs(jump) > _WALL_JUMP_S else None
+        ``foreign_cores`` and ``foreign_gpu`` (a share of it) are what others may use. What they used is cores and
+        share of the GPU together; None where it cannot be known.
+        """
+        found = []
+        if after.asleep_ns - before.asleep_ns > SUSPENDED_NS:
+            found.append("suspended")
+        if after.throttled > before.throttled:
+            found.append("throttled")
+        cores = self.foreign_cores(before, after)
+        gpu = None if self._gpu is None else self._gpu.others_share(before.gpu_seen_us)
+        if (cores or 0.0) > foreign_cores or (gpu or 0.0) > foreign_gpu:
+            found.append("foreign load")
+        return found, cores if gpu is None else (cores or 0.0) + gpu
 
     def temperature_c(self) -> float | None:
         """The hottest sensor; None where there is none."""
         found = [value / 1000.0 for value in map(_number, self._heat_files) if value > 0]
-        if self._handle is not None:
-            n = self._nvml
-            with suppress(n.NVMLError):
-                found.append(float(n.nvmlDeviceGetTemperature(self._handle, n.NVML_TEMPERATURE_GPU)))
-        return max(found, default=None)
+        gpu = None if self._gpu is None else self._gpu.temperature_c()
+        return max(found if gpu is None else [*found, gpu], default=None)
 
-    def _gpu_throttled(self) -> bool:
-        if self._handle is None:
-            return False
-        try:
-            reasons = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
-        except self._nvml.NVMLError:
-            return False
-        return bool(int(reasons) & THROTTLE_MASK)
+
+def _cpu_sensors(root: Path) -> list[Path]:
+    chips = [path.parent for path in root.glob("class/hwmon/hwmon*/name") if _text(path) in _CPU_SENSORS]
+    return sorted(file for chip in chips for file in chip.glob("temp*_input"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _number(path: Path) -> int:
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):
+        return int(_text(path))
+    except ValueError:
         return 0

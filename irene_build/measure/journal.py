@@ -8,7 +8,8 @@ nothing across sessions); JSON is text. What was observed:
     tree(id, target, nodes, tree)            target: JSON; tree: zlib of a tree file
     work(id, key, name, estimate_s, failed)  a distinct node, measured once; failed: why it could not run
     node(tree, node, work)                   the nodes of trees that a measurement stands for
-    session(id, started_ns, wall_s, boot, meter, info)   one process at work; meter, info: JSON
+    session(id, started_ns, wall_s, boot, meter, info)   one process at work, as long as one line maps its clock
+                              to the meter's; meter, info: JSON
     power(session, host_ns, value, meter_s)  every reading: W, or cumulative J; meter_s: the meter's clock
     resource(session, host_ns, ...)          every sample, columns as irene_runtime.sampler.Sample
     event(session, host_ns, wall_s, kind, detail)        what happened, detail: JSON
@@ -16,7 +17,7 @@ nothing across sessions); JSON is text. What was observed:
     round(number, works)                     works of a round in their random order: JSON
     trial(id, session, round, work, attempt, start_ns, end_ns, runs, idle_start_ns, idle_end_ns, accepted,
           reasons, foreign_cores)            a measured window, the idle window before it; reasons: JSON;
-                                             foreign_cores: what others used, NULL where it cannot be known
+                                             foreign_cores: cores and GPUs that others used, NULL: not known
 
 What is derived from it, by irene_build.measure.relabel, at any time and to the bit:
 
@@ -279,6 +280,18 @@ class Journal:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def require_same(journal: Journal, arguments: Mapping[str, Any]) -> None:
+    """Raises InputError where an unfinished campaign was planned with other arguments."""
+    planned = journal.get("arguments")
+    changed = [key for key in sorted({*planned, *arguments}) if planned.get(key) != arguments.get(key)]
+    if changed:
+        said = "; ".join(f"{key} was {planned.get(key)!r}, now {arguments.get(key)!r}" for key in changed)
+        raise InputError(
+            f"{journal.path} holds a campaign that was planned differently ({said}): "
+            "--resume goes on with it, --new keeps it aside and starts another"
+        )
 
 
 def _upgrade(database: sqlite3.Connection) -> None:

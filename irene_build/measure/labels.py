@@ -109,13 +109,13 @@ _T95 = (
 )  # fmt: skip
 
 
-def student_t95(degrees: int) -> float:
-    """Two-sided 95 % quantile; beyond the table 1.96 + 2.4 / degrees, good to 0.001."""
-    return _T95[degrees - 1] if degrees <= len(_T95) else 1.96 + 2.4 / degrees
-
-
-#: Weight, in degrees of freedom, of what all nodes together say about repeatability.
-PRIOR_DEGREES = 4
+def student_t95(degrees: float) -> float:
+    """Two-sided 95 % quantile, between whole degrees linear in their inverse; 1.96 + 2.4 / degrees beyond 30."""
+    if degrees >= len(_T95):
+        return 1.96 + 2.4 / degrees
+    low = max(1, math.floor(degrees))
+    share = (1.0 / low - 1.0 / max(degrees, 1.0)) / (1.0 / low - 1.0 / (low + 1))
+    return _T95[low - 1] + share * (_T95[low] - _T95[low - 1])
 
 
 def relative_variance(values: Sequence[float]) -> float:
@@ -124,14 +124,75 @@ def relative_variance(values: Sequence[float]) -> float:
     return math.fsum((v / mean - 1.0) ** 2 for v in values) / (len(values) - 1)
 
 
-def pooled_variance(groups: Sequence[Sequence[float]]) -> float | None:
-    """Relative variance between rounds over all nodes that have two; None below five such nodes."""
-    own = sorted((relative_variance(group), len(group) - 1) for group in groups if len(group) > 1)
-    if len(own) < 5:
+#: Nodes with two rounds below which they say nothing about each other.
+MIN_GROUPS = 5
+#: Degrees of freedom that a prior may have; nodes that all repeat alike go to the last.
+_DEGREES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0, 1024.0)
+_MOST_TURNS, _SETTLED = 200, 1e-7
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What all nodes say about how well any one repeats: a relative variance, and the degrees of freedom it is worth.
+
+    Many degrees: nodes repeat alike, and a node's own few rounds hardly count. Few: each has to show it by itself.
+    ``known``: degrees of freedom that the prior itself was found from.
+    """
+
+    variance: float
+    degrees: float
+    known: float
+
+
+def fit_prior(groups: Sequence[Sequence[float]]) -> Prior | None:
+    """The spread of variances over nodes, from their rounds; None below MIN_GROUPS nodes with two rounds.
+
+    A node's variance is drawn from a scaled inverse chi-square distribution (Smyth 2004, section 3), whose parameters
+    have the largest marginal likelihood; degrees are averaged over theirs, since few nodes leave them open.
+    Rounds are added until a node is precise enough, which makes the variances of those that stopped early look small.
+    The likelihood of what was seen is the same whatever the rule of stopping, and so is what follows from it (Berger
+    and Wolpert 1988, section 4.2): moments of the variances would be wrong here.
+    """
+    own = [(relative_variance(group), len(group) - 1) for group in groups if len(group) > 1]
+    if len(own) < MIN_GROUPS:
         return None
-    # The noisiest tenth is not what a typical node does; it keeps its own variance anyhow.
-    own = own[: len(own) - len(own) // 10]
-    return math.fsum(v * d for v, d in own) / sum(d for _, d in own)
+    total = math.fsum(degrees for _, degrees in own)
+    variance = math.fsum(v * degrees for v, degrees in own) / total
+    if variance <= 0.0:
+        return Prior(0.0, total, total)
+    fits = []
+    # All nodes together know their common variance no better than this.
+    for prior in (*(d for d in _DEGREES if d < total), total):
+        variance = _scale(own, prior, variance)
+        fits.append((_likelihood(own, prior, variance), prior, variance))
+    best = max(fits)
+    weights = [math.exp(fit[0] - best[0]) for fit in fits]
+    inverse = math.fsum(w / prior for w, (_, prior, _) in zip(weights, fits, strict=True)) / math.fsum(
+        weights
+    )
+    # The logarithm's last bit, which machines round differently, must not be in a label.
+    degrees = float(f"{1.0 / inverse:.3g}")
+    return Prior(_scale(own, degrees, variance), degrees, total)
+
+
+def _scale(own: Sequence[tuple[float, int]], prior: float, start: float) -> float:
+    """The variance of the largest marginal likelihood, given the prior's degrees."""
+    variance = start
+    for _ in range(_MOST_TURNS):
+        before = variance
+        variance = len(own) / math.fsum((prior + d) / (prior * variance + d * v) for v, d in own)
+        if abs(variance - before) <= _SETTLED * before:
+            break
+    return variance
+
+
+def _likelihood(own: Sequence[tuple[float, int]], prior: float, variance: float) -> float:
+    """Marginal log likelihood of (variance, degrees) of nodes, less what does not depend on the prior."""
+    alone = 0.5 * prior * math.log(prior * variance) - math.lgamma(0.5 * prior)
+    return math.fsum(
+        alone + math.lgamma(0.5 * (prior + d)) - 0.5 * (prior + d) * math.log(prior * variance + d * v)
+        for v, d in own
+    )
 
 
 @dataclass(frozen=True)
@@ -143,21 +204,24 @@ class Estimate:
     half_width: float | None
 
 
-def estimate(values: Sequence[float], errors: Sequence[float], prior: float | None) -> Estimate:
+def estimate(values: Sequence[float], errors: Sequence[float], prior: Prior | None) -> Estimate:
     """Mean over rounds and its standard error.
 
-    The variance between rounds is moderated by ``prior`` (that of all nodes, with PRIOR_DEGREES degrees of
-    freedom; Smyth 2004), because two or three rounds say little about themselves. ``errors`` (1-sigma,
-    J) do not shrink with rounds: a quantisation or clock error may be the same in each.
+    The variance between rounds is moderated by ``prior``, that of all nodes, because two or three rounds say little
+    about themselves; the half-width is a posterior one, which holds whenever measuring stops. That the prior is
+    itself found from a few nodes widens it (Kass and Steffey 1989). ``errors`` (1-sigma, J) do not shrink with
+    rounds: a quantisation or clock error may be the same in each.
     """
     n = len(values)
     mean = math.fsum(values) / n
     instrument = math.fsum(errors) / n
     own = relative_variance(values) if n > 1 else 0.0
-    degrees = n - 1 + (PRIOR_DEGREES if prior is not None else 0)
-    if degrees == 0:
+    worth = 0.0 if prior is None else prior.degrees
+    degrees = n - 1 + worth
+    if degrees == 0.0:
         return Estimate(mean, math.nan, None)
-    variance = ((n - 1) * own + PRIOR_DEGREES * (prior or 0.0)) / degrees if prior is not None else own
+    variance = ((n - 1) * own + (0.0 if prior is None else worth * prior.variance)) / degrees
     repeat = math.sqrt(variance / n) * mean
-    half = math.hypot(student_t95(degrees) * repeat, 1.96 * instrument) / mean
+    known = degrees if prior is None else 1.0 / (1.0 / degrees + 1.0 / prior.known)
+    half = math.hypot(student_t95(known) * repeat, 1.96 * instrument) / mean
     return Estimate(mean, math.hypot(repeat, instrument), half)

@@ -60,6 +60,20 @@ def _doubts(journal: Journal) -> list[str]:
     )
     if jumps[0][0]:
         found.append(f"{jumps[0][0]} times while measuring: {jumps[0][1]}")
+    slept = journal.rows(
+        "SELECT COUNT(*), SUM(json_extract(detail, '$.for_s')) FROM event WHERE kind = 'suspended'"
+    )[0]
+    if slept[0]:
+        times = "once" if slept[0] == 1 else f"{slept[0]} times"
+        found.append(
+            f"the machine slept {times}, {slept[1]:.0f} s in all; what it was measuring was repeated"
+        )
+    stepped = journal.rows("SELECT COUNT(*) FROM event WHERE kind = 'meter clock stepped'")[0][0]
+    if stepped > slept[0]:
+        found.append(
+            f"the meter's clock stepped {stepped - slept[0]} times without a sleep of the machine (it was restarted, "
+            "or readings were held up): it was found again by a load pulse each time"
+        )
     lost = journal.rows("SELECT SUM(sent), MAX(residual_s) FROM clock WHERE pulses = 0 AND sent > 0")[0]
     if lost[0]:
         found.append(

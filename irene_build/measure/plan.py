@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from irene_build.errors import InputError
 from irene_build.meters.align import PATTERN
@@ -14,10 +14,15 @@ from irene_runtime.tree import ModelTree, Node
 
 #: Readings that a window holds at least: below, its ends are worth more than its middle.
 MIN_READINGS = 3
-#: The paper's window and rounds (section 4), which are the cap.
+#: The paper's window and rounds (section 4): their product is the cap of what a node is measured.
 PAPER_WINDOW_S, PAPER_ROUNDS = 20.0, 5
+#: Rounds that a meter's own noise is to be averaged over: fewer windows, but longer ones, or more with more around
+#: them, take longer where nodes repeat within half a percent or so.
+NOISE_ROUNDS = 4
 #: A plan fills this share of a budget; the rest is for trials that have to be repeated.
 BUDGET_SHARE = 0.9
+#: A sensor of a larger duty (share of the time that it looks, as doctor found it) is taken to look all the time.
+ALWAYS = 0.95
 PARTS = ("all", "leaves")
 
 
@@ -47,10 +52,12 @@ class Target:
 class Protocol:
     """How a node is measured. Times in s, shares relative.
 
-    A trial: settle, idle window (the standby gate), warm-up, window, guard (the node goes on running, so
+    A trial: a pause of up to ``jitter_s`` (random, so that windows begin at changing phases of a sensor that does
+    not always look), settle, idle window (the standby gate), warm-up, window, guard (the node goes on running, so
     that the window's end lies on a plateau). Rounds go over all nodes, in random order, ``min_rounds`` to
-    ``max_rounds`` times, until a node's 95 % half-width is at most ``precision``; windows double after
-    ``min_rounds``, up to ``max_window_s``.
+    ``max_rounds`` times, until a node's 95 % half-width is at most ``precision``, and no longer than the
+    paper's five windows of ``max_window_s``. Windows stay short: what differs between rounds (heat, clocks,
+    memory, what else runs) is averaged by rounds, hardly by longer windows (benchmarks/bench_protocol.py).
     """
 
     precision: float = 0.01
@@ -58,16 +65,18 @@ class Protocol:
     least_window_s: float = 0.5
     max_window_s: float = PAPER_WINDOW_S
     min_rounds: int = 2
-    max_rounds: int = PAPER_ROUNDS
+    max_rounds: int = 10
     settle_s: float = 0.5
     idle_s: float = 0.5
     warm_s: float = 0.5
     guard_s: float = 0.5
+    jitter_s: float = 0.0
     gate_share: float = 0.05
     gate_timeout_s: float = 30.0
     gate_budget: float = 0.15
     max_temperature_c: float = 85.0
     foreign_cores: float = 0.15
+    foreign_gpu: float = 0.05
     max_attempts: int = 3
     retry_share: float = 0.25
     standby_s: float = 3.0
@@ -81,15 +90,19 @@ class Protocol:
         """Length of one load pulse."""
         return self.pulse_unit_s * sum(length for _, length in PATTERN)
 
-    def window_of(self, round_number: int) -> float:
-        """Window of a round, from 1 on."""
-        return min(self.max_window_s, self.window_s * 2.0 ** max(0, round_number - self.min_rounds))
+    @property
+    def most_rounds(self) -> int:
+        """``max_rounds``, or as many windows as are within the paper's time for a node."""
+        return max(
+            1, min(self.max_rounds, math.floor(PAPER_ROUNDS * self.max_window_s / self.window_s + 1e-9))
+        )
 
-    def trial_s(self, latency_s: float, round_number: int = 1) -> float:
+    def trial_s(self, latency_s: float) -> float:
         """Expected length of a trial of a node that takes ``latency_s``; some runs lie outside the window."""
-        runs = max(self.window_of(round_number), latency_s)
+        runs = max(self.window_s, latency_s)
         return (
-            self.settle_s
+            self.jitter_s / 2.0
+            + self.settle_s
             + self.idle_s
             + max(self.warm_s, 2.0 * latency_s)
             + runs
@@ -102,9 +115,10 @@ def protocol_for(
 ) -> Protocol:
     """The shortest windows that this meter allows.
 
-    ``noise``: standard deviation of idle readings, ``level``: their mean, both W. The windows of the least
-    number of rounds hold so many readings that noise and quantisation leave half of ``precision``; guards
-    and settling last until no reading mixes busy and idle.
+    ``noise``: standard deviation of idle readings, ``level``: their mean, both W. The windows of NOISE_ROUNDS
+    hold so many readings that noise and quantisation leave half of ``precision``; warm-up and guard last a
+    reading and a tenth, so that those at a window's ends see the node alone, and settling until a reading,
+    which may arrive a little late, sees it no more.
     """
     period = meter.period_s
     # Somebody else's work on the processor is no part of what a GPU's own meter sees.
@@ -112,18 +126,19 @@ def protocol_for(
     spread = math.hypot(noise, meter.quantum / math.sqrt(12.0) if meter.kind == "power" else 0.0)
     wanted = (1.96 * spread / (0.5 * precision * level)) ** 2 if level > 0.0 else 0.0
     least = MIN_READINGS * period if meter.kind == "power" else max(0.4, 5.0 * period)
-    window = min(PAPER_WINDOW_S, max(least, wanted * period / Protocol.min_rounds))
-    edge = 1.5 * max(period, meter.window_s)
+    window = min(PAPER_WINDOW_S, max(least, wanted * period / NOISE_ROUNDS))
+    reading_s = max(period, meter.window_s)
     return Protocol(
         precision=precision,
         window_s=window,
         least_window_s=least,
-        settle_s=edge,
-        idle_s=max((1.2 if meter.kind == "power" else 4.0) * period, 0.1),
-        warm_s=max(edge, 0.2),
-        guard_s=edge,
+        settle_s=1.25 * reading_s,
+        idle_s=0.25 * period if meter.kind == "power" else max(4.0 * period, 0.2),
+        warm_s=max(1.1 * reading_s, 0.2),
+        guard_s=1.1 * reading_s,
+        jitter_s=reading_s if float(meter.details.get("duty", 1.0)) < ALWAYS else 0.0,
         standby_s=max(0.6, 12.0 * period),
-        pulse_unit_s=max(0.35 if meter.kind == "energy" else 0.1, 2.0 * max(period, meter.window_s)),
+        pulse_unit_s=max(0.35 if meter.kind == "energy" else 0.1, 2.0 * reading_s),
         foreign_cores=foreign,
         seed=seed,
     )
@@ -158,7 +173,7 @@ class Plan:
     def seconds(self, rounds: int | None = None) -> float:
         """Expected measuring time of ``rounds`` rounds (default: the least), pulses and standby included."""
         count = self.protocol.min_rounds if rounds is None else rounds
-        trials = sum(self.protocol.trial_s(w.estimate_s, r) for w in self.works for r in range(1, count + 1))
+        trials = count * sum(self.protocol.trial_s(work.estimate_s) for work in self.works)
         pulses = 2 + int(trials / self.protocol.pulse_every_s)
         return trials + pulses * self.protocol.pulse_s + self.protocol.standby_s
 
@@ -169,12 +184,14 @@ class Plan:
             "nodes": self.nodes,
             "works": len(self.works),
             "seconds": round(self.seconds(), 1),
-            "seconds_at_most": round(self.seconds(self.protocol.max_rounds), 1),
+            "seconds_at_most": round(self.seconds(self.protocol.most_rounds), 1),
             "budget_s": self.budget_s,
             "protocol": asdict(self.protocol),
             "notes": list(self.notes),
         }
 
+
+T = TypeVar("T")
 
 #: Gives the tree of a target and, per node, the key under which equal work is measured once (None: not run).
 Tracer = Callable[[Target], tuple[ModelTree, Sequence["str | None"]]]
@@ -205,9 +222,9 @@ def make_plan(
 ) -> Plan:
     """Trace the targets, find the distinct work, and fit the budget.
 
-    ``speed``: (FLOP/s, B/s) of the device, roughly. ``labels``: measure so many nodes only, spread over
-    their sizes. Raises InputError where there is nothing to measure or the budget does not hold even one
-    target.
+    ``speed``: (FLOP/s, B/s) of the device, roughly. ``labels``: measure so many nodes only, spread
+    over what they do (``_spread``). Raises InputError where there is nothing to measure or the budget does
+    not hold even one target.
     """
     if not targets:
         raise InputError("nothing to measure: give a --model and a --grid, or a --plan file")
@@ -219,20 +236,39 @@ def make_plan(
     if not plan.works:
         raise InputError("nothing to measure: no node of these models can be run on its own")
     if labels:
-        return replace(plan, works=_spread(plan.works, labels))
+        return replace(plan, works=_spread(plan, labels, speed))
     if budget_s is None or plan.seconds() <= BUDGET_SHARE * budget_s:
         return plan
     return _fit(plan, traced, speed, budget_s)
 
 
-def _spread(works: Sequence[Work], count: int) -> tuple[Work, ...]:
-    """``count`` works from the cheapest to the dearest, evenly over their rank; in the plan's order."""
-    if count >= len(works):
-        return tuple(works)
-    ranked = sorted(range(len(works)), key=lambda i: (works[i].estimate_s, i))
-    last = len(works) - 1
-    chosen = {ranked[round(k * last / (count - 1)) if count > 1 else last] for k in range(count)}
-    return tuple(work for i, work in enumerate(works) if i in chosen)
+def compute_share(node: Node, flops_per_s: float, bytes_per_s: float) -> float:
+    """The share of a run that computes rather than moves bytes or launches: what sets a run's mean power."""
+    compute = node.features.get("flops", 0.0) * 1e6 / flops_per_s
+    return compute / node_seconds(node, flops_per_s, bytes_per_s)
+
+
+def evenly(ranked: Sequence[T], count: int) -> list[T]:
+    """``count`` of them, evenly over their rank, the first and the last among them; the last where it is one."""
+    if count >= len(ranked):
+        return list(ranked)
+    last = len(ranked) - 1
+    return [ranked[round(k * last / (count - 1)) if count > 1 else last] for k in range(count)]
+
+
+def _spread(plan: Plan, count: int, speed: tuple[float, float]) -> tuple[Work, ...]:
+    """``count`` works, evenly from those that move bytes to those that compute; in the plan's order.
+
+    An estimator that is carried over learns watts and joules a joule of the GPU from them, which only nodes of
+    different mean power tell apart.
+    """
+
+    def rank(work: Work) -> tuple[float, float]:
+        tree, index = work.places[0]
+        return compute_share(plan.trees[tree].nodes[index], *speed), work.estimate_s
+
+    chosen = {work.key for work in evenly(sorted(plan.works, key=rank), count)}
+    return tuple(work for work in plan.works if work.key in chosen)
 
 
 def check_target(target: Target) -> None:

@@ -11,11 +11,18 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from irene_build.errors import IreneError, MeterError
+from irene_build.measure.conditions import ClockWatch
 from irene_build.measure.journal import Journal
 from irene_build.measure.labels import GAP_PERIODS
 from irene_build.meters.base import Meter
 
 FLUSH_S = 1.0
+#: A counter's moves are seen up to a poll of 10 ms late: over this they give its power to a few percent.
+COUNTER_SPAN_S = 0.2
+#: A meter's clock that moves against the host's by more than this, and a few periods, did not drift.
+CLOCK_BREAK_S = 0.25
+#: host_ns, value, meter_s.
+Row = tuple[int, float, "float | None"]
 
 
 class Samples(Protocol):
@@ -34,7 +41,12 @@ class Recorder:
     """Reads the meter in a thread of its own and writes readings and samples to the journal once a second.
 
     A fault of the meter or of the disk is kept and raised by ``check`` in the thread that measures. What the
-    meter counts and what it alerts to become events at the moment of it; ``say`` is given the alerts' texts.
+    meter counts and what it alerts to become events at the moment of it, as do a machine that slept and a wall
+    clock that was set; ``say`` is given the alerts' texts.
+
+    A session of the journal is a stretch of time over which one line maps the host's clock to the meter's.
+    Where a meter's own clock breaks with the host's (the machine slept, the meter was restarted), readings
+    from there on belong to a new one, which ``open_session`` makes. ``watch`` is called at every turn.
     """
 
     def __init__(
@@ -42,15 +54,21 @@ class Recorder:
         meter: Meter,
         sampler: Samples,
         journal: Journal,
-        session: int,
+        open_session: Callable[[], int],
         say: Callable[[str], None] = lambda text: None,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
-        self.meter, self.sampler, self.journal, self.session = meter, sampler, journal, session
-        self._say = say
+        self.meter, self.sampler, self.journal = meter, sampler, journal
+        self.session = open_session()
+        self._open_session, self._say, self._watch = open_session, say, watch
+        self._clocks = ClockWatch()
+        self._awake_ns = time.monotonic_ns()
+        self._slept_ns: int | None = None
+        self._first = 0
         self._faults: Mapping[str, int] = {}
         self.period_s = meter.info.period_s
         self._energy = meter.info.kind == "energy"
-        self._rows: list[tuple[int, float, float | None]] = []
+        self._rows: list[Row] = []
         self._flushed = 0
         self._sampled_ns = -1
         self._flushing = threading.Lock()
@@ -79,10 +97,8 @@ class Recorder:
         try:
             while not self._stop.is_set():
                 readings = self.meter.read_new(min(0.25, self.period_s))
-                if readings:
-                    with self._news:
-                        self._rows.extend((r.host_time_ns, r.value, r.meter_time_s) for r in readings)
-                        self._news.notify_all()
+                self._watch()
+                self._take([(r.host_time_ns, r.value, r.meter_time_s) for r in readings])
                 self._alert()
                 if time.monotonic() >= due:
                     self.flush()
@@ -91,6 +107,34 @@ class Recorder:
             with self._news:
                 self._error = error
                 self._news.notify_all()
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        """New readings, in sessions of their own from where the meter's clock breaks with the host's."""
+        for kind, detail in self._clocks.news():
+            self.journal.event(self.session, kind, detail)
+            if kind == "suspended":
+                self._slept_ns = self._awake_ns
+        self._awake_ns = time.monotonic_ns()
+        last = self._rows[-1] if self._rows else None
+        for row in rows:
+            slept = self._slept_ns is not None and row[0] > self._slept_ns
+            if slept:
+                self._slept_ns = None
+            if last is not None and row[2] is not None and last[2] is not None:
+                step_s = row[2] - last[2] - (row[0] - last[0]) / 1e9
+                if slept or abs(step_s) > CLOCK_BREAK_S + GAP_PERIODS * self.period_s:
+                    self._renew(step_s)
+            with self._news:
+                self._rows.append(row)
+                self._news.notify_all()
+            last = row
+
+    def _renew(self, step_s: float) -> None:
+        self.flush()
+        with self._flushing:
+            self.session = self._open_session()
+            self._first = len(self._rows)
+        self.journal.event(self.session, "meter clock stepped", {"by_s": step_s})
 
     def _alert(self) -> None:
         for alert in self.meter.alerts():
@@ -141,17 +185,27 @@ class Recorder:
         high = bisect_right(rows, end_ns, key=lambda row: row[0])
         return [(row[0], row[1]) for row in rows[low:high]]
 
-    def readings_from(self, start_ns: int) -> list[tuple[int, float, float | None]]:
-        """(host_ns, value, meter_s) of the readings that arrived since a moment."""
+    def readings_from(self, start_ns: int) -> list[Row]:
+        """(host_ns, value, meter_s) of the readings of this session that arrived since a moment."""
         rows = self._rows
-        return rows[bisect_left(rows, start_ns, key=lambda row: row[0]) :]
+        return rows[max(self._first, bisect_left(rows, start_ns, key=lambda row: row[0])) :]
 
     def watts(self, start_ns: int, end_ns: int) -> list[float]:
-        """Power readings that arrived in a stretch of time; of a counter, its steps as power."""
+        """Power readings that arrived in a stretch of time.
+
+        Of a counter, its mean power over spans of several moves: one move is as uncertain as when it was seen.
+        """
         rows = self.between(start_ns, end_ns)
         if not self._energy:
             return [value for _, value in rows]
-        return [(b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in pairwise(rows) if b[0] > a[0]]
+        least_ns = 1e9 * max(COUNTER_SPAN_S, 4.0 * self.period_s)
+        ends = rows[:1]
+        for row in rows[1:]:
+            if row[0] - ends[-1][0] >= least_ns:
+                ends.append(row)
+        if len(ends) < 2:
+            ends = [*rows[:1], *rows[1:][-1:]]
+        return [(b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in pairwise(ends) if b[0] > a[0]]
 
     def gap_s(self, start_ns: int, end_ns: int) -> float | None:
         """The longest silence of the meter in a window, s, if it is too long; infinite if it lasts."""

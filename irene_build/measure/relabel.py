@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from irene_build.measure.journal import DERIVED, SAMPLE_COLUMNS, Journal
-from irene_build.measure.labels import Readings, estimate, moving, pooled_variance, window_energy
+from irene_build.measure.labels import Readings, estimate, fit_prior, moving, window_energy
 from irene_build.meters.align import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.sampler import Sample, summarise
@@ -38,6 +38,8 @@ class Session:
     readings: Readings
     samples: Sequence[Sample]
     sent: int
+    #: What a reading is a mean over, s.
+    reading_s: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def read_session(journal: Journal, session: int) -> Session:
     ]
     idle_s = PATTERN[0][1] * journal.get("protocol")["pulse_unit_s"]
     clock = fit_clock(fit_pulses(readings, pulses, arrival, idle_s), arrival, own_clock)
-    return Session(clock, readings, samples, len(pulses))
+    reading_s = max(readings.period_s, meter.get("window_s", 0.0))
+    return Session(clock, readings, samples, len(pulses), reading_s)
 
 
 def read_readings(rows: Sequence[Row], meter: Mapping[str, Any]) -> tuple[Readings, ClockMap, bool]:
@@ -140,7 +143,7 @@ def derive(journal: Journal) -> Derived:
         "SELECT id, session, work, start_ns, end_ns, runs, idle_start_ns, idle_end_ns FROM trial"
         " WHERE accepted ORDER BY id"
     )
-    idle = _idle_power(trials, sessions)
+    idle = _idle_power(trials, sessions, journal.get("protocol")["settle_s"])
     labels: list[Row] = []
     by_work: dict[int, list[tuple[float, float, float, dict[str, float]]]] = {}
     for trial in trials:
@@ -149,7 +152,7 @@ def derive(journal: Journal) -> Derived:
             continue
         labels.append(label)
         by_work.setdefault(trial[2], []).append((label[1], label[10], label[2], json.loads(label[11])))
-    prior = pooled_variance([[entry[0] for entry in entries] for entries in by_work.values()])
+    prior = fit_prior([[entry[0] for entry in entries] for entries in by_work.values()])
     results: list[Row] = []
     for work, entries in sorted(by_work.items()):
         found = estimate([e[0] for e in entries], [e[1] for e in entries], prior)
@@ -174,17 +177,35 @@ def derive(journal: Journal) -> Derived:
 
 
 def _idle_power(
-    trials: Sequence[Row], sessions: Mapping[int, Session]
+    trials: Sequence[Row], sessions: Mapping[int, Session], settle_s: float
 ) -> dict[int, list[tuple[float, float]]]:
     """Per session (time, W) of the idle windows before trials, in the order of time; seconds of the host."""
     found: dict[int, list[tuple[float, float]]] = {number: [] for number in sessions}
     for _, number, _, _, _, _, idle_start, idle_end in trials:
-        session, start, end = sessions[number], idle_start / 1e9, idle_end / 1e9
+        start, end = idle_start / 1e9, idle_end / 1e9
         if end > start:
-            window = window_energy(session.readings, session.clock, start, end)
-            if window is not None:
-                found[number].append(((start + end) / 2.0, window.power_w(end - start)))
+            watts = _idle_watts(sessions[number], start, end, settle_s)
+            if watts is not None:
+                found[number].append(((start + end) / 2.0, watts))
     return {number: sorted(points) for number, points in found.items()}
+
+
+def _idle_watts(session: Session, start: float, end: float, settle_s: float) -> float | None:
+    """Mean of the readings that saw nothing but the settling and the idle window (seconds of the host).
+
+    A window as short as this has no plateau to either side: interpolated at its end, a reading that saw the
+    warm-up already would be in it. Where no reading lies wholly inside, the window is integrated all the same.
+    """
+    times, values, clock = session.readings.times_s, session.readings.values, session.clock
+    half = 0.0 if session.readings.energy else session.reading_s / 2.0
+    first = bisect_left(times, clock.to_meter(start - settle_s + half))
+    last = bisect_right(times, clock.to_meter(end - half))
+    if session.readings.energy and last - first > 1:
+        return (values[last - 1] - values[first]) / (times[last - 1] - times[first])
+    if not session.readings.energy and last > first:
+        return math.fsum(values[first:last]) / (last - first)
+    window = window_energy(session.readings, clock, start, end)
+    return None if window is None else window.power_w(end - start)
 
 
 def _label(trial: Row, session: Session, idle: Sequence[tuple[float, float]], source: str) -> Row | None:

@@ -10,12 +10,15 @@ from statistics import fmean
 
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.device import Device
+from irene_build.measure.labels import GAP_PERIODS
 from irene_build.measure.plan import Protocol
 from irene_build.measure.recorder import Recorder
 
 Runner = Callable[[], None]
 #: The device is asked whether it is done about this often, s: rarely enough to cost nothing.
 _CHUNK_S = 0.02
+#: What any process may have to wait for its turn.
+_STALL_NS = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,6 @@ class Window:
     end_ns: int
     runs: int
     reasons: list[str]
-    wall_jump_s: float | None
     foreign_cores: float | None
 
 
@@ -48,13 +50,17 @@ def standby_gate(
     standby_w: float,
     timeout_s: float,
 ) -> Gate:
-    """Wait, idle, until the machine draws standby power and is cool; ``timeout_s`` longer at most."""
+    """Wait, idle, until the machine draws standby power and is cool; ``timeout_s`` longer at most.
+
+    An idle window lasts ``idle_s``, and until a reading has come in it.
+    """
     begin = time.monotonic()
     time.sleep(protocol.settle_s)
     limit = standby_w * (1.0 + protocol.gate_share)
     while True:
         start = time.monotonic_ns()
         time.sleep(protocol.idle_s)
+        recorder.wait_past(start, GAP_PERIODS * recorder.period_s)
         recorder.check()
         end = time.monotonic_ns()
         seen = recorder.watts(start, end)
@@ -98,16 +104,17 @@ def run_window(
         for _ in range(chunk):
             run()
         device.synchronize()
-    reasons = conditions.reasons(before, after, protocol.foreign_cores)
+    reasons, foreign = conditions.reasons(before, after, protocol.foreign_cores, protocol.foreign_gpu)
     # A stopped process (or one that starved) shows as one chunk that took far longer than the others.
-    if slowest / 1e9 > 1.0 + 5.0 * (end - start) / 1e9 * chunk / runs:
+    others = runs // chunk - 1
+    usual = (end - start - slowest) / others if others else 1e9 * latency * chunk
+    if slowest > _STALL_NS + 5.0 * usual:
         reasons.append("stalled")
     recorder.wait_past(end, 10.0 * recorder.period_s)
     recorder.check()
     if recorder.gap_s(start, end) is not None:
         reasons.append("gap in the meter")
-    jump, foreign = conditions.wall_jump_s(before, after), conditions.foreign_cores(before, after)
-    return Window(start, end, runs, reasons, jump, foreign)
+    return Window(start, end, runs, reasons, foreign)
 
 
 def _warm_up(run: Runner, device: Device, seconds: float) -> float:

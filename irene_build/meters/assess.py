@@ -20,7 +20,8 @@ class Assessment:
     """Figures of one meter on an idle window; ``None`` where there were too few readings to tell.
 
     ``period_s``: median time between readings that brought news; ``jitter_s``: its standard deviation.
-    ``duty``: share of the time that the readings cover. ``quantum``: smallest step between readings, W or J.
+    ``coverage``: share of the time that the readings claim to cover; how much of it the sensor really looks is
+    ``duty`` of irene_build/meters/duty.py. ``quantum``: smallest step between readings, W or J.
     ``power_w``, ``noise_w``: mean and standard deviation of one reading (of one step, for a counter).
     ``shortest_window_s``: window for 1 % error at 95 %, see ``shortest_window_s``.
     """
@@ -29,7 +30,7 @@ class Assessment:
     seconds: float
     period_s: float | None
     jitter_s: float | None
-    duty: float | None
+    coverage: float | None
     quantum: float | None
     power_w: float | None
     noise_w: float | None
@@ -75,12 +76,12 @@ def figures(
     if kind == "energy":
         powers = [step / gap for step, gap in zip(steps, gaps, strict=True)]
         mean = (readings[-1].value - readings[0].value) / span
-        duty = 1.0
+        coverage = 1.0
         quantum = statistics.median(steps)
     else:
         powers = [reading.value for reading in readings]
         mean = statistics.fmean(powers)
-        duty = min(1.0, len(readings) * window_s / seconds)
+        coverage = min(1.0, len(readings) * window_s / seconds)
         quantum = max(quantum, min(moved, default=0.0))
     noise = _noise(powers)
     # What a counter missed at one reading it has at the next: only the ends of a window weigh.
@@ -90,7 +91,7 @@ def figures(
         seconds=seconds,
         period_s=period,
         jitter_s=statistics.pstdev(gaps),
-        duty=duty,
+        coverage=coverage,
         quantum=quantum,
         power_w=mean,
         noise_w=noise,
@@ -98,17 +99,20 @@ def figures(
     )
 
 
-def shortest_window_s(power_w: float, noise_w: float, period_s: float, error: float = 0.01) -> float | None:
-    """Length T at which 1.96 sqrt(noise^2 p / T + (power p)^2 / (6 T^2)) is ``error`` x power.
+def shortest_window_s(
+    power_w: float, noise_w: float, period_s: float, error: float = 0.01, duty: float = 1.0
+) -> float | None:
+    """The T at which 1.96 sqrt((noise^2 + (1 - d)^2 power^2 / 6) p / T + (power p)^2 / (6 T^2)) is ``error`` x power.
 
-    The first term is the noise of T / p readings. The second is the worst case of both ends: the load
-    begins and ends anywhere within a reading's period p (uniform, so 1/12 each), between nothing and all of
-    the power.
+    The first term is the noise of T / p readings, and what a sensor that looks a share d of each period p is wrong by
+    where the load swings within it: (1 - d) times the difference of what it sees and does not see, each anywhere
+    between nothing and all of the power (uniform, 1/12 each). It shrinks with readings only while windows begin
+    at changing phases. The last is the worst case of both ends: the load begins and ends anywhere within p.
     """
     if power_w <= 0.0 or period_s <= 0.0:
         return None
     a = (power_w * period_s) ** 2 / 6.0
-    b = noise_w**2 * period_s
+    b = (noise_w**2 + ((1.0 - duty) * power_w) ** 2 / 6.0) * period_s
     c = (error * power_w / _Z95) ** 2
     return (b + math.sqrt(b * b + 4.0 * a * c)) / (2.0 * c)
 

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from irene_build.errors import IreneError
+from irene_build.errors import HardwareError, IreneError
 from irene_build.hardware import HardwareProfile, machine
-from irene_build.meters.assess import assess
+from irene_build.meters.assess import Assessment, assess, shortest_window_s
 from irene_build.meters.base import Finding, Meter
+from irene_build.meters.duty import Duty, known_duty, measure_duty, store_duty
 from irene_build.meters.nvml import characterise, store_counter
 from irene_build.meters.registry import find_meters, open_finding, open_meter
 from irene_runtime.sampler import Sampler
 
 #: What a meter counts that is no fault of it.
 _HARMLESS = ("banner", "bunched")
+#: A sensor that looks at least so much is taken to look all the time.
+_ALWAYS = 0.95
+#: Loads the processor, or the GPU, for some seconds.
+Burn = Callable[[float], None]
 
 
 def examine(
-    profile: HardwareProfile | None, seconds: float, progress: Callable[[float], None] = lambda done: None
+    profile: HardwareProfile | None,
+    seconds: float,
+    progress: Callable[[float], None] = lambda done: None,
+    burns: Mapping[str, Burn] | None = None,
 ) -> dict[str, Any]:
     """Plain data for ``doctor``: ``meters``, ``missing``, ``checks``, ``best``, ``seconds``.
 
     With a profile, its own meter must be here (HardwareError); other meters are looked at beside it.
+    ``burns``: what load pulses are made with, ``cpu`` and ``gpu``, to find each meter's duty; nothing is loaded by
+    default.
     """
     findings = find_meters(listen_s=min(12.0, max(2.0, seconds)))
     single = [f for f in findings if f.available and "+" not in f.name]
@@ -45,12 +55,17 @@ def examine(
             _wait(seconds, progress)
         after, end = machine.process_times(), time.monotonic_ns()
         load = sampler.summary(start, end).get("cpu_util")
+        duties = {
+            name: _duty_figures(figures[name], opened[name], duty)
+            for name, duty in _duties(opened, seconds, burns or {}).items()
+        }
         meters = [
             {
                 **meter.info.as_dict(),
                 **figures[name].as_dict(),
+                **duties[name],
                 "faults": {k: n for k, n in meter.counters().items() if n and k not in _HARMLESS},
-                "advice": _advice(meter, figures[name].shortest_window_s),
+                "advice": _advice(meter, figures[name].shortest_window_s, duties[name]["duty"]),
             }
             for name, meter in opened.items()
         ]
@@ -78,6 +93,45 @@ def examine(
     return found
 
 
+def _duties(meters: Mapping[str, Meter], seconds: float, burns: Mapping[str, Burn]) -> dict[str, Duty]:
+    """Each meter's duty, from load pulses that it sees; kept in the artifacts where it was found."""
+    found: dict[str, Duty] = {}
+    for kind in ("cpu", "gpu"):
+        group = {name: m for name, m in meters.items() if (m.info.boundary == "gpu") == (kind == "gpu")}
+        if group and kind in burns:
+            try:
+                found |= measure_duty(group, burns[kind], seconds)
+            except HardwareError as error:  # nothing here can load it
+                found |= {name: Duty(None, reason=str(error)) for name in group}
+    for name, meter in meters.items():
+        if name not in found:
+            found[name] = Duty(None, reason="nothing loaded what it meters")
+        if found[name].duty is not None:
+            store_duty(meter.info, found[name])
+    return found
+
+
+def _duty_figures(figures: Assessment, meter: Meter, duty: Duty) -> dict[str, Any]:
+    """Keys of a meter's duty; where it could not be found now, what was kept of an earlier look."""
+    reason, earlier = duty.reason, None
+    if duty.duty is None:
+        earlier = known_duty(meter.info)
+        duty = earlier or duty
+    swinging = None
+    if duty.duty is not None and figures.power_w is not None and figures.period_s is not None:
+        noise = 0.0 if meter.info.kind == "energy" else figures.noise_w or 0.0
+        share = 1.0 if duty.duty >= _ALWAYS else duty.duty
+        swinging = shortest_window_s(figures.power_w, noise, figures.period_s, duty=share)
+    return {
+        "duty": duty.duty,
+        "duty_interval": None if duty.duty is None else [duty.low, duty.high],
+        "duty_reason": f"kept from an earlier look; now {reason}" if earlier else reason,
+        "sensor_window_s": duty.window_s,
+        "sensor_delay_s": duty.delay_s,
+        "shortest_window_swinging_s": swinging,
+    }
+
+
 def _counter(seconds: float) -> dict[str, Any]:
     try:
         figures = characterise({}, min(seconds, 10.0))
@@ -99,7 +153,7 @@ def _unseen(meters: list[dict[str, Any]]) -> float | None:
     return wall[0] - sum(parts) if wall and wall[0] is not None and parts else None
 
 
-def _advice(meter: Meter, window_s: float | None) -> str:
+def _advice(meter: Meter, window_s: float | None, duty: float | None) -> str:
     info, faults = meter.info, meter.counters()
     lines = []
     if window_s is None:
@@ -112,9 +166,14 @@ def _advice(meter: Meter, window_s: float | None) -> str:
         )
     if info.name == "emonpi" and int(info.details.get("ct_turns", 1)) == 1:
         lines.append("below 10 A a clamp is out of its range: pass the conductor through N times (ct_turns)")
-    if any(name in str(info.details.get("gpu", "")) for name in ("A100", "H100", "H200")):
+    if duty is not None and duty < _ALWAYS:
         lines.append(
-            "its power is sampled a quarter of the time (arXiv 2312.02741): repeat, and shift the window"
+            f"its sensor looks {100.0 * duty:.0f} % of the time: what swings faster than its period is seen in "
+            "part, so repeat, and let windows begin at changing moments"
+        )
+    elif duty is None and any(name in str(info.details.get("gpu", "")) for name in ("A100", "H100", "H200")):
+        lines.append(
+            "its power may be sampled a quarter of the time (arXiv 2312.02741): repeat, and shift the window"
         )
     lost = sum(faults.get(name, 0) for name in ("missing", "torn", "undecodable"))
     if lost:

@@ -44,7 +44,8 @@ class Reconciler:
     """Recursive least squares with forgetting for the fit, a two-sided CUSUM for the alarm.
 
     Fed with pairs of mean power over the same time, W. During an alarm the fit rests, so that it does not
-    learn the fault.
+    learn the fault. The pair that raises an alarm may have begun before what it tells of and then shows a part of
+    it, so the alarm's size is told with the next one.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,7 @@ class Reconciler:
         self._variance = 0.0
         self._up = self._down = 0.0
         self._alarmed = False
+        self._raised: tuple[int, float] | None = None
 
     @property
     def supply(self) -> Supply:
@@ -71,7 +73,7 @@ class Reconciler:
         return max(math.sqrt(self._variance), _MIN_SIGMA_W)
 
     def add(self, host_time_ns: int, parts_w: float, wall_w: float) -> Jump | None:
-        """One pair; the jump, if this pair raises the alarm."""
+        """One pair; the jump, if the pair before this one raised the alarm."""
         if not (math.isfinite(parts_w) and math.isfinite(wall_w)):
             return None
         residual = self.residual_w = wall_w - (self._theta[0] + self._theta[1] * parts_w)
@@ -88,18 +90,25 @@ class Reconciler:
         if max(self._up, self._down) > _ALARM_SIGMA:
             self._up = min(self._up, 2.0 * _ALARM_SIGMA)
             self._down = min(self._down, 2.0 * _ALARM_SIGMA)
-            if self._alarmed:
+            if not self._alarmed:
+                self._alarmed, self._raised = True, (host_time_ns, residual)
                 return None
-            self._alarmed = True
-            jump = Jump(host_time_ns, residual, self.sigma_w)
-            self.jumps.append(jump)
-            return jump
+            return self._sized(residual)
         if max(self._up, self._down) == 0.0:
             self._alarmed = False
         if not self._alarmed:
             self._learn(parts_w, residual)
             self._variance = _FORGET * self._variance + (1.0 - _FORGET) * residual * residual
-        return None
+        return self._sized(residual)
+
+    def _sized(self, residual: float) -> Jump | None:
+        """The alarm that the pair before this one raised, the larger residual of both its size."""
+        if self._raised is None:
+            return None
+        (host_time_ns, first), self._raised = self._raised, None
+        jump = Jump(host_time_ns, max(first, residual, key=abs), self.sigma_w)
+        self.jumps.append(jump)
+        return jump
 
     def _learn(self, parts_w: float, residual: float) -> None:
         p, x = self._covariance, (1.0, parts_w)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from irene_build.errors import HardwareError, IreneError
 from irene_build.hardware import HardwareProfile, load_profile, this_pc
-from irene_build.meters.base import Finding, Meter
+from irene_build.meters.base import Finding, Meter, MeterInfo
+from irene_build.meters.duty import known_duty
 from irene_build.meters.emonpi import EmonPi
 from irene_build.meters.feed import FeedMeter
 from irene_build.meters.nvml import NvmlMeter
@@ -49,7 +51,7 @@ def open_meter(profile: HardwareProfile, name: str | None = None) -> Meter:
     meter: Meter = _Guarded(_make(name or own, settings), profile.name)
     parts = profile.meter.get("reconcile")
     if parts and (name or own) == own:
-        meter = ReconciledMeter(meter, _make(str(parts), {"driver": str(parts)}))
+        meter = ReconciledMeter(meter, _make(str(parts), settings))
     return meter
 
 
@@ -105,19 +107,26 @@ def best_profile(listen_s: float = 12.0) -> tuple[HardwareProfile, list[Finding]
 
 
 class _Guarded:
-    """A meter that, where it is not here, also says what would work instead."""
+    """A meter that, where it is not here, also says what would work instead.
+
+    Its details hold the ``duty`` that doctor found of it, where it has.
+    """
 
     def __init__(self, meter: FeedMeter, hardware: str) -> None:
         self._meter, self._hardware = meter, hardware
+        self._duty: dict[str, float] = {}
         self.read_new, self.counters, self.alerts = meter.read_new, meter.counters, meter.alerts
 
     @property
-    def info(self) -> Any:
-        return self._meter.info
+    def info(self) -> MeterInfo:
+        info = self._meter.info
+        return replace(info, details={**info.details, **self._duty}) if self._duty else info
 
     def __enter__(self) -> Meter:
         try:
             self._meter.__enter__()
+            known = known_duty(self._meter.info)
+            self._duty = {} if known is None or known.duty is None else {"duty": known.duty}
         except HardwareError as error:
             here = [f.name for f in find_meters(2.0) if f.available]
             instead = f"--meter {here[0]}" if here else "--hardware virtual (a simulated PC)"

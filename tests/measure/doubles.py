@@ -14,9 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from irene_build.errors import MeterError
 from irene_build.measure.campaign import Campaign, start_journal
 from irene_build.measure.journal import Journal
 from irene_build.measure.outcome import Outcome
@@ -35,20 +32,12 @@ class Power:
         self._lock = threading.Lock()
         self._watts, self._joules, self._at = IDLE_W, 0.0, time.monotonic()
         self.extra_w = 0.0
-        self._points = [(self._at, 0.0)]
 
     def set(self, watts: float) -> None:
         with self._lock:
             now = time.monotonic()
             self._joules += self._watts * (now - self._at)
             self._watts, self._at = watts + self.extra_w, now
-            self._points.append((now, self._joules))
-
-    def between(self, start_ns: int, end_ns: int) -> float:
-        """The true joules between two moments of the past."""
-        times, joules = zip(*self._points, (time.monotonic(), self.joules()), strict=True)
-        first, last = np.interp([start_ns / 1e9, end_ns / 1e9], times, joules)
-        return float(last - first)
 
     def joules(self) -> float:
         with self._lock:
@@ -87,7 +76,6 @@ class DoubleWorkload:
 
     def __init__(self, power: Power, broken: frozenset[int] = frozenset()) -> None:
         self.power, self.broken = power, broken
-        self.runs: dict[int, int] = {}
         self.roomy = True
 
     def holds(self, sizes: Sequence[int]) -> bool:
@@ -105,34 +93,30 @@ class DoubleWorkload:
             self.power.set(self.watts(node))
             time.sleep(0.004)
             self.power.set(IDLE_W)
-            self.runs[node] = self.runs.get(node, 0) + 1
 
         return run
 
 
 class DoubleMeter:
-    """Averages the power curve over each frame. ``clock``: its own clock as a function of the host's."""
+    """Averages the power curve over each frame."""
 
     def __init__(
         self,
         power: Power,
         period_s: float = 0.01,
-        clock: Callable[[float], float] | None = None,
-        energy: bool = False,
         noise_w: float = 0.05,
     ) -> None:
-        self.power, self.period_s, self.clock, self.energy = power, period_s, clock, energy
+        self.power, self.period_s = power, period_s
         self._random, self._noise = random.Random(5), noise_w
         self._at, self._joules = time.monotonic(), power.joules()
         self.silent = False
-        self.broken = False
-        self.doubts: list[Alert] = []
 
     @property
     def info(self) -> MeterInfo:
-        kind = "energy" if self.energy else "power"
         # Nominally slower than it is: on a busy machine its thread is late, which is no fault of a meter.
-        return MeterInfo("double", "double", kind, "wall", "simulated", 2.5 * self.period_s, 0.01, "real", {})
+        return MeterInfo(
+            "double", "double", "power", "wall", "simulated", 2.5 * self.period_s, 0.01, "real", {}
+        )
 
     def __enter__(self) -> DoubleMeter:
         return self
@@ -143,8 +127,6 @@ class DoubleMeter:
     def read_new(self, timeout_s: float) -> list[Reading]:
         due = self._at + self.period_s
         time.sleep(max(0.0, min(due - time.monotonic(), timeout_s)))
-        if self.broken:
-            raise MeterError("double: unplugged")
         if time.monotonic() < due:
             return []
         # One clock reading for both: a late thread makes a longer frame, not a wrong one.
@@ -153,15 +135,13 @@ class DoubleMeter:
         self._at, self._joules = now, joules
         if self.silent:
             return []
-        meter_s = None if self.clock is None else self.clock(now)
-        return [Reading(time.monotonic_ns(), joules if self.energy else watts, meter_s)]
+        return [Reading(time.monotonic_ns(), watts)]
 
     def counters(self) -> Mapping[str, int]:
         return {"torn": 0}
 
     def alerts(self) -> list[Alert]:
-        found, self.doubts = self.doubts, []
-        return found
+        return []
 
 
 class DoubleSampler:
@@ -222,7 +202,6 @@ def run_campaign(
     sampler: Any = None,
     stop_after_s: float | None = None,
     report: Callable[..., None] = lambda *_: None,
-    say: Callable[[str], None] = lambda _: None,
     device: DoubleDevice | None = None,
     header: Mapping[str, Any] | None = None,
 ) -> Outcome:
@@ -240,7 +219,6 @@ def run_campaign(
                 workload or DoubleWorkload(power),
                 report,
                 {},
-                say=say,
             )
             return campaign.run(stop_after_s)
 

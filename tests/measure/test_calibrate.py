@@ -115,12 +115,18 @@ def test_killed_and_run_again_every_node_has_its_label_once(calibrated: Calibrat
 
 
 def test_ctrl_c_says_how_to_go_on(
-    calibrated: Calibrated, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    calibrated: Calibrated,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     def interrupt(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("irene_build.dataset.store.save_dataset", interrupt)
+    # A shell starts what runs in its background with this signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     err = says(capsys, calibrated[0], "calibrate", "--hardware", "virtual", "--no-train", code=130)[1]
     assert "interrupted; run the same command again to go on" in err
 

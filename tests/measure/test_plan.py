@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from irene_build.errors import InputError
-from irene_build.measure.plan import Plan, Protocol, Target, Work, make_plan, protocol_for
+from irene_build.measure.plan import (
+    Plan,
+    Protocol,
+    Target,
+    Work,
+    compute_share,
+    evenly,
+    make_plan,
+    protocol_for,
+)
 from irene_build.meters.base import MeterInfo
 from tests.measure.doubles import double_tree
 
@@ -46,7 +55,8 @@ def test_the_length_adds_up() -> None:
     each = p.settle_s + p.idle_s + p.warm_s + p.window_s + p.guard_s
     assert found.seconds(1) == pytest.approx(4 * each + 2 * p.pulse_s + p.standby_s, rel=1e-3)
     assert found.seconds(2) - found.seconds(1) == pytest.approx(4 * each, rel=1e-3)
-    assert p.window_of(5) == 8 * p.window_s and replace(p, window_s=15.0).window_of(5) == 20.0
+    assert p.most_rounds == p.max_rounds == 10
+    assert [replace(p, window_s=w).most_rounds for w in (10.0, 15.0, 20.0)] == [10, 6, 5]
     assert p.trial_s(30.0) > 4 * 30.0
 
 
@@ -68,14 +78,25 @@ def test_a_budget_cuts_rounds_then_windows_then_grid_points_and_says_so() -> Non
         plan(*targets, budget_s=1.0)
 
 
-def test_few_labels_are_spread_from_the_cheapest_to_the_dearest() -> None:
+def test_few_labels_are_spread_from_what_moves_bytes_to_what_computes() -> None:
     every = plan(Target("a", 1, 8), Target("a", 64, 8))
+
+    def shares(some: Plan) -> list[float]:
+        nodes = [some.trees[work.places[0][0]].nodes[work.places[0][1]] for work in some.works]
+        return sorted(compute_share(node, *SPEED) for node in nodes)
+
     found = plan(Target("a", 1, 8), Target("a", 64, 8), labels=3)
-    costs = sorted(work.estimate_s for work in every.works)
     assert len(found.works) == 3
-    assert {costs[0], costs[-1]} <= {work.estimate_s for work in found.works}
+    assert (shares(found)[0], shares(found)[-1]) == (shares(every)[0], shares(every)[-1])
+    assert 0.0 <= shares(every)[0] < shares(every)[-1] < 1.0
     assert len(plan(Target("a", 1, 8), labels=1).works) == 1
     assert len(plan(Target("a", 1, 8), labels=99).works) == 4
+
+
+def test_evenly_takes_both_ends() -> None:
+    assert evenly(range(10), 4) == [0, 3, 6, 9]
+    assert evenly(range(10), 1) == [9]
+    assert evenly(range(3), 8) == [0, 1, 2]
 
 
 def test_wrong_sizes_are_named() -> None:
@@ -94,9 +115,9 @@ def test_windows_are_as_long_as_the_meter_needs() -> None:
     fast = protocol_for(info(0.17, quantum=0.12, window_s=0.17), noise=0.05, level=60.0)
     assert fast.window_s == pytest.approx(3 * 0.17)
     noisy = protocol_for(info(0.17, quantum=0.12), noise=1.0, level=60.0)
-    assert 2.0 < noisy.window_s < 20.0
+    assert 1.5 < noisy.window_s < 5.0
     stock = protocol_for(info(5.0, quantum=0.1), noise=0.1, level=60.0)
-    assert stock.window_s == pytest.approx(15.0) and stock.guard_s == pytest.approx(7.5)
+    assert stock.window_s == pytest.approx(15.0) and stock.guard_s == pytest.approx(5.5)
     hopeless = protocol_for(info(1.0), noise=30.0, level=60.0)
     assert hopeless.window_s == 20.0
     counter = protocol_for(info(0.02, "energy", quantum=0.001), noise=0.0, level=0.0)
@@ -108,3 +129,11 @@ def test_a_target_says_what_is_unusual_about_it() -> None:
     odd = Target("m", 1, 1, "decode", 512, "bfloat16", "eager", "leaves")
     assert str(odd) == "m 1x1 (decode after 512, bfloat16, eager, leaves)"
     assert Work("k", "n", 1.0, ((0, 0),)).places[0] == (0, 0)
+
+
+def test_where_a_sensor_does_not_always_look_trials_begin_at_changing_moments() -> None:
+    quarter = replace(info(0.1), details={"duty": 0.25})
+    found, usual = protocol_for(quarter, 0.1, 60.0), protocol_for(info(0.1), 0.1, 60.0)
+    assert (found.jitter_s, usual.jitter_s) == (pytest.approx(0.1), 0.0)
+    assert found.trial_s(0.01) - usual.trial_s(0.01) == pytest.approx(0.05)
+    assert protocol_for(replace(info(0.1), details={"duty": 0.99}), 0.1, 60.0).jitter_s == 0.0

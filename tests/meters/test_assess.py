@@ -22,7 +22,7 @@ def test_the_figures_of_a_power_meter() -> None:
     found = figures(power_readings(), "power", 0.1, 400 * 0.17)
     assert found.period_s == pytest.approx(0.17)
     assert found.jitter_s == pytest.approx(0.0, abs=1e-9)
-    assert found.duty == pytest.approx(0.1 / 0.17, rel=0.01)
+    assert found.coverage == pytest.approx(0.1 / 0.17, rel=0.01)
     assert found.quantum == pytest.approx(0.1)
     assert found.power_w == pytest.approx(80.0, abs=0.5)
     assert found.noise_w == pytest.approx(2.0, rel=0.15)
@@ -36,7 +36,7 @@ def test_a_slow_drift_is_no_noise() -> None:
 def test_the_figures_of_a_counter() -> None:
     readings = [Reading(20_000_000 * i, 1.5 * i) for i in range(100)]
     found = figures(readings, "energy", 0.0, 2.0)
-    assert (found.duty, found.quantum) == (1.0, pytest.approx(1.5))
+    assert (found.coverage, found.quantum) == (1.0, pytest.approx(1.5))
     assert found.power_w == pytest.approx(75.0)
     # 1.96 p / (sqrt(6) 1 %): only the ends of a window weigh.
     assert found.shortest_window_s == pytest.approx(1.96 * 0.02 / math.sqrt(6.0) / 0.01, rel=1e-6)

@@ -11,7 +11,7 @@ import pytest
 from irene_build.errors import MeterError
 from irene_build.meters.emonpi import EmonPi
 from irene_build.meters.rapl import RaplMeter
-from irene_build.meters.reconcile import ReconciledMeter, Reconciler
+from irene_build.meters.reconcile import Jump, ReconciledMeter, Reconciler
 from tests.meters.test_rapl import zone
 from tests.meters.test_sums import drawing
 from tests.meters.wire import Player, Wire
@@ -19,7 +19,7 @@ from tests.meters.wire import Player, Wire
 BOARD_W, EFFICIENCY = 21.0, 0.88
 
 
-def feed(reconciler: Reconciler, count: int, fault_w: float = 0.0, seed: int = 1) -> list[object]:
+def feed(reconciler: Reconciler, count: int, fault_w: float = 0.0, seed: int = 1) -> list[Jump]:
     """Pairs of a supply with noise of 0.5 W; parts between 40 and 200 W."""
     draw = random.Random(seed)
     jumps = []
@@ -52,6 +52,23 @@ def test_a_jump_is_reported_within_a_few_readings_and_once() -> None:
     assert "look for a clamp that moved" in str(jumps[0])
     # The fault is not learnt.
     assert reconciler.supply.board_w == pytest.approx(BOARD_W, abs=0.5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_pair_that_began_before_the_move_does_not_tell_its_size(share: float) -> None:
+    reconciler = Reconciler()
+    feed(reconciler, 200)
+    assert feed(reconciler, 1, fault_w=share * 60.0, seed=2) == []
+    jumps = feed(reconciler, 20, fault_w=60.0, seed=3)
+    assert [jump.residual_w for jump in jumps] == [pytest.approx(60.0, abs=2.0)]
+
+
+def test_a_fault_of_one_pair_is_told_with_its_size() -> None:
+    reconciler = Reconciler()
+    feed(reconciler, 200)
+    assert feed(reconciler, 1, fault_w=40.0, seed=2) == []
+    jumps = feed(reconciler, 20, seed=3)
+    assert [jump.residual_w for jump in jumps] == [pytest.approx(40.0, abs=2.0)]
 
 
 def test_an_alarm_ends_with_the_fault_and_the_next_one_counts_again() -> None:

@@ -10,6 +10,7 @@ import pytest
 from irene_build.errors import HardwareError
 from irene_build.hardware import load_profile
 from irene_build.meters import DRIVERS, best_profile, find_meters, open_meter, registry
+from irene_build.meters.duty import Duty, store_duty
 from irene_build.meters.emonpi import serial_ports
 from tests.meters.test_rapl import zone
 from tests.nvml import FakeNvml
@@ -105,3 +106,15 @@ def test_rejected_lines_are_kept_beside_the_hardwares_artifacts(
     with open_meter(load_profile("virtual")) as meter:
         meter.read_new(1.0)
     assert "simulated meter" in (tmp_path / "virtual" / "quarantine.txt").read_text()
+
+
+def test_a_meters_details_hold_the_duty_that_doctor_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRENE_ARTIFACTS", str(tmp_path))
+    profile = load_profile("virtual")
+    with open_meter(profile) as meter:
+        assert "duty" not in meter.info.details
+        store_duty(meter.info, Duty(0.25, 0.2, 0.3))
+    with open_meter(profile) as meter:
+        assert meter.info.details["duty"] == 0.25

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from irene_build.errors import MeterError
-from irene_build.meters.sampler_process import SamplerProcess, sampling_cost
+from irene_build.meters import sampler_process
+from irene_build.meters.sampler_process import SamplerProcess, compiled, sampling_cost
 from irene_runtime.sampler import Sampler
 from tests.meters.test_virtual import running
 from tests.meters.wire import until
@@ -27,9 +31,84 @@ def test_it_gives_what_the_thread_gives() -> None:
     found = sampler.summary(start, end)
     assert 0.0 <= found["cpu_util"] <= 100.0
     assert 0.0 < found["mem_usg"] < 100.0
-    assert len(sampler.samples(start, end)) >= 10
+    rows = sampler.samples(start, end)
+    assert len(rows) >= 10
+    assert all((a.cpu_total_ticks or 0) <= (b.cpu_total_ticks or 0) for a, b in pairwise(rows))
     assert sampler.cost["cpu_share"] is not None and 0.0 < sampler.cost["cpu_share"] < 1.0
     assert sampler.cost["resident_mib"] is not None and sampler.cost["resident_mib"] > 1.0
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@pytest.mark.parametrize(
+    ("period_s", "in_c"), [pytest.param(0.02, True, marks=needs_compiler), (0.02, False), (0.1, False)]
+)
+def test_memory_is_read_once_a_batch_and_not_repeated_as_if_it_were_new(
+    period_s: float, in_c: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the fast period the load between is told from /proc/uptime, at the slow one from /proc/stat."""
+    if not in_c:
+        monkeypatch.setattr(sampler_process, "compiled", lambda source: None)
+    with SamplerProcess(period_s) as sampler:
+        assert sampler.settle(time.monotonic_ns())
+        assert program_of(sampler).name.startswith("sampler_child-") == in_c
+    rows = sampler.samples()
+    assert (rows[-1].host_time_ns - rows[0].host_time_ns) / 1e9 > 0.5 * period_s * (len(rows) - 1)
+    assert sampler.cost["cpu_share"] is not None and 0.0 < sampler.cost["cpu_share"] < 0.2
+    assert sampler.cost["resident_mib"] is not None and sampler.cost["resident_mib"] > 0.2
+    known = [row.host_time_ns for row in rows if row.mem_usg is not None]
+    assert 2 <= len(known) <= 4 < len(rows)
+    assert min(b - a for a, b in pairwise(known)) > 0.8e9
+    assert all(row.cpu_busy_ticks is not None for row in rows)
+    assert all(0.0 <= row.cpu_util <= 100.0 for row in rows if row.cpu_util is not None)
+
+
+@needs_compiler
+def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "program.c"
+    source.write_text("int main(void) { return 2; }")
+    program = compiled(source)
+    assert program is not None and program.parent == tmp_path / "irene-build"
+    made = program.stat().st_mtime_ns
+    assert compiled(source) == program and program.stat().st_mtime_ns == made
+    source.write_text("int main(void) { return 2 + 0; }")
+    assert compiled(source) not in (None, program)
+
+
+@pytest.mark.parametrize("fault", ["no compiler", "no C", "does not start", "no folder", "no home"])
+def test_where_it_cannot_be_compiled_the_interpreter_samples(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = tmp_path / "program.c"
+    source.write_text(
+        {"no C": "main(", "does not start": "int main(void) { return 1; }"}.get(
+            fault, "int main(void) { return 2; }"
+        )
+    )
+    if fault == "no compiler":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif fault == "no folder":
+        (tmp_path / "cache").write_text("a file")
+    elif fault == "no home":
+        monkeypatch.setattr(sampler_process, "cache_dir", raise_no_home)
+    assert compiled(source) is None
+    if fault == "no C":
+        monkeypatch.setattr(sampler_process, "_SOURCE", source)
+        with SamplerProcess(0.02) as sampler:
+            assert program_of(sampler) == Path(sys.executable)
+
+
+def program_of(sampler: SamplerProcess) -> Path:
+    """What its process runs."""
+    assert sampler._process is not None and isinstance(sampler._process.args, list)
+    return Path(str(sampler._process.args[0]))
+
+
+def raise_no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_the_gpu_is_seen_from_there_as_from_here(
