@@ -36,6 +36,8 @@ _STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
     "legend.frameon": False, "lines.linewidth": 1.8,
 }  # fmt: skip
+#: Errors beyond this (percent) are drawn on an axis of decades.
+_LARGEST_LINEAR = 300.0
 #: Five inches are about a phone's width at the font's own size; wider screens set figures side by side.
 _SIZE = (5.0, 3.5)
 
@@ -151,6 +153,8 @@ def error_cdf(errors: Mapping[str, Sequence[float]], level: str, simulated: bool
             f"{tier}: half within {half:.2g} %, 99 % within {most:.2g} %, all within {ordered[-1]:.3g} %"
         )
         end = max(end, 1.25 * most)
+    if end > _LARGEST_LINEAR:
+        axes.set_xscale("symlog", linthresh=1.0)
     axes.set(xlabel="absolute error (%)", ylabel="share of predictions", xlim=(0, end or 1.0), ylim=(0, 1.01))
     axes.legend(loc="lower right")
     what = {"model": "whole models", "module": "modules", "ml": "ML primitives"}.get(level, level)
@@ -372,7 +376,9 @@ def bottleneck_bars(tables: Mapping[str, Sequence[dict[str, Any]]], simulated: b
             room = int(wide / 2.1)
             if room >= 5:
                 label = row["module"] if len(row["module"]) <= room else row["module"][: room - 1] + "…"
-                axes.text(left + wide / 2, y, label, ha="center", va="center", fontsize=7.5, color=ON_COLOUR)
+                # Shares of a bad fit can pass 100 %: what lies beyond the axes must not push them together.
+                axes.text(left + wide / 2, y, label, ha="center", va="center", fontsize=7.5, color=ON_COLOUR,
+                          clip_on=True)  # fmt: skip
             left += wide
     axes.set(
         yticks=range(len(tables)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import warnings
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -69,6 +70,16 @@ def test_inlined_figures_take_the_page_s_colours_and_have_a_name(drawn: list[Fig
         references = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
         assert set(references) <= set(ids)
     assert len(ids) == len(set(ids))
+
+
+def test_absurd_shares_and_errors_are_drawn_without_complaint() -> None:
+    """A tree whose parts are predicted at fifty times the root, and errors over nine decades."""
+    rows = [{"module": name, "kind": "module", "share": share} for name, share in (("A", 50.0), ("B", 9.0))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bars = figures.bottleneck_bars({"a": rows, "b": rows}, simulated=False)
+        errors = figures.error_cdf({"static": [1e-3, 1.0, 1e6]}, "ml", simulated=False)
+        assert bars.png() and errors.png()
 
 
 def test_points_of_the_trade_off_say_what_they_are(drawn: list[Figure]) -> None:
