@@ -2,12 +2,14 @@
 
     python benchmarks/bench_coverage.py --out trees.jsonl --trim --check-flops      # trees, beside FlopCounterMode
     python benchmarks/bench_coverage.py --out rungs.jsonl --rungs                   # meta, fake and CPU, node for node
+    python benchmarks/bench_coverage.py --out leaves.jsonl --leaves                 # every operation in one leaf
 
 Each type is built from its default configuration, or from one trimmed to two layers where the default
-does not build or takes too long. ``--rungs`` shrinks widths as well, so that real weights fit, and traces each type
-on all three back ends. Worker processes take a batch of types each; one that hangs or dies costs its type
-only. Results are appended to a file with the git revision and the options; run again, what was
-done at this revision with these options is not repeated. It measures the checkout that it lies in.
+does not build or takes too long. ``--rungs`` and ``--leaves`` shrink widths as well, so that real weights fit;
+the first traces each type on all three back ends, the second holds its leaves against a log of operations.
+Worker processes take a batch of types each; one that hangs or dies costs its type only. Results are
+appended to a file with the git revision and the options; run again, what was done at this revision
+with these options is not repeated. It measures the checkout that it lies in.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from coverage_checks import BATCH, TOKENS, flop_check  # noqa: E402
 from coverage_configs import complete, shrink, trim  # noqa: E402
-from coverage_rungs import RUNGS, reason, rung_check  # noqa: E402
+from coverage_leaves import leaf_check  # noqa: E402
+from coverage_rungs import MAX_BYTES, RUNGS, reason, rung_check  # noqa: E402
 
 #: What a failure is: not built (the package's or the configuration's), or built and not traced.
 NOT_BUILT = ("needs package", "does not build")
@@ -64,7 +67,7 @@ def attempt(model_type: str, options: dict[str, Any]) -> dict[str, Any]:
     run = tracer.Pass(BATCH, TOKENS, attention=options["attention"]).checked()
     sizes = (
         ("small", "trimmed", "")
-        if options["rungs"]
+        if options["rungs"] or options["leaves"]
         else ("trimmed", "")
         if options["trim"]
         else ("", "trimmed")
@@ -76,7 +79,10 @@ def attempt(model_type: str, options: dict[str, Any]) -> dict[str, Any]:
             if size:
                 config = trim(config)
             spec = Spec(model_type, kind, shrink(config) if size == "small" else config)
-            found = rung_check(spec, run) if options["rungs"] else tree_of(spec, run, options["flops"])
+            if options["leaves"]:
+                found = leaf_check(spec, run, MAX_BYTES)
+            else:
+                found = rung_check(spec, run) if options["rungs"] else tree_of(spec, run, options["flops"])
         except ModelError as error:
             why = str(error)
             status = "fails"
@@ -187,7 +193,8 @@ class Run:
             with self._out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**result, "run": self._stamp}) + "\n")
             self._done += 1
-            verdict = "" if "identical" not in result else "identical" if result["identical"] else "differs"
+            words = {None: "", True: "identical", False: "differs"}
+            verdict = words[result.get("identical", result.get("exact"))]
             head = f"{self._done:4d}/{self._total} {result['type']:32} {result['status']:14}"
             print(f"{head} {result.get('rung', verdict)} {result.get('why', '')[:150]}", flush=True)
 
@@ -259,12 +266,27 @@ def rung_summary(results: dict[str, dict[str, Any]]) -> list[str]:
     return lines + failures(results)
 
 
+def leaf_summary(results: dict[str, dict[str, Any]]) -> list[str]:
+    traced = {name: r for name, r in sorted(results.items()) if r["status"] == "tree"}
+    exact = sum(r["exact"] for r in traced.values())
+    operations, leaves = (sum(r[what] for r in traced.values()) for what in ("operations", "leaves"))
+    lines = [
+        f"{len(results)} model types: {dict(Counter(r['status'] for r in results.values()))}",
+        f"every operation in exactly one leaf of the module that ran it: {exact} of {len(traced)} that run on the CPU",
+        f"{operations} operations, {leaves} leaves",
+    ]
+    what = ("lost", "too_many", "misplaced", "empty", "in_order", "same_tree")
+    lines += [f"  {n}: { ({k: r[k] for k in what}) }" for n, r in traced.items() if not r["exact"]]
+    return lines + failures(results)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("coverage.jsonl"))
     parser.add_argument("--rungs", action="store_true", help="compare meta, fake and real CPU trees")
+    parser.add_argument("--leaves", action="store_true", help="hold leaves against a log of operations")
     parser.add_argument("--only", default="", help="comma-separated model types, done again")
     parser.add_argument("--redo", default="", help="status to try again (fails, hangs, ...)")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds a type may take")
@@ -280,7 +302,8 @@ def main() -> None:
     )
     given = parser.parse_args()
     options = {
-        "rungs": given.rungs, "trim": given.trim or given.rungs, "flops": given.check_flops,
+        "rungs": given.rungs, "leaves": given.leaves, "trim": given.trim or given.rungs or given.leaves,
+        "flops": given.check_flops,
         "attention": "eager" if given.check_flops else given.attention,
     }  # fmt: skip
     import torch
@@ -302,7 +325,8 @@ def main() -> None:
     results = read(given.out, stamp)
     print("\n" + ", ".join(f"{name} {value}" for name, value in stamp.items()))
     print(f"{len(todo)} types in {(time.perf_counter() - started) / 60:.1f} min")
-    print("\n".join(rung_summary(results) if given.rungs else tree_summary(results)))
+    summary = rung_summary if given.rungs else leaf_summary if given.leaves else tree_summary
+    print("\n".join(summary(results)))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.coverage_leaves import OperationLog, compare, leaf_check
 from irene_build.models import build
 from irene_build.models.build import instantiate
 from irene_build.models.specs import Spec
@@ -40,36 +39,6 @@ def test_matrix_flops_equal_those_of_flop_counter_mode(name: str) -> None:
         with FlopCounterMode(display=False) as counter:
             module(**inputs)
     assert round(tree.nodes[0].features["matmul_flops"] * 1e6) == counter.get_total_flops() > 0
-
-
-class OperatorLog(TorchDispatchMode):
-    """(operator, innermost module) of everything that fills new memory, by hooks and a mode of its own."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        for scope, module in model.named_modules():
-            module.register_forward_pre_hook(lambda *_, scope=scope: self._open.append(scope))
-            module.register_forward_hook(lambda *_: self._open.pop() and None)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        flat = [a for part in args for a in (part if isinstance(part, (list, tuple)) else [part])]
-        held = {a.untyped_storage().data_ptr() for a in flat if isinstance(a, torch.Tensor)}
-        made = [t for t in (result if isinstance(result, (tuple, list)) else [result]) if torch.is_tensor(t)]
-        view = (
-            made
-            and all(t.untyped_storage().data_ptr() in held for t in made)
-            and not func._schema.name.endswith("_")
-        )
-        if (
-            self._open
-            and not view
-            and not func._schema.name.startswith(("aten::empty", "aten::new_empty", "prim::"))
-        ):
-            self.seen.append((func._schema.name.partition("::")[2], self._open[-1]))
-        return result
 
 
 def _tiny(kind: str, **settings: Any) -> Any:
@@ -102,25 +71,34 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_operation_lies_in_exactly_one_leaf_of_the_module_that_ran_it(name: str) -> None:
-    model = _tiny(*MODELS[name][:1], **MODELS[name][1])
-    run = tracer.Pass(2, 8, rung="real")
-    with torch.no_grad():
-        inputs = prepare(model, run, "cpu", None)
-        log = OperatorLog(model)
-        recorder = Recorder(model, audit=True)
-        with ExitStack() as stack:
-            stack.enter_context(log)
-            stack.enter_context(recorder)
-            model(**inputs)
+    kind, settings = MODELS[name]
+    cls = getattr(transformers, kind)
+    found = leaf_check(Spec(kind, cls, cls.config_class(**settings)), tracer.Pass(2, 8), 2**30)
+    assert found["operations"] > 10
+    assert found["exact"], found
+
+
+@pytest.mark.parametrize("fault", ["lost", "too_many", "misplaced", "empty"])
+def test_the_log_of_operations_finds_each_fault(fault: str) -> None:
+    model = _tiny(*MODELS["bert"][:1], **MODELS["bert"][1])
+    recorder, log = Recorder(model, audit=True), OperationLog(model)
+    with torch.no_grad(), log, recorder:
+        model(input_ids=torch.ones((2, 8), dtype=torch.long))
     assembler = Assembler({"batch_size": 2, "seq_len": 8}, recorder.sizes)
     assert recorder.root is not None
-    tree = assembler.tree(recorder.root)
-    assert [op for op, _, _ in recorder.owners] == [op for op, _ in log.seen]
-    assert len(log.seen) > 10
-    for (_, sequence, own), (_, scope) in zip(recorder.owners, log.seen, strict=True):
-        leaf = tree.nodes[assembler.positions[sequence, own]]
-        assert leaf.level == "ml"
-        assert leaf.scope == scope or scope.startswith(f"{leaf.scope}.")
+    assembler.tree(recorder.root)
+    owners = list(recorder.owners)
+    name, sequence, own = owners[-1]
+    if fault == "lost":
+        owners.pop()
+    elif fault == "too_many":
+        owners.append(owners[-1])
+    elif fault == "misplaced":
+        owners[-1] = (name, *owners[0][1:])
+    else:
+        owners = [owner for owner in owners if owner[1:] != (sequence, own)]
+    assert compare(log, list(recorder.owners), assembler)["misplaced"] == []
+    assert compare(log, owners, assembler)[fault]
 
 
 def _comparable(tree: Any) -> list[Any]:
