@@ -32,7 +32,7 @@ def models_command(
     rows = [
         (
             name,
-            f"{entry['parameters']:,.1f}" if "parameters" in entry else "",
+            f"{entry['parameters']:,.1f}",
             entry["class"],
             entry.get("family", ""),
         )

@@ -42,8 +42,18 @@ def architectures() -> dict[str, dict[str, Any]]:
                 "intermediate_size": 4 * hidden,
             }  # fmt: skip
             name = f"bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}"
-            entries[name] = {"class": "BertModel", "config": config, "family": "BERT miniatures"}
+            entries[name] = {
+                "class": "BertModel", "config": config, "family": "BERT miniatures",
+                "parameters": _bert_parameters(layers, hidden) / 1e6,
+            }  # fmt: skip
     return entries
+
+
+def _bert_parameters(layers: int, hidden: int) -> int:
+    """Parameters of a BERT with intermediate layers four times as wide: tables, layers, pooler."""
+    tables = (30522 + 512 + 2 + 2) * hidden
+    layer = 12 * hidden**2 + 13 * hidden
+    return tables + layers * layer + hidden**2 + hidden
 
 
 def resolve(spec: str) -> Spec:
