@@ -43,7 +43,7 @@ def counted_flops(module: Any, run: Any, device: str, shadows: Any) -> float:
         stack.enter_context(conditions.evaluating(module))
         stack.enter_context(conditions.ordinary_run())
         stack.enter_context(shadows.following() if shadows is not None else nullcontext())
-        inputs = prepare(module, run, device, shadows)
+        inputs, _ = prepare(module, run, device, shadows)
         stack.enter_context(GroupedProducts())
         mapping = {torch.ops.aten._grouped_mm: grouped}
         counter = FlopCounterMode(display=False, custom_mapping=mapping)

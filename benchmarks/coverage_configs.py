@@ -56,6 +56,10 @@ def trim(config: Any) -> Any:
     if isinstance(getattr(config, "layer_types", None), list):
         with suppress(Exception):  # some compute it
             config.layer_types = config.layer_types[-2:]
+    # Layers that are asked for by number must be there.
+    for name in ("deepstack_visual_indexes", "intermediate_layers_indices", "vision_feature_layers"):
+        if isinstance(getattr(config, name, None), (list, tuple)):
+            setattr(config, name, [n for n in getattr(config, name) if -2 <= n < 2] or [0])
     for value in list(vars(config).values()):
         if hasattr(value, "model_type") and hasattr(value, "to_dict"):
             trim(value)

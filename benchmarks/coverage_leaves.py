@@ -118,7 +118,7 @@ def leaf_check(spec: Any, run: Any, max_bytes: int) -> dict[str, Any]:
         raise errors[0]
     with conditions.evaluating(module), conditions.ordinary_run():
         torch.manual_seed(0)
-        inputs = prepare(module, trial, "cpu", None)
+        inputs, _ = prepare(module, trial, "cpu", None)
         recorder = Recorder(module, audit=True)
         log = OperationLog(module)
         with log, recorder:

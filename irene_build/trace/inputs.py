@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from .tracer import Pass
 
 
-def prepare(module: Any, run: Pass, device: str, shadows: Any) -> dict[str, Any]:
-    """Keyword arguments for ``module``'s forward in this pass, on ``device``. Raises ModelError."""
+class RefusedError(ModelError):
+    """What was asked for does not fit the model, whichever back end runs it."""
+
+
+def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str, Any], int]:
+    """Keyword arguments for ``module``'s forward in this pass, on ``device``, and the tokens that are cached.
+
+    Phase ``decode`` runs the prefill before its step. Raises ModelError.
+    """
     wanted = run.past_len if run.phase == "decode" else run.seq_len
     if run.inputs is not None:
         given = run.inputs(module, run.batch_size, wanted)
@@ -28,13 +35,33 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> dict[str, Any]
     if run.phase == "forward":
         if accepts(module, "use_cache"):
             inputs.setdefault("use_cache", False)
-        return inputs
+        return inputs, 0
     if not accepts(module, "use_cache"):
-        raise ModelError(f"{type(module).__name__} keeps no cache: only phase forward can be traced")
+        raise RefusedError(f"{type(module).__name__} keeps no cache: only phase forward can be traced")
     inputs["use_cache"] = True
     if run.phase == "prefill":
-        return inputs
-    return _next_token(module, inputs, module(**inputs), device, shadows)
+        return inputs, 0
+    past = _cached(module, run, inputs)
+    return _next_token(module, inputs, module(**inputs), device, shadows), past
+
+
+def _cached(module: Any, run: Pass, inputs: Mapping[str, Any]) -> int:
+    """Tokens that the prefill caches. Raises ModelError where the model has no position for the next one."""
+    from . import families
+
+    ids = next((inputs[name] for name in ("decoder_input_ids", "input_ids") if name in inputs), None)
+    if ids is None:
+        raise RefusedError(f"{type(module).__name__} takes no token ids: phase decode cannot be traced")
+    past = int(ids.shape[1])
+    asked = past if run.inputs is not None else run.past_len
+    config = getattr(module, "config", None)
+    positions = families.positions_of(config) if config is not None else None
+    if positions is not None and positions <= asked:
+        raise RefusedError(
+            f"{type(module).__name__} has {positions} positions: at most {positions - 1} tokens can be cached before "
+            f"one is decoded, not {asked}"
+        )
+    return asked
 
 
 def _next_token(
@@ -46,11 +73,9 @@ def _next_token(
     step: dict[str, Any] = {"use_cache": True}
     cache = cache_of(output)
     if cache is None:
-        raise ModelError(f"{type(module).__name__} returned no cache: only phase forward can be traced")
+        raise RefusedError(f"{type(module).__name__} returned no cache: only phase forward can be traced")
     step[cache[0]] = cache[1]
     name = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
-    if name not in inputs:
-        raise ModelError(f"{type(module).__name__} takes no token ids: phase decode cannot be traced")
     batch = inputs[name].shape[0]
     step[name] = on_device(torch.full((batch, 1), 5), device, shadows)
     hidden = getattr(output, "encoder_last_hidden_state", None)

@@ -17,6 +17,7 @@ from typing import Any
 from irene_build.errors import ModelError
 from irene_runtime.tree import ModelTree
 
+from .inputs import RefusedError
 from .tracer import Pass, collecting, record, variants
 
 #: The ``cpu`` rung is for models up to this many bytes of parameters.
@@ -36,12 +37,16 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
     errors: list[ModelError] = []
     for trial in tries:
         with collecting(errors):
-            return record(module, name, trial)[0]
+            return with_refusal(record(module, name, trial)[0], errors)
+    for error in errors:
+        if isinstance(error, RefusedError):
+            raise error
     reasons = {trial.variant: str(error) for trial, error in zip(tries, errors, strict=True)}
     for below in (with_buffers, in_bfloat16, on_fake):
         for trial in tries:
             with suppress(ModelError):
-                return explained(below(spec, name, trial), reasons[trial.variant], run)
+                tree = explained(below(spec, name, trial), reasons[trial.variant], run)
+                return with_refusal(tree, errors[: trial.variant])
     size = sum(p.numel() * p.element_size() for p in module.parameters())
     if size > MAX_REAL_BYTES:
         raise ModelError(
@@ -54,7 +59,7 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
             for trial in tries:
                 with suppress(ModelError):
                     tree, _ = record(real, name, replace(trial, rung="cpu"))
-                    return explained(tree, reasons[trial.variant], run)
+                    return with_refusal(explained(tree, reasons[trial.variant], run), errors[: trial.variant])
     except TooLongError:
         raise ModelError(
             f"{errors[0]}. With real tensors it took longer than {run.cpu_limit_s:g} s: pass fewer tokens, a smaller "
@@ -111,6 +116,16 @@ def explained(tree: ModelTree, reason: str, asked: Pass) -> ModelTree:
     tree.header["traced_by"]["rung_reason"] = reason
     if tree.header["dtype"] != asked.dtype:
         tree.header["traced_by"]["dtype_asked"] = asked.dtype
+    return tree
+
+
+def with_refusal(tree: ModelTree, errors: list[ModelError]) -> ModelTree:
+    """``tree``; where it left parts out and fuller inputs were tried before, with the reason why they did not run."""
+    by = tree.header["traced_by"]
+    if errors and "left_out" in by:
+        by["inputs_refused"] = (
+            str(errors[0]).partition(". Inputs given")[0].partition("cannot be traced: ")[2]
+        )
     return tree
 
 

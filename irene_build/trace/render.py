@@ -103,9 +103,40 @@ def reach(tree: ModelTree) -> str:
     share = by.get("executed_parameters", 1.0)
     if share >= 0.99:
         return ""
-    left = ", ".join(by.get("left_out", [])[:6]) or "parts of some modules"
-    inputs = ", ".join(by.get("inputs_not_given", [])[:8]) or "none known"
-    return f"this run touched {100 * share:.1f} % of the parameters; left out: {left}; inputs not given: {inputs}"
+    parts = [f"this run touched {100 * share:.1f} % of the parameters"]
+    if by.get("run_in_prefill"):
+        parts.append(f"run in the prefill only: {listed(by['run_in_prefill'])}")
+    if "left_out" in by:
+        parts.append(f"left out: {listed(by['left_out']) or 'parts of some modules'}")
+        others = ", ".join(by.get("inputs_not_given", [])[:8])
+        parts.append(f"inputs not given: {others}" if others else "no input of forward is missing")
+    if by.get("inputs_refused"):
+        parts.append(f"tried with more inputs first: {by['inputs_refused']}")
+    return "; ".join(parts)
+
+
+def listed(scopes: list[str], most: int = 6) -> str:
+    """Scopes that differ in numbers alone as one: ``decoder.block.0-5.attention``."""
+    groups: dict[str, list[list[int]]] = {}
+    for scope in scopes:
+        numbers = [int(part) for part in scope.split(".") if part.isdigit()]
+        shape = ".".join("#" if part.isdigit() else part for part in scope.split("."))
+        groups.setdefault(shape, []).append(numbers)
+    found = []
+    for shape, members in groups.items():
+        for column in zip(*members, strict=True):
+            low, high = min(column), max(column)
+            shape = shape.replace("#", str(low) if low == high else f"{low}-{high}", 1)
+        found.append(shape)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
+
+
+def shortened(tree: ModelTree) -> str:
+    """A sentence where the model took fewer tokens than were asked for; empty where it took all."""
+    asked = (tree.header.get("traced_by") or {}).get("seq_len_asked")
+    had = tree.header["seq_len"]
+    return f"traced with {had} tokens, as many as it has positions for, not {asked} as asked" if asked else ""
 
 
 #: What a rung of the ladder other than ``meta`` means for the reader of a tree.

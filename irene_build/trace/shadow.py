@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from .answers import CPU, META, answers
 from .layouts import relaid
 
-#: Larger tensors are not followed.
-MAX_ELEMENTS = 2**20
+#: Tensors with more distinct elements are not followed, nor expanded ones that address more than the second.
+MAX_ELEMENTS, MAX_EXPANDED = 2**20, 2**25
 _INDEXING = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_")
 #: Factories whose result has no known values.
 _RANDOM = ("rand", "randn", "randint", "randperm", "normal", "empty", "empty_strided")
@@ -151,7 +151,7 @@ class Shadows:
     def follow(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Gives ``result`` values where ``function``, run out of sight of the dispatcher, has known operands only."""
         tensors = _tensors(args) + _tensors(tuple(kwargs.values()))
-        if tensors and all(self.get(t) is not None and t.numel() <= MAX_ELEMENTS for t in tensors):
+        if tensors and all(self.get(t) is not None and _is_small(t) for t in tensors):
             with self.real():
                 self._pair(result, function(*_swap(args, self), **_swap(kwargs, self)))
 
@@ -185,7 +185,7 @@ class Shadows:
             hasattr(result, "untyped_storage")
             and self.hollow(result)
             and result.shape == values.shape
-            and values.numel() <= MAX_ELEMENTS
+            and _is_small(values)
             and self.get(result) is None
         ):
             self.put(result, values)
@@ -220,6 +220,11 @@ def _tensors(values: Any) -> list[Any]:
         elif isinstance(value, (list, tuple)):
             found += _tensors(value)
     return found
+
+
+def _is_small(values: Any) -> bool:
+    distinct = prod(n for n, s in zip(values.shape, values.stride(), strict=True) if s)
+    return distinct <= MAX_ELEMENTS and values.numel() <= MAX_EXPANDED
 
 
 def _size(args: tuple[Any, ...]) -> float:

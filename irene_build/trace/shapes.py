@@ -18,7 +18,8 @@ def parse(texts: list[str]) -> Callable[[Any, int, int], Mapping[str, Any]] | No
     """A function (module, batch_size, seq_len) -> inputs; None where nothing was given. Raises ModelError.
 
     A function of the user's may take fewer of these arguments. Tensors from shapes are float32 zeros;
-    names that end in ``ids`` or ``mask`` are int64 ones. Integer dtypes are filled with ones.
+    names that end in ``ids`` or ``mask`` are int64 ones. Integer dtypes are filled with ones. Token ids beside
+    images, sound or video begin with the placeholders that stand for them.
     """
     if not texts:
         return None
@@ -46,7 +47,9 @@ def parse(texts: list[str]) -> Callable[[Any, int, int], Mapping[str, Any]] | No
             made[name] = (
                 torch.zeros(shape, dtype=kind) if kind.is_floating_point else torch.ones(shape, dtype=kind)
             )
-        return made
+        from .media import placed
+
+        return placed(module, made)
 
     return inputs
 

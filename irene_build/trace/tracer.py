@@ -151,92 +151,53 @@ def record(
     from .assemble import Assembler
     from .conditions import evaluating, ordinary_run
     from .inputs import prepare
+    from .reach import Beforehand, described, reach, sizes
     from .recorder import Recorder
     from .shadow import shadows_for
 
     device = next((p.device.type for p in module.parameters()), "meta")
     shadows = shadows if shadows is not None else shadows_for(module)
-    recorder = Recorder(module, keep, shadows)
+    recorder, before = Recorder(module, keep, shadows), Beforehand()
+    inputs: dict[str, Any] = {}
     with evaluating(module), ordinary_run():
         try:
-            with shadows.following() if shadows is not None else nullcontext():
-                inputs = prepare(module, run, device, shadows)
+            with before.watch(module), shadows.following() if shadows is not None else nullcontext():
+                inputs, past = prepare(module, run, device, shadows)
             with recorder:
                 output = module(**inputs)
         except ModelError:
             raise
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
-            raise ModelError(
-                f"{name} cannot be traced: {type(error).__name__} in {recorder.where(error)}: {first}. Inputs given: "
-                f"{', '.join(described(inputs)) if 'inputs' in locals() else 'none yet'}; others can be passed "
-                "with --inputs module:function, or --inputs NAME=8x3x224x224 for each"
-            ) from error
-    header = {
-        "model": name, "batch_size": run.batch_size, "seq_len": _tokens(run, inputs, output), "phase": run.phase,
-        "past_len": run.past_len, "dtype": run.dtype, "attention": run.attention, "cost_model": "analytic",
-        "weights": run.weights,
+            where = recorder.where(error) or before.where(error)
+            raise ModelError(_why_not(name, module, inputs, where, error)) from error
+    header: dict[str, Any] = {
+        "model": name, **sizes(run, inputs, output, past), "phase": run.phase, "dtype": run.dtype,
+        "attention": run.attention, "cost_model": "analytic", "weights": run.weights,
     }  # fmt: skip
     assembler = Assembler(header, recorder.sizes, run.weights)
     assert recorder.root is not None
     tree = assembler.tree(recorder.root)
     tree.header["traced_by"] = {
-        **versions(), "rung": run.rung, "inputs": described(inputs), **_reach(module, recorder.touched(), inputs),
+        **versions(), "rung": run.rung, "inputs": described(inputs),
+        **reach(module, recorder.touched(), inputs, before.ran if run.phase == "decode" else set()),
     }  # fmt: skip
+    if run.inputs is None and "input_ids" in inputs and header["seq_len"] < run.seq_len:
+        tree.header["traced_by"]["seq_len_asked"] = run.seq_len
     return tree, assembler.positions
 
 
-def _tokens(run: Pass, inputs: Mapping[str, Any], output: Any) -> int:
-    """``seq_len`` as asked for; of models without token ids, the tokens of their last hidden state."""
-    from .ops import tensors_of
+def _why_not(name: str, module: Any, inputs: Mapping[str, Any], where: str, error: Exception) -> str:
+    """What failed, where, with which inputs, and what to pass instead."""
+    from .reach import described, not_given
 
-    if run.inputs is None and "input_ids" in inputs and inputs["input_ids"].dim() > 1:
-        # A model with fewer positions than were asked for got as many tokens as it has.
-        return min(run.seq_len, int(inputs["input_ids"].shape[1]))
-    if run.inputs is None and any(name.endswith("input_ids") for name in inputs):
-        return run.seq_len
-    hidden = tensors_of(dict(output) if isinstance(output, Mapping) else output)
-    if run.inputs is None and hidden and hidden[0].dim() == 3:
-        return int(hidden[0].shape[1])
-    return run.seq_len
-
-
-def described(inputs: Mapping[str, Any]) -> list[str]:
-    """``input_ids=8x128:int64`` for each tensor among the inputs."""
-    from .ops import tensors_of, text_of
-
-    return [f"{name}={text_of(t)}" for name, value in inputs.items() for t in tensors_of(value)[:1]]
-
-
-#: Parameters of ``forward`` that reach no sub-model of their own.
-_ORDINARY = frozenset((
-    "attention_mask", "position_ids", "use_cache", "labels", "past_key_values", "head_mask", "inputs_embeds",
-    "cache_position", "token_type_ids", "return_dict", "logits_to_keep", "cross_attn_head_mask", "kwargs",
-    "decoder_head_mask", "decoder_attention_mask", "decoder_inputs_embeds", "encoder_outputs", "args",
-    "encoder_attention_mask", "encoder_hidden_states", "interpolate_pos_encoding", "langs", "mask_time_indices",
-))  # fmt: skip
-
-
-def _reach(module: Any, touched: set[int], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Which share of the parameters ran; under 99 %, the sub-models left out and the inputs not given."""
-    import inspect
-
-    sizes = {id(p): p.numel() for p in module.parameters()}
-    total = sum(sizes.values())
-    share = sum(n for i, n in sizes.items() if i in touched) / total if total else 1.0
-    found: dict[str, Any] = {"parameters": total, "executed_parameters": round(share, 6)}
-    if share < 0.99:
-        left: list[str] = []
-        for scope, part in module.named_modules():
-            own = {id(p) for p in part.parameters()}
-            if own and not own & touched and not any(scope.startswith(f"{other}.") for other in left):
-                left.append(scope)
-        names = inspect.signature(module.forward).parameters
-        found["left_out"] = left[:20]
-        found["inputs_not_given"] = [
-            n for n in names if n not in inputs and n not in _ORDINARY and not n.startswith("output_")
-        ]
-    return found
+    first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
+    given = ", ".join(described(inputs)) or "none yet"
+    others = ", ".join(not_given(module, inputs)[:8])
+    return (
+        f"{name} cannot be traced: {type(error).__name__} in {where}: {first}. Inputs given: {given}; "
+        f"{f'it takes {others} as well; ' if others else ''}pass others with --inputs module:function, or "
+        "--inputs NAME=8x3x224x224 for each"
+    )
 
 
 def versions() -> dict[str, str]:

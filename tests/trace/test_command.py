@@ -155,6 +155,98 @@ def test_a_factory_with_inputs_of_its_own(
     assert nodes[1]["features"]["flops"] == (2 * 3 * 6 * 5 + 3 * 5) / 1e6
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sizes"),
+    [
+        (["gpt2", "--inputs", "input_ids=2x33"], (2, 33, 0)),
+        (["gpt2", "--inputs", "input_ids=2x33", "--phase", "decode"], (2, 1, 33)),
+        (["vit-base-patch16-224", "--inputs", "pixel_values=3x3x224x224"], (3, 197, 0)),
+        (["bart-base", "--inputs", "input_ids=2x30", "--inputs", "decoder_input_ids=2x7"], (2, 30, 0)),
+    ],
+)
+def test_inputs_that_are_given_say_the_size_of_the_run(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sizes: tuple[int, int, int]
+) -> None:
+    code, out, _ = run(capsys, "trace", *arguments, "--json")
+    tree = json.loads(out)
+    assert code == 0
+    assert (tree["batch_size"], tree["seq_len"], tree["past_len"]) == sizes
+    features = tree["nodes"][0]["features"]
+    assert (features["batch_size"], features["seq_len"]) == sizes[:2]
+
+
+def test_more_tokens_than_positions_are_said_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "trace", TINY, "-b", "1", "-s", "600", "--depth", "0")
+    assert code == 0 and "1 x 512" in out
+    assert "512 tokens" in err and "600" in err
+    code, out, err = run(capsys, "trace", "distilgpt2", "--phase", "decode", "--past", "1024")
+    assert (code, out) == (2, "") and "at most 1023" in err
+
+
+def test_parts_that_run_in_the_prefill_only_are_not_missing_inputs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, _, err = run(capsys, "trace", "t5-small", "-b", "1", "-s", "8", "--phase", "decode", "--depth", "0")
+    assert "run in the prefill only: encoder.block" in err
+    assert "decoder.block.0-5.layer.1.EncDecAttention.k" in err
+    assert "inputs not given" not in err
+
+
+def test_a_failure_names_the_inputs_that_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "trace", "clip-vit-base-patch32", "--inputs", "input_ids=2x16")
+    assert code == 2
+    assert "vision_model.embeddings:CLIPVisionEmbeddings" in err
+    assert "Inputs given: input_ids=2x16:int64; it takes pixel_values as well" in err
+
+
+LLAVA: dict[str, Any] = {
+    "model_type": "llava", "image_token_id": 90, "vision_feature_layer": -1,
+    "text_config": {
+        "model_type": "llama", "vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    },
+    "vision_config": {
+        "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
+    },
+}  # fmt: skip
+
+
+def test_images_beside_text_take_their_place_among_the_tokens(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAVA))
+    start = ["trace", str(tmp_path), "-b", "2", "-s", "5", "--json"]
+    _, out, _ = run(capsys, *start)
+    by = json.loads(out)["traced_by"]
+    # 16 patches, and the text behind them.
+    assert by["inputs"][0] == "input_ids=2x21:int64"
+    assert by["executed_parameters"] >= 0.99
+    shapes = ["--inputs", "pixel_values=3x3x32x32", "--inputs"]
+    code, out, _ = run(capsys, *start, *shapes, "input_ids=3x18")
+    tree = json.loads(out)
+    assert (code, tree["batch_size"], tree["seq_len"]) == (0, 3, 18)
+    assert any(node["type"] == "CLIPVisionModel" for node in tree["nodes"])
+    code, _, err = run(capsys, *start, *shapes, "input_ids=3x9")
+    assert code == 2 and "16 tokens stand for the image" in err and "real tensors" not in err
+
+
+def test_fuller_inputs_that_a_model_refuses_are_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # A projector that pools patches of images which are too small for it.
+    config = {
+        **LLAVA, "model_type": "gemma3", "mm_tokens_per_image": 64,
+        "text_config": {**LLAVA["text_config"], "model_type": "gemma3_text", "pad_token_id": 0},
+        "vision_config": {**LLAVA["vision_config"], "model_type": "siglip_vision_model"},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, _, err = run(capsys, "trace", str(tmp_path), "-b", "1", "-s", "4", "--depth", "0")
+    assert code == 0
+    assert "left out: vision_tower" in err and "inputs not given: pixel_values" in err
+    assert "tried with more inputs first" in err and "Gemma3MultiModalProjector" in err
+
+
 def test_a_config_file_and_its_folder_mean_the_same(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

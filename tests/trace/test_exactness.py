@@ -35,7 +35,7 @@ def test_matrix_flops_equal_those_of_flop_counter_mode(name: str) -> None:
     tree, _ = tracer.record(module, name, run)
     shadows = Shadows()
     with torch.no_grad(), shadows.following():
-        inputs = prepare(module, run, "meta", shadows)
+        inputs, _ = prepare(module, run, "meta", shadows)
         with FlopCounterMode(display=False) as counter:
             module(**inputs)
     assert round(tree.nodes[0].features["matmul_flops"] * 1e6) == counter.get_total_flops() > 0

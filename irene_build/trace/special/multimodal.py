@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
-from ..families import deep, pixels, token_ids, torch_zeros, with_placeholders
+from ..families import deep, token_ids, torch_zeros
+from ..media import pixels, with_text
 from .kind import Inputs
 
 
@@ -57,9 +59,8 @@ def _idefics(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[st
 def _pi0(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
     import torch
 
-    given = with_placeholders(
-        module, config, batch_size, seq_len, "image", {"pixel_values": pixels(config, batch_size, 1)}
-    )
+    image = {"pixel_values": pixels(config, batch_size, 1)}
+    given = with_text(module, config, batch_size, seq_len, {"image": [image]})
     given["pixel_attention_mask"] = torch.ones((batch_size, 1), dtype=torch.bool)
     given["action_embeds"] = torch_zeros(batch_size, 8, int(deep(config.dit_config, "hidden_size") or 1024))
     return given
@@ -104,8 +105,48 @@ def _tvp(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, A
     }
 
 
+def _mllama(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """One image a sample in one tile; each token of text sees it."""
+    import torch
+
+    tiles = int(config.vision_config.max_num_tiles)
+    mask = torch.zeros((batch_size, 1, tiles), dtype=torch.long)
+    mask[:, :, 0] = 1
+    return {
+        "input_ids": token_ids(config, batch_size, seq_len),
+        "pixel_values": pixels(config, batch_size, 1, tiles),
+        "aspect_ratio_ids": torch.ones((batch_size, 1), dtype=torch.long),
+        "aspect_ratio_mask": mask,
+        "cross_attention_mask": mask[:, None].repeat(1, seq_len, 1, 1),
+    }
+
+
+def _aria(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """An image of as many patches as the smaller of its two numbers of queries is for."""
+    side = isqrt(min(map(int, config.projector_patch_to_query_dict))) * int(config.vision_config.patch_size)
+    image = {"pixel_values": torch_zeros(batch_size, 3, side, side)}
+    return with_text(module, config, batch_size, seq_len, {"image": [image]})
+
+
+def _qwen2_audio(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    """30 s of sound: a convolution and a pooling leave a token of four frames of 10 ms."""
+    import torch
+
+    frames = 2 * int(config.audio_config.max_source_positions)
+    text = token_ids(config, batch_size, seq_len)
+    ids = torch.cat([torch.full((batch_size, frames // 4), int(config.audio_token_id)), text], 1)
+    return {
+        "input_ids": ids, "attention_mask": torch.ones_like(ids),
+        "input_features": torch_zeros(batch_size, int(config.audio_config.num_mel_bins), frames),
+        "feature_attention_mask": torch.ones((batch_size, frames), dtype=torch.long),
+    }  # fmt: skip
+
+
 #: model type -> inputs(module, config, batch_size, seq_len).
 FAMILIES: dict[str, Inputs] = {
+    "aria": _aria,
+    "mllama": _mllama,
+    "qwen2_audio": _qwen2_audio,
     "lxmert": _lxmert,
     "kosmos-2": _kosmos,
     "idefics": _idefics,

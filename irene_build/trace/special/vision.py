@@ -5,7 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from ..families import channels, first_of, image_size, pair, pixels, torch_zeros
+from ..families import first_of, torch_zeros
+from ..media import channels, image_size, pair, pixels, strip
 from .kind import Inputs
 
 
@@ -52,15 +53,8 @@ def _merged_patches(module: Any, config: Any, batch_size: int, seq_len: int) -> 
     }
 
 
-def _minicpm_vision(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
-    """All images of a batch lie side by side as one strip of patches."""
-    import torch
-
-    side, patch = 16, int(config.patch_size)
-    return {
-        "pixel_values": torch_zeros(1, channels(config), patch, batch_size * side * side * patch),
-        "target_sizes": torch.tensor([[side, side]] * batch_size, dtype=torch.int32),
-    }
+def _strip_of_images(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
+    return strip(config, batch_size)
 
 
 def _two_images(module: Any, config: Any, batch_size: int, seq_len: int) -> dict[str, Any]:
@@ -113,8 +107,8 @@ FAMILIES: dict[str, Inputs] = {
     "gemma4_vision": _gemma4_vision,
     "kimi_k25_vision": _image_patches,
     "inkling2_vision": _merged_patches,
-    "minicpm_ocr_vision": _minicpm_vision,
-    "minicpmv4_7_vision": _minicpm_vision,
+    "minicpm_ocr_vision": _strip_of_images,
+    "minicpmv4_7_vision": _strip_of_images,
     "lightglue": _two_images,
     "seggpt": _seggpt,
     "rf_detr": _square(560),
