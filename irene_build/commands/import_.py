@@ -26,23 +26,28 @@ def irene(
 ) -> None:
     """Import the published IrEne measurements (github.com/StonyBrookNLP/irene, datasets/device_N)."""
     from irene_build import console
+    from irene_build.dataset.as_run import RAN_ON, as_run
     from irene_build.dataset.irene import read
     from irene_build.dataset.join import join_all
     from irene_build.trace import trace
 
     published = read(path)
-    digest = _digest(published.trees)
+    digest = _digest([*published.trees, RAN_ON])
     target = _target(hardware)
     if not _already_there(target, digest, force):
         with console.Progress(len(published.trees), "tracing", quiet=as_json) as progress:
             dataset, _ = join_all(
                 hardware,
                 published.trees,
-                lambda model, batch, length: trace(model, batch, length, attention="eager"),
+                lambda model, batch, length: as_run(trace(model, batch, length, attention="eager")),
                 progress.update,
             )
         dataset.info.update(
-            source_digest=digest, rows=published.rows, dropped=published.dropped, traced_by=_tracer(dataset)
+            source_digest=digest,
+            rows=published.rows,
+            dropped=published.dropped,
+            traced_by=_tracer(dataset),
+            ran_on=RAN_ON,
         )
         _save(dataset, target)
     _report(target, as_json)
@@ -191,6 +196,8 @@ def _report(target: Path, as_json: bool) -> None:
         "labels": {level: {"nodes": len(n), "measurements": len(set(n))} for level, n in levels.items()},
         "dropped": info.get("dropped", {}), "rows_without_node": info.get("rows_without_node", {}),
         "nodes_without_row": info.get("nodes_without_row", {}),
+        "labels_of_other_shapes": info.get("labels_of_other_shapes", 0),
+        "ran_on": info.get("ran_on"),
         "unused_columns": info.get("unused_columns", []),
     }  # fmt: skip
     if as_json:
@@ -204,6 +211,12 @@ def _report(target: Path, as_json: bool) -> None:
     console.say(console.table(rows, ("level", "nodes", "measurements")))
     if total > sum(len(set(n)) for n in levels.values()):
         console.say("the other nodes are copies: one measurement stands for all equal nodes of a run")
+    if result["labels_of_other_shapes"]:
+        console.say(
+            f"{result['labels_of_other_shapes']} of them are of another shape than their measurement: hints, no labels"
+        )
+    if result["ran_on"]:
+        console.say(f"modules' own operations are those of {result['ran_on']}, which the authors ran")
     for reason, count in result["dropped"].items():
         console.say(f"dropped {count} {reason}")
     for reason, count in result["rows_without_node"].items():

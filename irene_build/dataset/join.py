@@ -128,5 +128,6 @@ def join_all(
         "measurements": len(set(np.concatenate([tree.measurement for tree in trees])) - {-1}),
         "rows_without_node": lost,
         "nodes_without_row": unlabelled,
+        "labels_of_other_shapes": int(sum(tree.of_another_shape.sum() for tree in trees)),
     }
     return Dataset(hardware, "wall", "measured", "emonpi", trees, {"source": "irene", **summary}), summary

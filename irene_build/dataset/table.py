@@ -42,6 +42,23 @@ class LabelledTree:
     def model(self) -> str:
         return str(self.tree.header["model"])
 
+    @property
+    def measured_on(self) -> np.ndarray:
+        """int64[n]: the node that a label was measured on: of equal measurements, the first that ran."""
+        first: dict[int, int] = {}
+        return np.array(
+            [first.setdefault(m, i) if m >= 0 else i for i, m in enumerate(self.measurement.tolist())],
+            dtype=np.int64,
+        )
+
+    @property
+    def of_another_shape(self) -> np.ndarray:
+        """bool[n]: nodes whose label is a copy of what was measured on a node with other features."""
+        nodes = self.tree.nodes
+        return np.array(
+            [nodes[i].features != nodes[j].features for i, j in enumerate(self.measured_on.tolist())]
+        )
+
     def __post_init__(self) -> None:
         n = len(self.tree.nodes)
         assert self.energy_j.shape == self.measurement.shape == self.energy_std_j.shape == (n,)

@@ -40,20 +40,27 @@ def score(
     low: Sequence[np.ndarray] | None = None,
     high: Sequence[np.ndarray] | None = None,
 ) -> Scores:
-    """Compare predictions (float64[nodes] a tree) with the labels of the same trees."""
+    """Compare predictions (float64[nodes] a tree) with the labels of the same trees.
+
+    A label that was copied from another node is compared with what is said of the node that it was measured on.
+    """
     nodes = [node for tree in trees for node in tree.tree.nodes]
     energy = np.concatenate([tree.energy_j for tree in trees])
     known = np.isfinite(energy)
     unknown = [np.full(len(tree.energy_j), np.nan) for tree in trees]
+
+    def said(values: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([v[tree.measured_on] for tree, v in zip(trees, values, strict=True)])[known]
+
     return Scores(
         np.repeat([tree.model for tree in trees], [len(tree.energy_j) for tree in trees])[known],
         np.array([node.level for node in nodes])[known],
         np.array([node.primitive or "" for node in nodes])[known],
         np.concatenate([tree.measurement for tree in trees])[known],
         energy[known],
-        np.concatenate(list(predicted))[known],
-        np.concatenate(list(low or unknown))[known],
-        np.concatenate(list(high or unknown))[known],
+        said(predicted),
+        said(low or unknown),
+        said(high or unknown),
     )
 
 

@@ -94,14 +94,17 @@ def run(
     tick: Callable[[str], None] | None = None,
 ) -> dict[str, metrics.Scores]:
     """Scores per tier over all folds of a protocol; a tier that one fold cannot give is left out."""
+    from irene_build.train.threads import one_thread
+
     seen = method.view(dataset)
     parts: dict[str, list[metrics.Scores]] = {tier: [] for tier in tiers}
     every = folds(seen, protocol)
-    for fold in every:
-        for tier, found in _fold_scores(method, fold, tiers, seen.label_source).items():
-            parts[tier].append(found)
-        if tick is not None:
-            tick(f"{method.name}, {fold.held_out} left out")
+    with one_thread():
+        for fold in every:
+            for tier, found in _fold_scores(method, fold, tiers, seen.label_source).items():
+                parts[tier].append(found)
+            if tick is not None:
+                tick(f"{method.name}, {fold.held_out} left out")
     return {tier: metrics.join(found) for tier, found in parts.items() if len(found) == len(every)}
 
 

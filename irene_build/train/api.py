@@ -52,19 +52,19 @@ def fit(
     unknown = [tier for tier in tiers if tier not in TIERS]
     if unknown or not tiers:
         raise InputError(f"tier {', '.join(unknown) or '(none)'}: expected some of {', '.join(TIERS)}")
-    if method == "paper":
-        from irene_build.train import paper_estimator
-
-        return paper_estimator.fit(dataset, recipe=recipe or "converged", tiers=tiers, seed=seed)
-    if method != "best":
+    if method not in METHODS:
         raise InputError(f"unknown method {method!r}: expected {' or '.join(METHODS)}")
-    if recipe is not None:
+    if recipe is not None and method != "paper":
         raise InputError(f"recipe {recipe!r} belongs to --method paper; method best has none")
-    from irene_build.train import best, whole_model
+    from irene_build.train import best, paper_estimator, whole_model
+    from irene_build.train.threads import one_thread
 
-    if whole_model.roots_alone(dataset):
-        return whole_model.fit(dataset, tiers, seed)
-    return best.fit(dataset, tiers=tiers, seed=seed)
+    with one_thread():
+        if method == "paper":
+            return paper_estimator.fit(dataset, recipe=recipe or "converged", tiers=tiers, seed=seed)
+        if whole_model.roots_alone(dataset):
+            return whole_model.fit(dataset, tiers, seed)
+        return best.fit(dataset, tiers=tiers, seed=seed)
 
 
 def compact(estimator: dict[str, Any]) -> dict[str, Any]:

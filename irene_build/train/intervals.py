@@ -108,15 +108,20 @@ def interval(said: Judgement, judged: Sequence[str]) -> dict[str, Any]:
 def _width(said: Judgement, chosen: np.ndarray, models: int, apart: bool) -> float:
     """Half-width that holds nine in ten of the ``chosen`` (bool[fits, n]), of all folds together.
 
-    ``apart``: of those where a model was left out, and of those where a family was, for known kinds mean less there.
+    ``apart``: known kinds mean less where a whole family was left out; as much is given to these folds as to those
+    where a model was, for the next model is as likely a stranger as a relative.
     """
-    found: list[float] = []
+    residual: list[np.ndarray] = []
+    weight: list[np.ndarray] = []
     for fits in (slice(0, 1), slice(1, None)) if apart else (slice(None),):
         part = chosen[fits]
-        if part.any() and (not found or part.sum() >= ENOUGH):
+        if part.any() and (not residual or part.sum() >= ENOUGH):
             count = np.broadcast_to(said.count, part.shape)[part]
-            found.append(half_width(said.residual[fits][part], count, models))
-    return max(found, default=UNKNOWN)
+            residual.append(said.residual[fits][part])
+            weight.append(count / count.sum())
+    if not residual:
+        return UNKNOWN
+    return half_width(np.concatenate(residual), np.concatenate(weight), models)
 
 
 def _hand_set(level: str, width: float) -> float:

@@ -27,6 +27,7 @@ class Trials:
     """Trial fits of one primitive.
 
     ``features``: float64[n, names]. ``energy_j``, ``count``: float64[n]. ``gone``: bool[folds, n], left out by each.
+    ``copied``: bool[n], labels of other shapes.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class Trials:
         energy_j: np.ndarray,
         count: np.ndarray,
         gone: np.ndarray,
+        copied: np.ndarray | None = None,
     ) -> None:
         self.names, self.energy_j, self.count = names, energy_j, count
-        self.all = leaves.by_shape(features, energy_j, count)
+        self.copied = np.zeros(len(count), dtype=bool) if copied is None else copied
+        self.all = leaves.by_shape(features, energy_j, count, self.copied)
         _, of = np.unique(features, axis=0, return_inverse=True)
         self.of = of.ravel()
         book = Book(names)
@@ -55,8 +58,10 @@ class Trials:
         if out.all() or not out.any():
             return None
         places, of = np.unique(self.of[kept], return_inverse=True)
-        folded = smooth.gather(self.all.features[places], of, np.log(self.energy_j[kept]), self.count[kept])
-        known = leaves.Shapes(folded.z, np.exp(folded.residual), folded.count, folded.nodes, self.all.noise)
+        known = leaves.fold(
+            self.all.features[places], of, self.energy_j[kept], self.count[kept], self.copied[kept]
+        )
+        known.noise = self.all.noise
         return (places, known) if len(places) >= smooth.FEWEST else None
 
     def design(self, form: Form) -> np.ndarray:
@@ -96,7 +101,7 @@ class Trials:
                 continue
             places, known = part
             points, said, _ = self._points(places, known, design)
-            test = self.gone[fold]
+            test = self.gone[fold] & ~self.copied
             for index, scales in enumerate(found):
                 predicted = (
                     said[self.of[test]] * np.exp(self._correction(places, points, scales))[self.of[test]]

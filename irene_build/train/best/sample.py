@@ -24,7 +24,8 @@ class Sample:
     ``energy_j``: float64[m], NaN without label. ``level``: int8[m]. ``primitive``: str[m], empty above the
     leaves. ``model``: int64[m], index into ``models``. ``count``: float64[m], nodes that each
     stands for. ``steps``: edges
-    (parent, child, times) by the height of the parent, lowest first. ``root``: bool[m].
+    (parent, child, times) by the height of the parent, lowest first. ``root``: bool[m]. ``copied``: bool[m], the
+    label is a copy of what was measured on another shape of as much work: a hint, where its own shape has no label.
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Sample:
     count: np.ndarray
     steps: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     root: np.ndarray
+    copied: np.ndarray
 
     @property
     def leaf(self) -> np.ndarray:
@@ -44,6 +46,12 @@ class Sample:
 
     @property
     def labelled(self) -> np.ndarray:
+        """bool[m]: nodes with a label that was measured on their own shape."""
+        return ~np.isnan(self.energy_j) & ~self.copied
+
+    @property
+    def hinted(self) -> np.ndarray:
+        """bool[m]: nodes with a label, their own or one of another shape."""
         return ~np.isnan(self.energy_j)
 
     def column(self, name: str) -> np.ndarray:
@@ -71,13 +79,14 @@ def sample(dataset: Dataset) -> Sample:
     """Collapse a dataset. With NVML labels gpu_energy is the label, not a feature: it is unknown (rule 4)."""
     names = SHAPE_NAMES + RESOURCE_FEATURES
     forest = flatten(dataset.trees, names)
+    copied = np.concatenate([tree.of_another_shape for tree in dataset.trees])
     if gpu_energy_is_label(dataset.label_source):
         forest.features[:, names.index("gpu_energy")] = np.nan
     models = tuple(dataset.models)
     order = {model: index for index, model in enumerate(models)}
     of_tree = np.array([order[tree.model] for tree in dataset.trees], dtype=np.int64)
     # A node of one model never stands for one of another: a model that is held out leaves nothing behind.
-    apart = replace(forest, features=np.column_stack([forest.features, of_tree[forest.tree]]))
+    apart = replace(forest, features=np.column_stack([forest.features, of_tree[forest.tree], copied]))
     folded = collapse(apart)
     node = folded.node
     return Sample(
@@ -91,4 +100,5 @@ def sample(dataset: Dataset) -> Sample:
         folded.count,
         folded.steps(),
         forest.parent[node] < 0,
+        copied[node],
     )

@@ -90,13 +90,16 @@ def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
 
 def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
     """Fit every primitive that has labels of its own."""
-    used = sample.leaf & sample.labelled & (sample.count > 0.0)
+    used = sample.leaf & sample.hinted & (sample.count > 0.0)
     found: dict[str, dict[str, Any]] = {}
     shapes: dict[str, leaves.Shapes] = {}
     for primitive in np.unique(sample.primitive[used]).tolist():
         rows = used & (sample.primitive == primitive)
         shapes[primitive] = leaves.by_shape(
-            sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows]
+            sample.features[rows][:, LEAF_PLACES],
+            sample.energy_j[rows],
+            sample.count[rows],
+            sample.copied[rows],
         )
     for primitive, seen in shapes.items():
         if len(seen.count) < FEWEST:
@@ -116,12 +119,13 @@ def choose_forms(
     sample: Sample, gone: np.ndarray, groups: Sequence[int] = leaves.WAVES
 ) -> dict[str, leaves.Form]:
     """The form of every primitive that has labels. ``gone``: bool[folds, m], what each inner fold leaves out."""
-    used = sample.leaf & sample.labelled & (sample.count > 0.0)
+    used = sample.leaf & sample.hinted & (sample.count > 0.0)
     out = {}
     for primitive in np.unique(sample.primitive[used]).tolist():
         rows = np.flatnonzero(used & (sample.primitive == primitive))
         trials = forms.Trials(
-            LEAF_NAMES, sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows], gone[:, rows]
+            LEAF_NAMES, sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows], gone[:, rows],
+            sample.copied[rows],
         )  # fmt: skip
         out[primitive] = forms.choose(trials, groups)
     return out

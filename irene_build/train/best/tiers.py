@@ -64,9 +64,8 @@ def live(
     """Root by its reading, pooled with the tree's A; nodes below by their A times a power of root over A."""
     omega, gamma = 1.0, {"ml": 1.0, "module": 1.0}
     if heard:
+        omega = _best(OMEGAS, lambda w: _root_error(data, heard, w))
         a, d = heard[0].total_j, _positive(heard[0].reading_j)
-        roots = np.flatnonzero(data.root & data.labelled)
-        omega = _best(OMEGAS, lambda w: readings.error_of(data, a ** (1.0 - w) * d**w, roots))
         scale = _root_scale(data, a ** (1.0 - omega) * d**omega / a)
         for level in gamma:
             here = np.flatnonzero(data.at(level) & ~data.root & data.labelled)
@@ -85,6 +84,17 @@ def live(
         "rescale": {level: round(value, 4) for level, value in gamma.items()},
         "interval": interval(data, heard, beyond, predict, ("module",), known),
     }
+
+
+def _root_error(data: Sample, heard: Sequence[Unseen], omega: float) -> float:
+    """Mean error of pooled roots over models and families left out: a tree says less of strangers."""
+    out = []
+    for seen in heard:
+        pooled = seen.total_j ** (1.0 - omega) * _positive(seen.reading_j) ** omega
+        roots = np.flatnonzero(data.root & data.labelled & np.isfinite(pooled))
+        if len(roots):
+            out.append(readings.error_of(data, pooled, roots))
+    return float(np.mean(out)) if out else 0.0
 
 
 def _positive(reading: np.ndarray) -> np.ndarray:
