@@ -124,7 +124,7 @@ def leaf_check(spec: Any, run: Any, max_bytes: int) -> dict[str, Any]:
         with log, recorder:
             module(**inputs)
     header = {"batch_size": tree.header["batch_size"], "seq_len": tree.header["seq_len"]}
-    assembler = Assembler(header, recorder.sizes)
+    assembler = Assembler(header, recorder.weights)
     assert recorder.root is not None
     audited = assembler.tree(recorder.root)
     found = compare(log, recorder.owners, assembler)

@@ -6,13 +6,13 @@ What a module computes itself becomes leaves of its own after its children, one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from irene_runtime.tree import ModelTree, Node
 
+from .formulas import Cost
 from .ops import Op
-from .primitives import Cost
 from .recorder import Call
 
 MILLION = 1e6
@@ -59,10 +59,12 @@ def _product(sizes: list[int]) -> int:
 class Assembler:
     """Builds nodes; ``positions`` maps (call's sequence, own primitive or None) to the node's index."""
 
-    def __init__(self, header: dict[str, Any], sizes: dict[int, int], weights: str | None = None) -> None:
-        """``sizes``: id of a parameter -> its number of elements; ``weights``: int8, int4 or None."""
+    def __init__(
+        self, header: dict[str, Any], parameters: Mapping[int, Any], weights: str | None = None
+    ) -> None:
+        """``parameters``: id -> the parameter; ``weights``: int8, int4 or None."""
         self.header = header
-        self._sizes, self._weights = sizes, weights
+        self._parameters, self._weights = parameters, weights
         self.nodes: list[Node] = []
         self.positions: dict[tuple[int, str | None], int] = {}
         self._element_size = element_sizes()
@@ -110,14 +112,15 @@ class Assembler:
     ) -> Node:
         inputs, outputs = ([], []) if own else (call.inputs, call.outputs)
         if own or call.module is None:
-            count = sum(self._sizes.get(i, 0) for i in dict.fromkeys(cost.weights))
+            count = sum(self._parameters[i].numel() for i in dict.fromkeys(cost.weights))
         else:
             count = parameters_of(call.module)
         elements = (
             sum(op.elements for op in ops) if own else sum(_product(_dimensions(text)) for text in outputs)
         )
-        if self._weights is not None and primitive in QUANTISED:
-            cost.weight_bytes = quantised_bytes(call, cost, self._weights)
+        if self._weights is not None and is_quantised(primitive, self.nodes[parent].type):
+            read = [self._parameters[i] for i in dict.fromkeys(cost.weights)]
+            cost.weight_bytes = quantised_bytes(read, cost.weight_bytes, self._weights)
         largest = max(ops, key=lambda op: op.write_bytes, default=None) if not outputs else None
         texts = outputs or ([largest.signature.rpartition("->")[2].partition(";")[0]] if largest else [])
         dtype = texts[0].partition(":")[2].partition("/")[0] if texts else ""
@@ -157,26 +160,28 @@ ROWS = ("Softmax", "LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "BatchNorm1
 QUANTISED = ("Linear", "Conv1D", "GroupedExperts")
 
 
-def quantised_bytes(call: Call, cost: Cost, weights: str) -> float:
+def is_quantised(primitive: str, module: str) -> bool:
+    """Linear layers, and products that a module of experts computes, however it does. ``module``: its type."""
+    return primitive in QUANTISED or (primitive == "MatMul" and module.endswith("Experts"))
+
+
+def quantised_bytes(parameters: Iterable[Any], weight_bytes: float, weights: str) -> float:
     """Bytes of weights stored in ``int8`` (a 2-byte scale an output row) or ``int4`` (one every 128 values).
 
-    Vectors (biases) stay as they are. The share of the matrices that is read is that of the full-size weights.
+    ``parameters``: those that were read; vectors (biases) stay as they are. ``weight_bytes``: how much of them was
+    read at their full size; the same share is read of the small ones.
     """
-    module = call.module
-    parameters = [p for p in module.parameters() if not p.is_nested] if module is not None else []
-    full = float(sum(p.numel() * p.element_size() for p in parameters))
-    if not full:
-        return cost.weight_bytes
-    small = 0.0
+    full = small = 0.0
     for parameter in parameters:
         count = parameter.numel()
+        full += count * parameter.element_size()
         if parameter.dim() < 2:
             small += count * parameter.element_size()
         elif weights == "int8":
             small += count + 2.0 * (count / parameter.shape[-1])
         else:
             small += count / 2 + 2.0 * count / 128
-    return cost.weight_bytes * small / full
+    return weight_bytes * small / full if full else weight_bytes
 
 
 def element_sizes() -> dict[str, int]:

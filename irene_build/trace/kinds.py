@@ -10,7 +10,8 @@ POINTWISE_FLOPS = {
     "tanh": 4, "tanh_": 4, "sigmoid": 4, "sigmoid_": 4, "exp": 4, "exp_": 4, "log": 4, "sin": 4, "cos": 4,
     "erf": 4, "log_sigmoid_forward": 5, "softplus": 5, "mish": 6, "floor_divide": 1, "floor_divide_": 1,
     "silu": 5, "silu_": 5, "gelu": 6, "elu": 5, "elu_": 5, "relu": 1, "sqrt": 1, "rsqrt": 2, "pow": 2,
-    "leaky_relu": 2, "addcmul": 2, "addcmul_": 2, "lerp": 3, "polar": 8, "isin": 1,
+    "leaky_relu": 2, "addcmul": 2, "addcmul_": 2, "lerp": 3, "polar": 8, "isin": 1, "glu": 5, "hardswish": 4,
+    "hardswish_": 4, "_prelu_kernel": 2, "celu": 5, "celu_": 5, "_add_relu": 2, "rrelu_with_noise": 2,
 }  # fmt: skip
 #: Of a row's element: what operations count that are neither pointwise nor a plain reduction.
 ROWWISE = {
@@ -21,12 +22,12 @@ ROWWISE = {
     "cudnn_batch_norm": ("BatchNorm", 4), "_batch_norm_with_update": ("BatchNorm", 4),
     "_batch_norm_no_update": ("BatchNorm", 4), "cumsum": ("Reduction", 1), "cumsum_": ("Reduction", 1),
     "cumprod": ("Reduction", 1), "logcumsumexp": ("Reduction", 5), "cummax": ("Reduction", 1),
-    "cummin": ("Reduction", 1), "_euclidean_dist": ("Reduction", 3), "mse_loss": ("Reduction", 3),
-    "_cdist_forward": ("Reduction", 3), "linalg_vector_norm": ("Reduction", 2),
+    "cummin": ("Reduction", 1), "mse_loss": ("Reduction", 3), "linalg_vector_norm": ("Reduction", 2),
     "logsumexp": ("Reduction", 5), "var_mean": ("Reduction", 3), "var": ("Reduction", 3),
     "std": ("Reduction", 3), "topk": ("TopK", 0), "sort": ("TopK", 0), "argsort": ("TopK", 0),
-    "histc": ("Reduction", 0), "bincount": ("Reduction", 0), "_is_all_true": ("Reduction", 0),
-    "_is_any_true": ("Reduction", 0), "equal": ("Reduction", 0),
+    "median": ("TopK", 0), "nanmedian": ("TopK", 0), "kthvalue": ("TopK", 0), "mode": ("TopK", 0),
+    "_weight_norm_interface": ("Reduction", 4), "histc": ("Reduction", 0), "bincount": ("Reduction", 0),
+    "_is_all_true": ("Reduction", 0), "_is_any_true": ("Reduction", 0), "equal": ("Reduction", 0),
 }  # fmt: skip
 #: Operations that only move data.
 COPIES = frozenset([
@@ -46,20 +47,32 @@ COPIES = frozenset([
     "put_", "_pack_padded_sequence", "_pad_packed_sequence", "nonzero_static", "unique_consecutive",
     "_unique2", "unique_dim", "tensor_split", "bucketize", "searchsorted", "view_as_real_copy",
     "view_as_complex_copy", "_reshape_copy", "affine_grid_generator", "diag_embed", "_local_scalar_dense",
-    "is_same_size", "triu_mask", "set_", "tile", "pad",
+    "is_same_size", "triu_mask", "set_", "tile", "pad", "complex", "reflection_pad3d", "block_diag", "rot90",
+    "max_unpool2d", "max_unpool3d", "index_reduce", "randint_like", "exponential", "geometric", "_chunk_cat",
 ])  # fmt: skip
 #: Operations of other primitives, told by name alone.
 NAMED = {
     "embedding": "Embedding", "_embedding_bag": "Embedding", "max_pool2d_with_indices": "Pool",
     "max_pool3d_with_indices": "Pool", "avg_pool2d": "Pool", "avg_pool3d": "Pool",
     "_adaptive_avg_pool2d": "Pool", "_adaptive_avg_pool3d": "Pool", "mean_pool": "Pool",
-    "adaptive_max_pool2d": "Pool", "upsample_bilinear2d": "Interpolate",
+    "adaptive_max_pool2d": "Pool", "adaptive_max_pool3d": "Pool", "_upsample_nearest_exact1d": "Interpolate",
+    "_upsample_nearest_exact2d": "Interpolate", "_upsample_nearest_exact3d": "Interpolate",
+    "_cdist_forward": "Reduction", "_euclidean_dist": "Reduction", "_pdist_forward": "Reduction",
+    "upsample_bilinear2d": "Interpolate",
     "upsample_nearest2d": "Interpolate", "upsample_bicubic2d": "Interpolate",
     "upsample_linear1d": "Interpolate", "upsample_nearest1d": "Interpolate",
     "upsample_trilinear3d": "Interpolate", "upsample_nearest3d": "Interpolate",
     "_upsample_bilinear2d_aa": "Interpolate", "_upsample_bicubic2d_aa": "Interpolate",
     "grid_sampler_2d": "Interpolate", "grid_sampler_3d": "Interpolate", "_fft_r2c": "FFT",
     "_fft_c2c": "FFT", "_fft_c2r": "FFT", "lstm": "RNN", "gru": "RNN",
+}  # fmt: skip
+#: Floating point operations a value that is interpolated: weights and a sum over its neighbours; nearest ones none.
+INTERPOLATED = {"linear1d": 3, "bilinear2d": 7, "trilinear3d": 15, "bicubic2d": 31, "grid_sampler_2d": 7,
+                "grid_sampler_3d": 15}  # fmt: skip
+#: Writes into a part of their first argument: those values are written, and read before where they are added to.
+WRITES_A_PART = {
+    "index_put_": False, "index_put": False, "_index_put_impl_": False, "index_copy_": False, "scatter_": False,
+    "index_add_": True, "scatter_add_": True,
 }  # fmt: skip
 #: Operations that reserve memory or read a shape: no kernel runs.
 FREE = frozenset([

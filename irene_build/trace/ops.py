@@ -7,10 +7,10 @@ sum of their operations. Operations that only make a view of a storage, or reser
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from math import log2, prod
 from typing import Any, NamedTuple
 
-from .kinds import COPIES, FREE, NAMED, POINTWISE_FLOPS, ROWWISE
+from .kinds import COPIES, FREE, INTERPOLATED, NAMED, POINTWISE_FLOPS, ROWWISE, WRITES_A_PART
 
 
 class Op(NamedTuple):
@@ -67,7 +67,11 @@ def _gemm(
     name: str, inputs: list[Any], args: tuple[Any, ...], outputs: list[Any]
 ) -> tuple[int, int, int, int] | None:
     """(batch, m, n, k) of a matrix product, None where ``name`` is none."""
-    if name in ("mm", "_int_mm"):
+    if name.startswith("_weight_int"):
+        # Packed matrices of 8 or 4 bits: their shape is that of the packing.
+        x, out = inputs[0], outputs[0]
+        return 1, x.numel() // x.shape[-1], out.shape[-1], x.shape[-1]
+    if name in ("mm", "_int_mm", "_scaled_mm"):
         a, b = inputs[0], inputs[1]
         return 1, a.shape[0], b.shape[1], a.shape[1]
     if name in ("addmm", "_addmm_activation"):
@@ -76,7 +80,7 @@ def _gemm(
     if name == "bmm":
         a, b = inputs[0], inputs[1]
         return a.shape[0], a.shape[1], b.shape[2], a.shape[2]
-    if name in ("baddbmm", "baddbmm_"):
+    if name in ("baddbmm", "baddbmm_", "addbmm", "addbmm_"):
         a, b = args[1], args[2]
         return a.shape[0], a.shape[1], b.shape[2], a.shape[2]
     if name == "mv":
@@ -158,16 +162,14 @@ class Costs:
                     read = picked - write
             elif name in ("copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_") and inputs:
                 read, weight, ids = self.traffic(inputs[1:])
-            elif name in (
-                "index_put_",
-                "index_put",
-                "_index_put_impl_",
-                "index_copy_",
-                "index_add_",
-                "scatter_",
-            ):
+            elif name in WRITES_A_PART:
                 read, weight, ids = self.traffic(inputs[1:])
-                write = read
+                write = _part_written(inputs)
+                read += (
+                    write
+                    if WRITES_A_PART[name] or (name.startswith("index_put") and args[-1] is True)
+                    else 0.0
+                )
         elif name in NAMED:
             primitive = NAMED[name]
             if primitive == "Embedding":
@@ -175,7 +177,7 @@ class Costs:
                 if not ids:
                     read, weight = read + write, 0.0
             else:
-                flops = float(max([elements] + [t.numel() for t in inputs])) if floating else 0.0
+                flops = _named_flops(name, args, inputs, outputs) if floating else 0.0
         elif name in ("convolution", "_convolution", "convolution_overrideable", "cudnn_convolution"):
             transposed = bool(args[6]) if name in ("convolution", "_convolution") else False
             matmul = convolution_flops(inputs[0], inputs[1], outputs[0], transposed)
@@ -209,6 +211,39 @@ class Costs:
             primitive = "Custom"
         signature = f"{name}({';'.join(map(text_of, inputs))})->{';'.join(map(text_of, outputs))}"
         return Op(name, primitive, matmul, flops, read, write, weight, elements, signature, gemm, ids)
+
+
+def _part_written(inputs: list[Any]) -> float:
+    """Bytes that land in the first tensor: the values, or one for each index where a number is written."""
+    target, last = inputs[0], inputs[-1]
+    values = last.numel() if last.is_floating_point() or last.dtype == target.dtype else 0
+    indices = max((t.numel() for t in inputs[1:] if not t.is_floating_point()), default=0)
+    return float(max(values, 0 if values else indices) * target.element_size())
+
+
+def _named_flops(name: str, args: tuple[Any, ...], inputs: list[Any], outputs: list[Any]) -> float:
+    """FLOPs of transforms, poolings, interpolations and distances, as their definitions have them."""
+    x, out = inputs[0], outputs[0]
+    if name.startswith("_fft_"):
+        # 5 n log2 n for n complex values (Cooley and Tukey), the half of it for real ones.
+        side = out if name == "_fft_c2r" else x
+        length = prod(side.shape[d] for d in args[1])
+        return (5.0 if name == "_fft_c2c" else 2.5) * side.numel() * log2(max(length, 1))
+    if name in ("_cdist_forward", "_euclidean_dist", "_pdist_forward"):
+        return 3.0 * out.numel() * x.shape[-1]
+    if NAMED[name] == "Pool":
+        spatial = 3 if "3d" in name else 2
+        return float(out.numel() * window(args[1], spatial)) if "adaptive" not in name else float(x.numel())
+    for method, each in INTERPOLATED.items():
+        if method in name:
+            return float(each * out.numel())
+    return 0.0 if NAMED[name] == "Interpolate" else float(max(out.numel(), x.numel()))
+
+
+def window(size: Any, spatial: int) -> int:
+    """Values that a pooling with this kernel size looks at for one of its own."""
+    sides = list(size) if isinstance(size, (list, tuple)) else [size]
+    return int(prod(sides)) if len(sides) == spatial else int(sides[0]) ** spatial
 
 
 def attention_flops(query: Any, key: Any, value: Any) -> float:

@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import layouts, primitives
+from .formulas import Cost
 from .ops import Costs, Op, storage_key, tensors_of, text_of
-from .primitives import Cost, Primitive
+from .primitives import Primitive
 from .shadow import Shadows
 
 
@@ -194,9 +195,9 @@ class Recorder:
         return call
 
     @property
-    def sizes(self) -> dict[int, int]:
-        """Id of a parameter -> its number of elements."""
-        return {id(p): int(p.numel()) for p in self._model.parameters() if not _unmaterialised(p)}
+    def weights(self) -> dict[int, Any]:
+        """Id of a parameter -> the parameter."""
+        return {id(p): p for p in self._model.parameters() if not _unmaterialised(p)}
 
     def touched(self) -> set[int]:
         """Ids of the parameters that any leaf or operation read."""
@@ -293,7 +294,8 @@ class Recorder:
         self._remember_gate(entry, outputs)
         if entry is not None and entry.cost is not None and entry.operands is not None:
             arguments = args or tuple(kwargs.values())
-            call.cost = entry.cost(self._costs, entry.operands(module, arguments), outputs)
+            operands = entry.operands(module, arguments)
+            call.cost = entry.cost_of(self._costs, operands, outputs, module, args, kwargs)
             call.ops = []
         if len(self._stack) == 1 and self._stack[0].module is module:
             self._stack.pop()
@@ -326,7 +328,7 @@ class Recorder:
         if entry.name == "Attention":
             call.causal = bool(args[5] if len(args) > 5 else kwargs.get("is_causal"))
         if entry.cost is not None:
-            call.cost = entry.cost(self._costs, operands, outputs)
+            call.cost = entry.cost_of(self._costs, operands, outputs, func, args, kwargs)
             call.ops = []
         return result
 

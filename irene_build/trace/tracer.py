@@ -174,7 +174,7 @@ def record(
         "model": name, **sizes(run, inputs, output, past), "phase": run.phase, "dtype": run.dtype,
         "attention": run.attention, "cost_model": "analytic", "weights": run.weights,
     }  # fmt: skip
-    assembler = Assembler(header, recorder.sizes, run.weights)
+    assembler = Assembler(header, recorder.weights, run.weights)
     assert recorder.root is not None
     tree = assembler.tree(recorder.root)
     tree.header["traced_by"] = {

@@ -84,7 +84,7 @@ def test_the_log_of_operations_finds_each_fault(fault: str) -> None:
     recorder, log = Recorder(model, audit=True), OperationLog(model)
     with torch.no_grad(), log, recorder:
         model(input_ids=torch.ones((2, 8), dtype=torch.long))
-    assembler = Assembler({"batch_size": 2, "seq_len": 8}, recorder.sizes)
+    assembler = Assembler({"batch_size": 2, "seq_len": 8}, recorder.weights)
     assert recorder.root is not None
     assembler.tree(recorder.root)
     owners = list(recorder.owners)

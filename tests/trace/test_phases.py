@@ -91,6 +91,26 @@ def test_quantised_weights_count_their_values_and_scales() -> None:
     assert _weights(trace(llama("bfloat16"), 1, 8, weights="int4")) == pytest.approx(rest + four)
 
 
+def test_experts_that_are_products_of_batches_are_quantised_too() -> None:
+    kind = transformers.Llama4ForCausalLM
+    config = kind.config_class(
+        **_SMALL,
+        intermediate_size_mlp=HIDDEN,
+        num_local_experts=4,
+        moe_layers=[0, 1],
+        head_dim=8,
+        pad_token_id=0,
+    )
+    spec = Spec("llama4", kind, config)
+    experts = []
+    for weights in (None, "int8"):
+        tree = trace(instantiate(spec, "bfloat16", "sdpa", "meta"), 1, 4, weights=weights)
+        products = [n for n in tree.nodes if n.primitive == "MatMul" and n.scope.endswith("experts")]
+        experts.append(sum(n.features["weight_bytes"] for n in products) * 2**20)
+    values, rows = LAYERS * 4 * 3 * WIDTH * HIDDEN, LAYERS * 4 * (WIDTH + HIDDEN)
+    assert experts == [2 * values, values + 2 * rows]
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 64])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_mixture_reads_the_experts_that_are_expected_to_be_chosen(tokens: int, dtype: str) -> None:
