@@ -58,6 +58,8 @@ def trace_command(
 
     if sort and sort not in render.SORTS:
         raise InputError(f"--sort {sort}: expected one of {', '.join(render.SORTS)}")
+    if depth is not None and depth < 0:
+        raise InputError(f"--depth {depth}: expected levels from 0 on")
 
     def tree_of(spec: str) -> Any:
         if Path(spec).is_file() and _is_tree(Path(spec)):

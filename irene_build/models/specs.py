@@ -144,8 +144,8 @@ def _from_config(data: Any, where: str) -> Spec:
     try:
         config = kind.config_class.from_dict(data)
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:160]
-        raise ModelError(f"{where}: {kind.config_class.__name__} refuses it: {first}") from None
+        said = " ".join(str(error).split())[:240]
+        raise ModelError(f"{where}: {kind.config_class.__name__} refuses it: {said}") from None
     return Spec(where, kind, config)
 
 

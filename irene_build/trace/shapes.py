@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def parse(texts: list[str]) -> Callable[[Any, int, int], Mapping[str, Any]] | No
     def inputs(module: Any, batch_size: int, seq_len: int) -> Mapping[str, Any]:
         import torch
 
+        _check_names(module, shapes)
         made = {}
         for name, (shape, dtype) in shapes.items():
             kind = getattr(torch, dtype, None)
@@ -52,6 +53,22 @@ def parse(texts: list[str]) -> Callable[[Any, int, int], Mapping[str, Any]] | No
         return placed(module, made)
 
     return inputs
+
+
+def _check_names(module: Any, names: Iterable[str]) -> None:
+    """Raises RefusedError for a name that no forward of the model takes: ``**kwargs`` would swallow it in silence."""
+    import inspect
+
+    from .inputs import RefusedError
+    from .reach import not_given
+
+    known = {n for part in module.modules() for n in inspect.signature(part.forward).parameters}
+    for name in names:
+        if name not in known:
+            takes = ", ".join(not_given(module, {})[:12]) or "none by name"
+            raise RefusedError(
+                f"--inputs {name}: {type(module).__name__} takes no such tensor; it takes {takes}"
+            )
 
 
 def _function(text: str) -> Callable[[Any, int, int], Mapping[str, Any]]:

@@ -89,6 +89,10 @@ def trace(
     if cost_model not in COST_MODELS:
         raise ModelError(f"cost model {cost_model!r}: expected one of {', '.join(COST_MODELS)}")
     if cost_model == "irene2021":
+        if weights is not None or dtype != "float32":
+            raise ModelError(
+                f"cost model irene2021 counts float32 weights, as the paper does; {weights or dtype} needs analytic"
+            )
         attention = "eager"
     from irene_build.models.specs import resolve
 

@@ -65,6 +65,15 @@ def test_the_difference_of_eager_and_sdpa(capsys: pytest.CaptureFixture[str], tm
     assert "no difference" in out
 
 
+def test_a_tree_of_a_newer_version_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    run(capsys, "trace", TINY, "-b", "1", "-s", "4", "-o", str(old))
+    new.write_text(json.dumps({**json.loads(old.read_text()), "version": 99}))
+    code, out, err = run(capsys, "trace", "--diff", str(old), str(new))
+    assert (code, out) == (2, "")
+    assert "version 99 is newer" in err and "update irene-build" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -83,6 +92,11 @@ def test_the_difference_of_eager_and_sdpa(capsys: pytest.CaptureFixture[str], tm
         ([TINY, "--inputs", "input_ids=ax8"], "name=8x3x224x224"),
         ([TINY, "--inputs", "no.such.module:f"], "cannot import"),
         ([TINY, "--sort", "x"], "flops, bytes, params"),
+        ([TINY, "--depth", "-1"], "levels from 0 on"),
+        ([TINY, "--inputs", "picture=2x3"], "takes no such tensor; it takes input_ids"),
+        ([TINY, "--inputs", "input_ids=2x3:floaty"], "no dtype of torch"),
+        ([TINY, "--cost-model", "irene2021", "--weights", "int8"], "int8 needs analytic"),
+        ([TINY, "--cost-model", "irene2021", "--dtype", "float16"], "float16 needs analytic"),
         (["os.path:join"], "raised TypeError"),
         (["os.path:getcwd"], "no callable"),
         (["os:getcwd"], "expected a torch.nn.Module"),
@@ -270,6 +284,7 @@ def test_a_config_file_and_its_folder_mean_the_same(
         ("{", "not a transformers configuration"),
         ("[]", "model_type"),
         ('{"model_type": "no_such"}', "no model type"),
+        ('{"model_type": "bert", "hidden_size": "big"}', "refuses it"),
     ],
 )
 def test_a_broken_config_file_says_what_is_wrong(
