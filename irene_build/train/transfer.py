@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
@@ -46,7 +47,7 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             "it cannot be carried over; calibrate this PC by itself"
         )
     forest, rows = _labelled(estimator, dataset)
-    law = _law(reading)
+    law = _law(reading, forest)
     parts = _parts(reading, law, forest, rows)
     usable = np.isfinite(parts).all(axis=1)
     if len(rows) and not usable.any():
@@ -95,20 +96,44 @@ def _latency(tier: Mapping[str, Any]) -> int | None:
     return plain.index(True) if True in plain else None
 
 
-def _law(tier: Mapping[str, Any]) -> np.ndarray | None:
-    """What the other PC has for loss, watts and curve (0); None where its D does not read gpu_energy and latency."""
+def _law(tier: Mapping[str, Any], forest: Forest) -> np.ndarray | None:
+    """What the other PC has for loss, watts and curve (0); None where its D does not read gpu_energy and latency.
+
+    Of modules and roots first, which say what the whole PC takes; leaves may have small extras of their own. Where
+    no level is a straight line, the line that comes closest to one on the readings of this PC's nodes: a curve stands
+    in for watts and loss, so that their single numbers say little.
+    """
     wanted = [{"feature": name, "map": "identity"} for name in ("gpu_energy", "latency")]
     columns = [{"map": "identity", **column} for column in tier["columns"]]
     if not all(one in columns for one in wanted):
         return None
     places = [[columns.index(one)] for one in wanted]
-    # Roots and modules are what a law of the whole PC says; leaves may have small extras of their own.
-    for level in reversed(LEVELS):
-        terms = tier["direct"].get(level, {}).get("terms", [])
+    levels = [level for level in ("module", "model", "ml") if level in tier["direct"]]
+    for level in levels:
+        terms = tier["direct"][level]["terms"]
         weight = [sum(t["weight"] for t in terms if t["columns"] == place) for place in places]
-        if min(weight) > 0.0:
+        if min(weight) > 0.0 and not any(t["columns"].count(places[0][0]) > 1 for t in terms):
             return np.array([*weight, 0.0])
+    said = _source(tier, forest, np.arange(len(forest.level)))
+    design = np.column_stack([forest.features[:, forest.names.index(str(one["feature"]))] for one in wanted])
+    known = np.isfinite(design).all(axis=1) & (said > 0.0)
+    for level in levels:
+        here = known & (forest.level == LEVELS.index(level))
+        if here.any():
+            found, _ = nnls(design[here] / said[here, None], np.ones(int(here.sum())))
+            if found.min() > 0.0:
+                return np.array([*found, 0.0])
     return None
+
+
+def _source(tier: Mapping[str, Any], forest: Forest, rows: np.ndarray) -> np.ndarray:
+    """D of these nodes as the other PC has it, float64[rows]; NaN where it has none."""
+    out = np.full(len(rows), np.nan)
+    for level, direct in tier["direct"].items():
+        here = np.flatnonzero(forest.level[rows] == LEVELS.index(level))
+        columns = formulas.Columns(tier["columns"], forest.names, forest.features[rows[here]])
+        out[here] = formulas.linear(direct["terms"], None, columns)
+    return out
 
 
 def _parts(tier: Mapping[str, Any], law: np.ndarray | None, forest: Forest, rows: np.ndarray) -> np.ndarray:
@@ -119,14 +144,11 @@ def _parts(tier: Mapping[str, Any], law: np.ndarray | None, forest: Forest, rows
     if law is not None:
         energy, time = (forest.features[rows, forest.names.index(name)] for name in ("gpu_energy", "latency"))
         return np.column_stack([energy, time, energy**2 / np.maximum(time, formulas.TINY)])
-    out = np.full((len(rows), 2), np.nan)
     latency = _latency(tier)
-    for level, direct in tier["direct"].items():
-        here = np.flatnonzero(forest.level[rows] == LEVELS.index(level))
-        columns = formulas.Columns(tier["columns"], forest.names, forest.features[rows[here]])
-        out[here, 0] = formulas.linear(direct["terms"], None, columns)
-        out[here, 1] = 0.0 if latency is None else columns[latency]
-    return out
+    if latency is None:
+        return np.column_stack([_source(tier, forest, rows), np.zeros(len(rows))])
+    columns = formulas.Columns(tier["columns"], forest.names, forest.features[rows])
+    return np.column_stack([_source(tier, forest, rows), columns[latency]])
 
 
 def _solve(parts: np.ndarray, label: np.ndarray, law: np.ndarray | None) -> np.ndarray:

@@ -132,9 +132,9 @@ def evaluate(dataset: Dataset) -> dict[str, dict[str, dict[str, float]]]:
         for tier in estimator["tiers"]:
             for tree, p in zip(held_out.trees, arithmetic.predict(estimator, asked, tier), strict=True):
                 known = np.isfinite(tree.energy_j)
-                label = tree.energy_j[known]
-                error = 100.0 * np.abs(p.energy_j[known] / label - 1.0)
-                inside = (p.low_j[known] <= label) & (label <= p.high_j[known])
+                label, of = tree.energy_j[known], tree.measured_on[known]
+                error = 100.0 * np.abs(p.energy_j[of] / label - 1.0)
+                inside = (p.low_j[of] <= label) & (label <= p.high_j[of])
                 level = np.array([LEVELS.index(node.level) for node in tree.tree.nodes])[known]
                 found.setdefault(tier, []).append((level, error, inside))
     return {tier: _levels(*map(np.concatenate, zip(*parts, strict=True))) for tier, parts in found.items()}

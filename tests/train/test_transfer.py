@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,35 @@ def test_a_pc_of_another_kind_needs_no_more_labels(other: dict[str, Any]) -> Non
     few = [off(carry_over(other, few_of(measured, 8, seed))) for seed in range(5)]
     assert off(carry_over(other, few_of(measured, 0))) > 20.0
     assert np.mean(few) < full + 0.5
+
+
+def test_the_form_that_a_level_has_does_not_matter(other: dict[str, Any]) -> None:
+    """Near the usual power a curve can stand in for watts and loss: the same joules there, of numbers far from them."""
+    bent = json.loads(json.dumps(other))
+    tier = bent["tiers"]["profile"]
+    columns = bent["tiers"][tier.get("base", "profile")]["columns"]
+    energy, time = (
+        next(i for i, c in enumerate(columns) if c == {"feature": f}) for f in ("gpu_energy", "latency")
+    )
+    full = synthetic.dataset(MODELS, SIZES)
+    power = np.median(np.concatenate([t.resources[:, 7] / t.resources[:, 6] for t in full.trees]))
+    columns.append({"feature": "latency", "map": "inverse"})
+    loss, watts = (
+        sum(t["weight"] for t in tier["direct"]["module"]["terms"] if t["columns"] == [c])
+        for c in (energy, time)
+    )
+    curve = 0.4 * loss / power
+    for level in ("ml", "model"):
+        tier["direct"][level]["terms"] = [
+            {"name": "gpu_energy", "columns": [energy], "weight": loss - 2.0 * curve * power},
+            {"name": "latency", "columns": [time], "weight": watts + curve * power**2},
+            {"name": "gpu_power", "columns": [energy, energy, len(columns) - 1], "weight": curve},
+        ]
+    plain, odd = (
+        np.mean([error(carry_over(one, here(8, seed)))["model"] for seed in range(5)])
+        for one in (other, bent)
+    )
+    assert odd < plain + 0.3
 
 
 def test_the_result_is_an_estimator_of_the_new_pc_that_says_where_it_comes_from(
