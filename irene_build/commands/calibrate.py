@@ -28,7 +28,9 @@ def calibrate(
     train: bool = typer.Option(True, "--train/--no-train", help="Train an estimator at the end."),
     method: str = typer.Option("best", "--method", help="Training method: best or paper."),
     origin: str = typer.Option("", "--from", help="Carry this hardware's estimator over; needs --labels."),
-    labels: int = typer.Option(0, "--labels", help="With --from: how many nodes to measure."),
+    labels: int = typer.Option(
+        0, "--labels", help="With --from: how many nodes to measure (of imported measurements: to take)."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Measure this PC and train its estimator. Interrupted, run it again: it goes on."""
