@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from irene_build.dataset.table import Dataset
-from irene_build.train import best
-from irene_build.train.best import forms, modules, settings, unseen
+from irene_build.train import best, formulas
+from irene_build.train.best import forms, modules, settings, smooth, unseen
 from irene_build.train.best.sample import Sample, sample
 from irene_build.train.best.static import Structure, choose_forms
 from tests.train import synthetic
@@ -126,3 +126,25 @@ def test_the_estimator_is_made_with_what_was_chosen() -> None:
     correction = best.fit(made)["tiers"]["static"]["correction"]["module"]
     assert correction["length"][: modules.KIND] == [wanted.module.kind_length] * modules.KIND
     assert correction["length"][modules.KIND :] == [wanted.module.size_length] * 2
+
+
+def test_a_layers_own_sizes_reach_as_far_as_they_do_whatever_the_inputs_size_does() -> None:
+    """Two layers whose cost differs by a constant share keep that share at inputs larger than any measured."""
+    rows = np.repeat(np.geomspace(64.0, 2048.0, 16), 2)
+    width = np.tile([256.0, 1024.0], 16)
+    rng = np.random.default_rng(3)
+    residual = np.where(width > 500.0, 0.05, -0.05) + 0.001 * rng.normal(size=len(rows))
+    z = np.log(np.column_stack([rows, width]))
+    points = smooth.Points(z, residual, np.ones(len(rows)), 0.001, np.ones(len(rows)))
+    apart, alike = (smooth.scales(points, 1.0, smooth.Spectrum(z, flag)) for flag in (True, False))
+    assert apart is not None and alike is not None
+    assert apart.length[0] > apart.length[1] and alike.length[0] == alike.length[1]
+    far = np.log(np.array([[16384.0, 256.0], [16384.0, 1024.0]]))
+    for using, least in ((apart, 0.06), (alike, 0.0)):
+        data = smooth.fit(points, [0, 1], 16, using)
+        assert data is not None
+        k = formulas.kernel(
+            "matern32", far, np.array(data["centers"]) + np.array(data["mean"]), np.array(data["length"])
+        )
+        low, high = k @ np.array(data["weights"])
+        assert high - low > least

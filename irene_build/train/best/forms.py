@@ -48,7 +48,7 @@ class Trials:
         columns = leaves.correction_columns(book, self.all.features)
         values = book.over(self.all.features)
         z = np.column_stack([values[c] for c in columns]) if columns else np.empty((len(self.all.count), 0))
-        self.spectrum = smooth.Spectrum(z)
+        self.spectrum = smooth.Spectrum(z, leaves.has_weights(names, self.all.features))
         self.gone = gone
         self._parts = [self._part(out) for out in self.gone]
 
@@ -115,7 +115,7 @@ class Trials:
         """float64[shapes]: the Gaussian process's mean, its logarithm within the limit."""
         if scales is None:
             return np.zeros(len(self.all.count))
-        k = scales.signal * self.spectrum.kernel(float(scales.length[0]))
+        k = scales.signal * self.spectrum.kernel((float(scales.length[0]), float(scales.length[-1])))
         system = k[np.ix_(places, places)] + np.diag(smooth.variance_of(points, scales))
         value = k[:, places] @ np.linalg.solve(system, points.residual)
         return np.asarray(smooth.LIMIT * np.tanh(value / smooth.LIMIT))

@@ -133,6 +133,11 @@ def apart(names: Sequence[str], shapes: np.ndarray) -> tuple[str, ...]:
     return tuple(name for name in POINTWISE if name in where and (shapes[:, where[name]] > 0.0).any())
 
 
+def has_weights(names: Sequence[str], shapes: np.ndarray) -> bool:
+    """Whether a primitive has weights: its sizes are then the input's and the layer's own."""
+    return "weight_bytes" in names and bool((shapes[:, list(names).index("weight_bytes")] > 0.0).any())
+
+
 def design_of(book: Book, terms: Sequence[tuple[str, list[int]]], features: np.ndarray) -> np.ndarray:
     """float64[rows, terms]: the product of each term's columns."""
     columns = book.over(features)
@@ -229,6 +234,7 @@ def fit_leaf(
     # Fewer models may vary in fewer features: scales and centers of others would say nothing there.
     key = " ".join((name, *(str(book.columns[c]["feature"]) for c in columns)))
     if key not in using:
-        using[key] = smooth.scales(points, form.rough)
+        spectrum = smooth.Spectrum(z, has_weights(book.names, shapes.features))
+        using[key] = smooth.scales(points, form.rough, spectrum)
     data["correction"] = smooth.fit(points, columns, rank, using[key])
     return data

@@ -6,6 +6,7 @@ picked one by one where they explain most. Far from every center the correction 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from irene_build.train.formulas import kernel
 
 #: Candidate length scales, in natural-log units of the shape features: from a tenth to three e-folds.
 LENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+Length = tuple[float, float]
 #: Candidate ratios of noise to signal variance.
 RATIOS = 10.0 ** np.arange(-3.0, 1.5, 0.5)
 #: Candidate signal variances where the noise is known: standard deviations of 0.1 to 100 per cent.
@@ -88,21 +90,33 @@ def medians(values: np.ndarray, of: np.ndarray, count: np.ndarray) -> np.ndarray
 
 
 class Spectrum:
-    """Kernels among fixed places at every candidate length, made and decomposed once each."""
+    """Kernels among fixed places at every candidate length, made and decomposed once each.
 
-    def __init__(self, z: np.ndarray) -> None:
-        self.z = z
-        self._kernels: dict[float, np.ndarray] = {}
-        self._parts: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+    ``apart``: the first column, which is the input's size, has a length of its own; the others are a layer's sizes.
+    """
 
-    def kernel(self, length: float) -> np.ndarray:
+    def __init__(self, z: np.ndarray, apart: bool = False) -> None:
+        self.z, self._apart = z, apart and z.shape[1] > 1
+        self._kernels: dict[Length, np.ndarray] = {}
+        self._parts: dict[Length, tuple[np.ndarray, np.ndarray]] = {}
+
+    def candidates(self) -> list[Length]:
+        """Lengths along the first column and along the others."""
+        if self._apart:
+            return list(itertools.product(LENGTHS, LENGTHS))
+        return [(length, length) for length in LENGTHS]
+
+    def lengths(self, length: Length) -> np.ndarray:
+        """float64[columns]."""
+        return np.array([length[0]] + [length[1]] * (self.z.shape[1] - 1))
+
+    def kernel(self, length: Length) -> np.ndarray:
         """float64[n, n]: Matern 3/2 between all places."""
         if length not in self._kernels:
-            reach = np.full(self.z.shape[1], length)
-            self._kernels[length] = kernel("matern32", self.z, self.z, reach)
+            self._kernels[length] = kernel("matern32", self.z, self.z, self.lengths(length))
         return self._kernels[length]
 
-    def parts(self, length: float) -> tuple[np.ndarray, np.ndarray]:
+    def parts(self, length: Length) -> tuple[np.ndarray, np.ndarray]:
         """Its eigenvalues (none below 0) and eigenvectors."""
         if length not in self._parts:
             values, vectors = np.linalg.eigh(self.kernel(length))
@@ -184,7 +198,7 @@ def likeliest(points: Points, rough: float, spectrum: Spectrum) -> tuple[Scales,
     best = Scales(np.full(width, LENGTHS[-1]), 0.0, max(float(np.mean(y * y)), 1e-12))
     known = (rough * max(points.noise, LEAST_NOISE)) ** 2 / count if points.noise > 0.0 else None
     score = np.inf if known else 0.5 * len(y) * (np.log(best.noise) + 1.0) - 1.0
-    for length in LENGTHS:
+    for length in spectrum.candidates():
         values, vectors = spectrum.parts(length)
         values = values[:, None]
         square = ((vectors.T @ y) ** 2)[:, None]
@@ -198,7 +212,7 @@ def likeliest(points: Points, rough: float, spectrum: Spectrum) -> tuple[Scales,
         index = int(np.argmin(scores))
         if scores[index] < score:
             score = float(scores[index])
-            best = Scales(np.full(width, length), float(signal[index]), float(error[index]))
+            best = Scales(spectrum.lengths(length), float(signal[index]), float(error[index]))
     return best, score
 
 
