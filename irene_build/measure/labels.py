@@ -17,6 +17,8 @@ from irene_build.meters.align import ClockMap
 
 #: Readings further apart than this many periods are a gap: what happened between them is not known.
 GAP_PERIODS = 3.0
+#: A counter tells afterwards what it did not show, so that within a window a late look, s, costs nothing.
+COUNTER_GAP_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,21 @@ class Readings:
         last = bisect_left(self.times_s, end_s)
         if first < 0 or last >= len(self.times_s):
             return False
-        span = self.times_s[first : last + 1]
-        return all(b - a <= GAP_PERIODS * self.period_s for a, b in pairwise(span))
+        return longest_gap_s(self.times_s[first : last + 1], self.energy, self.period_s) is None
+
+
+def longest_gap_s(times_s: Sequence[float], energy: bool, period_s: float) -> float | None:
+    """The longest silence, s, in readings from the last one before a window to the first one after it.
+
+    None where no silence is too long. A counter's may be longer inside the window than at its ends, between which
+    and the readings around them it is interpolated.
+    """
+    gaps = [b - a for a, b in pairwise(times_s)]
+    limit = GAP_PERIODS * period_s
+    inner = max(limit, COUNTER_GAP_S) if energy else limit
+    last = len(gaps) - 1
+    found = [gap for place, gap in enumerate(gaps) if gap > (limit if place in (0, last) else inner)]
+    return max(found, default=None)
 
 
 @dataclass(frozen=True)

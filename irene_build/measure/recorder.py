@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from irene_build.errors import IreneError, MeterError
 from irene_build.measure.conditions import ClockWatch
 from irene_build.measure.journal import Journal
-from irene_build.measure.labels import GAP_PERIODS
+from irene_build.measure.labels import GAP_PERIODS, longest_gap_s
 from irene_build.meters.base import Meter
 
 FLUSH_S = 1.0
@@ -208,15 +208,22 @@ class Recorder:
         return [(b[1] - a[1]) / ((b[0] - a[0]) / 1e9) for a, b in pairwise(ends) if b[0] > a[0]]
 
     def gap_s(self, start_ns: int, end_ns: int) -> float | None:
-        """The longest silence of the meter in a window, s, if it is too long; infinite if it lasts."""
+        """The longest silence of the meter in a window, s, if it is too long; infinite if it lasts.
+
+        Readings that arrived late and are in a row by the meter's own clock are no silence.
+        """
         rows = self._rows
         first = bisect_right(rows, start_ns, key=lambda row: row[0]) - 1
         last = bisect_left(rows, end_ns, key=lambda row: row[0])
         if first < 0 or last >= len(rows):
             return math.inf
-        times = [row[0] for row in rows[first : last + 1]]
-        longest = max(b - a for a, b in pairwise(times)) / 1e9
-        return longest if longest > GAP_PERIODS * self.period_s else None
+        times = [0.0]
+        for before, after in pairwise(rows[first : last + 1]):
+            gap = (after[0] - before[0]) / 1e9
+            if before[2] is not None and after[2] is not None and after[2] > before[2]:
+                gap = min(gap, after[2] - before[2])
+            times.append(times[-1] + gap)
+        return longest_gap_s(times, self._energy, self.period_s)
 
     def require_readings(self, timeout_s: float) -> None:
         """Raises MeterError where the meter says nothing at all."""

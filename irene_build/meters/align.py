@@ -25,6 +25,8 @@ PATTERN = (
 )  # fmt: skip
 #: Below this correlation, or where another place fits nearly as well, a pulse is not believed to have been seen.
 MIN_CORRELATION, MIN_SCORE = 0.6, 1.2
+#: Few readings look like any pulse somewhere: standard deviations (of Fisher's transform) from what chance gives.
+MIN_SIGMA = 4.0
 _MAX_SCORE = 99.0
 
 
@@ -139,7 +141,8 @@ def fit_pulse(
     correlation = float(scores(np.array([guess_s]))[0][0])
     near = (times - guess_s > begin + span / 2.0) & (times - guess_s < end - span / 2.0)
     times, power = times[near], power[near]
-    if times.size < 6 or correlation <= 0.0:
+    sure = math.atanh(min(max(correlation, 0.0), 1.0 - 1e-9)) * math.sqrt(max(0, times.size - 3))
+    if times.size < 6 or sure < MIN_SIGMA:
         return lost
     share = _busy_share(times - guess_s, busy, span)
     slope, level = np.polyfit(share, power, 1)

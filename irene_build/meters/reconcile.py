@@ -43,8 +43,9 @@ class Jump:
 class Reconciler:
     """Recursive least squares with forgetting for the fit, a two-sided CUSUM for the alarm.
 
-    Fed with pairs of mean power over the same time, W. During an alarm the fit rests, so that it does not
-    learn the fault. The pair that raises an alarm may have begun before what it tells of and then shows a part of
+    Fed with pairs of mean power over the same time, W. A residual is weighed by how well the fit knows the parts'
+    power of its pair: what it never saw it cannot be surprised by. During an alarm the fit rests, so that it does
+    not learn the fault. The pair that raises an alarm may have begun before what it tells of and then shows a part of
     it, so the alarm's size is told with the next one.
     """
 
@@ -77,14 +78,18 @@ class Reconciler:
         if not (math.isfinite(parts_w) and math.isfinite(wall_w)):
             return None
         residual = self.residual_w = wall_w - (self._theta[0] + self._theta[1] * parts_w)
+        p = self._covariance
+        # Variance of the residual in units of the noise's: 1, and what the constants are uncertain by.
+        width = 1.0 + p[0][0] + parts_w * (p[0][1] + p[1][0] + p[1][1] * parts_w)
+        square = residual * residual / width
         self.pairs += 1
         if self.pairs <= _WARM_UP:
             self._learn(parts_w, residual)
             if self.pairs > 5:
                 weight = 1.0 / (self.pairs - 5)
-                self._variance += weight * (residual * residual - self._variance)
+                self._variance += weight * (square - self._variance)
             return None
-        score = residual / self.sigma_w
+        score = residual / (self.sigma_w * math.sqrt(width))
         self._up = max(0.0, self._up + score - _SLACK_SIGMA)
         self._down = max(0.0, self._down - score - _SLACK_SIGMA)
         if max(self._up, self._down) > _ALARM_SIGMA:
@@ -98,7 +103,7 @@ class Reconciler:
             self._alarmed = False
         if not self._alarmed:
             self._learn(parts_w, residual)
-            self._variance = _FORGET * self._variance + (1.0 - _FORGET) * residual * residual
+            self._variance = _FORGET * self._variance + (1.0 - _FORGET) * square
         return self._sized(residual)
 
     def _sized(self, residual: float) -> Jump | None:

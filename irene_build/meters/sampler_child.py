@@ -68,8 +68,9 @@ def from_files(period_s: float) -> None:
         times = starmap(time.monotonic_ns, repeat(()))
         batch: list[Any] = list(zip(waits, times, starmap(os.pread, repeat((file, size, 0))), strict=False))
         time.sleep(pause_s)
-        # What a tick takes beyond its sleep comes off the next batch's sleeps.
-        extra_s = (time.monotonic() - begin) / count - pause_s
+        # What a tick takes beyond its sleep comes off the next batch's sleeps; a process that was held up
+        # for long does not make up for it in a burst.
+        extra_s = min((time.monotonic() - begin) / count - pause_s, 0.3 * period_s)
         batch.append((time.monotonic_ns(), _read(stat, 256), _read(meminfo, 128)))
         _write(batch)
         over = _over()

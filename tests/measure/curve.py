@@ -67,6 +67,10 @@ class Curve:
         point = points[last]
         return float(point["joules"] + point["watts"] * (when_ns - point["true_ns"]) / 1e9)
 
+    def joules(self) -> float:
+        """True joules until now."""
+        return self.joules_at(true_ns())
+
     def between(self, start_ns: int, end_ns: int) -> float:
         """True joules between two moments of the host's clock in which the machine did not sleep."""
         points = self._points[: self.count]

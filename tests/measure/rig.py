@@ -73,10 +73,13 @@ class Feeder:
     def _run(self) -> None:
         start = due = true_ns()
         self.began_s = time.monotonic()
+        told = self.curve.joules_at(due)
         while not self._stop.is_set():
-            last, due = due, due + round(self.period_s * 1e9)
+            due += round(self.period_s * 1e9)
             time.sleep(max(0.0, (due - true_ns()) / 1e9))
-            watts = (self.curve.joules_at(due) - self.curve.joules_at(last)) / self.period_s
+            # What the process writes down late is in the next frame: no joule is lost.
+            before, told = told, self.curve.joules_at(due)
+            watts = (told - before) / self.period_s
             if not self.silent:
                 clock = (1.0 + self._drift) * (due - start) / 1e9 + self.clock_ahead_s
                 self._emit(clock, SLEEP_W if self.asleep else watts)
@@ -129,6 +132,19 @@ class Rig:
             time.sleep(0.002)
         yield self.process
         self.curve.release(window)
+
+    @contextmanager
+    def after(self, accepted: int, window: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+        """Hold the process in the first window, from ``window`` on, that begins after so many trials count.
+
+        All these windows must be ``held``: how many a busy machine needs for that is not known.
+        """
+        while True:
+            with self.at(window) as process:
+                if sum(trial[2] for trial in trials(self)) >= accepted:
+                    yield process
+                    return
+            window += 1
 
     def finish(self) -> str:
         """Wait for the end; gives what the process said. It must have finished its campaign."""

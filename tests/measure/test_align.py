@@ -84,6 +84,22 @@ def test_readings_without_the_pulse_are_not_believed() -> None:
     assert not flat.found and not falling.found and not noise.found
 
 
+def test_so_few_readings_that_any_pulse_looks_like_them_are_not_believed() -> None:
+    """A pulse of 17 units that a late host saw in a dozen readings of nothing but noise."""
+    busy, now = [], 10.0
+    for on, length in PATTERN:
+        if on:
+            busy.append((now, now + length))
+        now += length
+    taken = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        times = np.cumsum(random.uniform(0.7, 2.3, 30))
+        fit = fit_pulse(times, random.normal(60.0, 5.0, 30), busy, 2.0, 1.0, 0.0, 5.0)
+        taken += fit.found
+    assert taken == 0
+
+
 def test_without_a_pulse_the_arrival_is_what_is_known_and_the_residual_admits_it() -> None:
     host = np.arange(0.0, 60.0, 0.2)
     arrival = arrival_clock(host, 2.0 + host * 1.0001, 0.2)

@@ -6,6 +6,7 @@ pynvml, and the foreign load is another process that burns.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,8 +18,6 @@ from tests.measure.rig import Feeder, Rig, labels_are_true, relabels_to_the_bit,
 from tests.measure.wires import Counter, Line
 from tests.nvml import FakeNvml
 
-#: A gate that waits as long as it has to.
-PATIENT = {"gate_timeout_s": 60.0, "gate_budget": 1000.0}
 _BURN = "while True: sum(range(1000))"
 
 
@@ -51,7 +50,7 @@ def test_a_processor_that_throttles_and_one_that_is_hot(
         file.write_text(text + "\n")
     (sensor.parent / "name").write_text("k10temp\n")
     (phantom.parent / "name").write_text("nct6798\n")
-    rig = make_rig(line.meter(), PATIENT, held=[0, 2, 3], sysfs=str(tmp_path / "sys"))
+    rig = make_rig(line.meter(), held=[0, 2, 3], sysfs=str(tmp_path / "sys"))
     cooled = []
     with Feeder(rig.curve, line.frame):
         rig.start()
@@ -73,9 +72,9 @@ def test_a_processor_that_throttles_and_one_that_is_hot(
 def test_a_gpu_that_throttles_for_a_moment_is_hot_or_is_used_by_somebody_else(
     fake_nvml: FakeNvml, make_rig: Callable[..., Rig]
 ) -> None:
-    counter = Counter(fake_nvml)
-    settings = {**PATIENT, "window_s": 0.4, "pulse_unit_s": 0.1}
+    settings = {"window_s": 0.4, "pulse_unit_s": 0.1}
     rig = make_rig({"driver": "nvml"}, settings, held=[0, 2, 3, 4], gpu=0)
+    counter = Counter(fake_nvml, rig.curve)
     rig.environment = fake_nvml.environment()
     with Feeder(rig.curve, counter) as feeder:
         feeder.wait(2)
@@ -106,7 +105,7 @@ def test_a_gpu_that_throttles_for_a_moment_is_hot_or_is_used_by_somebody_else(
 
 
 def test_another_process_that_burns_during_a_trial(line: Line, make_rig: Callable[..., Rig]) -> None:
-    quiet = {"foreign_cores": 0.15, "retry_share": 1.0}
+    quiet = {"foreign_cores": 0.15, "retry_share": 1.0, "max_attempts": 3}
     rig = make_rig(line.meter(), quiet, held=[0], leaves=2)
     with Feeder(rig.curve, line.frame):
         rig.start()
@@ -116,13 +115,15 @@ def test_another_process_that_burns_during_a_trial(line: Line, make_rig: Callabl
             burner.kill()
             burner.wait()
         rig.finish()
-    found = rows(rig, "SELECT work, attempt, accepted, reasons, foreign_cores FROM trial ORDER BY id")
+    query = "SELECT work, attempt, accepted, reasons, foreign_cores FROM trial WHERE round = 1 ORDER BY id"
+    found = rows(rig, query)
     first = found[0]
     assert "foreign load" in first[3] and first[4] > 0.15
     # On a machine that is busy anyhow the others are no better: then the least disturbed one counts.
     attempts = [row for row in found if row[0] == first[0]]
     assert len(attempts) > 1
-    assert [row for row in attempts if row[2]] == [min(attempts, key=lambda row: row[4])]
+    usable = [row for row in attempts if set(json.loads(row[3])) <= {"foreign load", "standby gate"}]
+    assert [row for row in attempts if row[2]] == [min(usable, key=lambda row: row[4])]
     assert first[2] == 0 or any("foreign load" in row[3] for row in attempts[1:])
     labels_are_true(rig)
     relabels_to_the_bit(rig)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from irene_build.measure.labels import (
     Prior,
     Readings,
+    WindowEnergy,
     estimate,
     fit_prior,
     moving,
@@ -66,6 +67,22 @@ def test_a_counter_is_read_by_difference_and_an_unchanged_reading_is_no_news() -
     found = window_energy(Readings(stepped.times_s, stepped.values, True, 0.5, 0.001), SAME, 2.13, 7.77)
     assert found is not None
     assert found.energy_j == pytest.approx(20.0 * (7.77 - 2.13), rel=1e-9)
+
+
+def test_a_counter_that_is_looked_at_late_within_a_window_loses_nothing_but_at_its_ends_it_would() -> None:
+    times = [i / 100 for i in range(101)]
+
+    def label(*late: float) -> WindowEnergy | None:
+        seen = [t for t in times if not any(start < t < start + 0.08 for start in late)]
+        return window_energy(Readings(seen, [20.0 * t for t in seen], True, 0.01, 0.0), SAME, 0.255, 0.755)
+
+    found = label(0.4, 0.6)
+    assert found is not None and found.energy_j == pytest.approx(10.0)
+    assert label(0.23) is None and label(0.7) is None
+    half = [t for t in times if not 0.4 < t < 0.6]
+    assert window_energy(Readings(half, half, True, 0.01, 0.0), SAME, 0.255, 0.755) is None
+    watts = [t for t in times if not 0.4 < t < 0.48]
+    assert window_energy(Readings(watts, [20.0] * len(watts), False, 0.01, 0.0), SAME, 0.255, 0.755) is None
 
 
 def test_a_drifting_meter_sells_seconds_of_its_own_and_the_host_pays_in_its_own() -> None:

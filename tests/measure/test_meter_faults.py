@@ -187,15 +187,14 @@ def test_rapl_counters_that_wrap_may_not_be_read_and_vanish(
     )
     core, platform = zone(root, "intel-rapl:0:0", "core"), zone(root, "intel-rapl:1", "psys")
     settings = {"window_s": 0.4, "pulse_unit_s": 0.1}
-    rig = make_rig({"driver": "rapl", "root": str(root)}, settings, held=[2])
-    joules = [50.0]
+    rig = make_rig({"driver": "rapl", "root": str(root)}, settings, held=range(100))
     broken: list[bool] = []
 
     def show(time_s: float, watts: float) -> None:
-        joules[0] += watts * 0.005
+        joules = 50.0 + rig.curve.joules()
         for folder, share in ((package, 0.8), (memory, 0.2), (core, 0.5), (platform, 1.3)):
             if not broken:
-                count(folder, int(1e6 * share * joules[0]) % (wrap_uj + 1))
+                count(folder, int(1e6 * share * joules) % (wrap_uj + 1))
 
     with Feeder(rig.curve, show, period_s=0.005):
         for folder in (package, memory):
@@ -208,12 +207,13 @@ def test_rapl_counters_that_wrap_may_not_be_read_and_vanish(
         for folder in (package, memory):
             (folder / "energy_uj").chmod(0o644)
         rig.start(ordinary_user=True)
-        with rig.at(2):
+        with rig.after(accepted=2):
+            before = len(trials(rig))
             broken.append(True)
             os.truncate(package / "energy_uj", 0)
         said = rig.fails()
         assert "MeterError: RAPL" in said and "energy_uj" in said
-    assert len(trials(rig)) == 2
+    assert len(trials(rig)) == before
     assert faults(rig)["wraps"] > 1 and "implausible" not in faults(rig)
     labels_are_true(rig, all_works=False)
     relabels_to_the_bit(rig)
@@ -222,8 +222,8 @@ def test_rapl_counters_that_wrap_may_not_be_read_and_vanish(
 def test_an_nvml_counter_that_freezes_fails_and_is_lost(
     fake_nvml: FakeNvml, make_rig: Callable[..., Rig]
 ) -> None:
-    counter = Counter(fake_nvml)
-    rig = make_rig({"driver": "nvml"}, NVML, held=[0, 2, 4])
+    rig = make_rig({"driver": "nvml"}, NVML, held=range(100))
+    counter = Counter(fake_nvml, rig.curve)
     rig.environment = fake_nvml.environment()
     with Feeder(rig.curve, counter) as feeder:
         feeder.wait(2)
@@ -233,17 +233,20 @@ def test_an_nvml_counter_that_freezes_fails_and_is_lost(
             feeder.wait(15)
             counter.frozen = False
             feeder.wait(5)
+        with rig.at(1):
+            pass
         with rig.at(2):
             counter.state = {"energy_error": 999}
             feeder.wait(15)
             counter.state = {"energy_error": 0}
             feeder.wait(5)
-        with rig.at(4):
+        with rig.after(accepted=2, window=3):
+            before = len(trials(rig))
             counter.state = {"lost": 1}
             feeder.wait(5)
         said = rig.fails()
         assert "MeterError: NVML: Fake GPU was lost" in said and "restart the machine" in said
-    assert len(trials(rig)) == 4
+    assert len(trials(rig)) == before >= 4
     rejected_for_a_gap(rig, 0, 2)
     assert faults(rig)["read_failed"] > 4
     labels_are_true(rig, rel=0.06, all_works=False)
@@ -255,7 +258,9 @@ def test_a_wall_meter_that_leaves_its_parts_is_told_at_once(
 ) -> None:
     package = zone(tmp_path / "powercap", "intel-rapl:0", "package-0")
     meter = line.meter(reconcile="rapl", rapl={"root": str(tmp_path / "powercap")})
-    rig = make_rig(meter, {"max_rounds": 3, "min_rounds": 3}, held=[9], span_s=0.06)
+    # The PC never draws standby power again: its gate must not wait for that.
+    settings = {"max_rounds": 3, "min_rounds": 3, "gate_timeout_s": 0.0}
+    rig = make_rig(meter, settings, held=[9], span_s=0.06)
     moved_w, joules = 0.0, 50.0
 
     def show(time_s: float, watts: float) -> None:
@@ -267,14 +272,18 @@ def test_a_wall_meter_that_leaves_its_parts_is_told_at_once(
     with Feeder(rig.curve, show) as feeder:
         rig.start()
         with rig.at(9):
-            assert events(rig, "residual jump") == []
+            before = len(events(rig, "residual jump"))
+            if before:  # a busy machine held up one of both: an alarm ends with what raised it
+                feeder.wait(200)
             moved_w, moved_ns = 60.0, time.monotonic_ns()
             # Half a second of frames, and more where a busy machine reads them late.
             feeder.wait(30)
-            while not events(rig, "residual jump") and time.monotonic_ns() < moved_ns + 10**10:
+            while len(events(rig, "residual jump")) == before and time.monotonic_ns() < moved_ns + 10**10:
                 feeder.wait(5)
         said = rig.finish()
-    found = rows(rig, "SELECT host_ns, detail FROM event WHERE kind = 'residual jump'")
+    found = rows(rig, "SELECT host_ns, detail FROM event WHERE kind = 'residual jump' ORDER BY rowid")[
+        before:
+    ]
     assert found and found[0][0] > moved_ns
     assert json.loads(found[0][1])["residual_w"] == pytest.approx(60.0, abs=20.0)
     assert "wall and parts disagree by +" in said

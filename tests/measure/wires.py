@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from irene_build.hardware.virtual_pc import frame
+from tests.measure.curve import Curve
 from tests.meters.wire import Wire
 from tests.nvml import FakeNvml
 
@@ -16,20 +17,22 @@ DIALECT = r"T=(?P<time_s>\d+\.\d{3}) V=(?P<voltage_v>\d+\.\d{2}) I=(?P<current_a
 class Counter:
     """What a GPU's energy counter shows of the curve: a feeder's ``emit`` that steps it through the stand-in.
 
-    ``state``: further keys of the stand-in; written with the next step, by the one thread that writes.
-    ``frozen``: the counter stands still, and makes up for it afterwards.
+    A step that comes late shows the joules of then, as a counter does. ``state``: further keys of the stand-in;
+    written with the next step, by the one thread that writes. ``frozen``: the counter stands still, and makes up
+    for it afterwards.
     """
 
-    def __init__(self, gpu: FakeNvml, period_s: float = 0.02) -> None:
-        self.gpu, self._period_s = gpu, period_s
+    def __init__(self, gpu: FakeNvml, curve: Curve) -> None:
+        self.gpu, self._curve = gpu, curve
         self.state: dict[str, float] = {}
         self.frozen = False
-        self._joules = 1000.0
+        self._shown_mj = 0
 
     def __call__(self, time_s: float, watts: float) -> None:
-        self._joules += watts * self._period_s
-        counter = {} if self.frozen else {"counter_mj": float(int(1e3 * self._joules))}
-        self.gpu.set(**counter, **self.state)
+        if not self.frozen:
+            # What the process writes down late must not make it go backwards.
+            self._shown_mj = max(self._shown_mj, int(1e3 * (1000.0 + self._curve.joules())))
+        self.gpu.set(counter_mj=float(self._shown_mj), **self.state)
 
 
 class Line(Wire):

@@ -123,6 +123,7 @@ class Sensor:
     def __init__(self, duty: float, period_s: float, hand_on: Callable[[float, float], None]) -> None:
         self._duty, self._period_s, self._hand_on = duty, period_s, hand_on
         self._edges: list[tuple[float, bool]] = [(time.monotonic() - 1.0, False)]
+        self.late_s: list[float] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -153,6 +154,7 @@ class Sensor:
         while not self._stop.is_set():
             due += self._period_s
             time.sleep(max(0.0, due - time.monotonic()))
+            self.late_s.append(time.monotonic() - due)
             watts = 40.0 + 60.0 * self._share(due - self._duty * self._period_s, due) + draw.gauss(0.0, 0.5)
             self._hand_on(due - start, watts)
 
@@ -183,11 +185,18 @@ def test_an_emonpi_on_a_real_port_is_found_out(tmp_path: Path, duty: float) -> N
 def test_a_gpu_whose_power_is_sampled_a_quarter_of_the_time_is_found_out(fake_nvml: FakeNvml) -> None:
     """As an A100: every 100 ms the driver gives the mean over the last 25 ms, however often it is asked."""
     fake_nvml.set(energy_error=3, instant_w=40.0)
-    with (
-        Sensor(0.25, 0.1, lambda _, watts: fake_nvml.set(instant_w=watts)) as sensor,
-        NvmlMeter({"poll_s": 0.005}) as meter,
-    ):
-        found = measure_duty({"nvml": meter}, sensor.burn, 5.0)["nvml"]
+    for _ in range(3):
+        with (
+            Sensor(0.25, 0.1, lambda _, watts: fake_nvml.set(instant_w=watts)) as sensor,
+            NvmlMeter({"poll_s": 0.005}) as meter,
+        ):
+            found = measure_duty({"nvml": meter}, sensor.burn, 5.0)["nvml"]
+        # Its readings have no clock of their own: a machine that holds the sensor up makes it another one.
+        if np.std(sensor.late_s) < 0.004:
+            break
+        assert found.duty is not None or found.reason
+    else:
+        pytest.skip("this machine is too busy to play a sensor on time")
     assert found.period_s == pytest.approx(0.1, abs=0.02)
     assert found.duty == pytest.approx(0.25, abs=0.1), found
     assert found.low is not None and found.high is not None

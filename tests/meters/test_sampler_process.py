@@ -57,9 +57,9 @@ def test_memory_is_read_once_a_batch_and_not_repeated_as_if_it_were_new(
     assert (rows[-1].host_time_ns - rows[0].host_time_ns) / 1e9 > 0.5 * period_s * (len(rows) - 1)
     assert sampler.cost["cpu_share"] is not None and 0.0 < sampler.cost["cpu_share"] < 0.2
     assert sampler.cost["resident_mib"] is not None and sampler.cost["resident_mib"] > 0.2
-    known = [row.host_time_ns for row in rows if row.mem_usg is not None]
-    assert 2 <= len(known) <= 4 < len(rows)
-    assert min(b - a for a, b in pairwise(known)) > 0.8e9
+    known = [place for place, row in enumerate(rows) if row.mem_usg is not None]
+    assert len(known) >= 2
+    assert {b - a for a, b in pairwise(known)} == {round(1.0 / period_s)}
     assert all(row.cpu_busy_ticks is not None for row in rows)
     assert all(0.0 <= row.cpu_util <= 100.0 for row in rows if row.cpu_util is not None)
 
