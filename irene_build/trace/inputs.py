@@ -33,12 +33,14 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
     inputs = dict(on_device(given, device, shadows))
     inputs = _as_dtype(inputs, module)
     if run.phase == "forward":
-        if accepts(module, "use_cache"):
+        if caches(module):
             inputs.setdefault("use_cache", False)
         return inputs, 0
-    if not accepts(module, "use_cache"):
+    if not caches(module):
         raise RefusedError(f"{type(module).__name__} keeps no cache: only phase forward can be traced")
-    inputs["use_cache"] = True
+    # Where it is one of ``**kwargs`` it would reach encoders too, which refuse it; filling a cache is the default.
+    if accepts(module, "use_cache"):
+        inputs["use_cache"] = True
     if run.phase == "prefill":
         return inputs, 0
     past = _cached(module, run, inputs)
@@ -70,7 +72,7 @@ def _next_token(
     """Arguments of the step behind ``output``: one token a sequence, and the cache."""
     import torch
 
-    step: dict[str, Any] = {"use_cache": True}
+    step: dict[str, Any] = {"use_cache": True} if "use_cache" in inputs else {}
     cache = cache_of(output)
     if cache is None:
         raise RefusedError(f"{type(module).__name__} returned no cache: only phase forward can be traced")
@@ -80,7 +82,9 @@ def _next_token(
     step[name] = on_device(torch.full((batch, 1), 5), device, shadows)
     hidden = getattr(output, "encoder_last_hidden_state", None)
     if hidden is not None and accepts(module, "encoder_outputs"):
-        step["encoder_outputs"] = (hidden,)
+        from transformers.modeling_outputs import BaseModelOutput
+
+        step["encoder_outputs"] = BaseModelOutput(last_hidden_state=hidden)
     return step
 
 
@@ -91,6 +95,12 @@ def cache_of(output: Any) -> tuple[str, Any] | None:
         if value is not None:
             return name, value
     return None
+
+
+def caches(module: Any) -> bool:
+    """Whether ``forward`` can be told to fill a cache, be it among its ``**kwargs``."""
+    swallows = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(module.forward).parameters.values())
+    return accepts(module, "use_cache") or (swallows and accepts(module, "past_key_values"))
 
 
 def accepts(module: Any, name: str) -> bool:

@@ -9,7 +9,7 @@ three give the same tree wherever each of them gives one; the header says which 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -55,7 +55,7 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
         )
     try:
         with limited(run.cpu_limit_s):
-            real = instantiate(spec, run.dtype, run.attention, "cpu")
+            real = _in_time(lambda: instantiate(spec, run.dtype, run.attention, "cpu"))
             for trial in tries:
                 with suppress(ModelError):
                     tree, _ = record(real, name, replace(trial, rung="cpu"))
@@ -127,6 +127,16 @@ def with_refusal(tree: ModelTree, errors: list[ModelError]) -> ModelTree:
             str(errors[0]).partition(". Inputs given")[0].partition("cannot be traced: ")[2]
         )
     return tree
+
+
+def _in_time(build: Callable[[], Any]) -> Any:
+    """What ``build`` returns; that its time was over is no fault of the model's."""
+    try:
+        return build()
+    except ModelError as error:
+        if isinstance(error.__cause__, TooLongError):
+            raise error.__cause__ from None
+        raise
 
 
 @contextmanager

@@ -63,6 +63,18 @@ def test_encoder_decoders_decode_without_their_encoder() -> None:
     assert any(node.scope.startswith("decoder") for node in tree.nodes)
 
 
+def test_a_cache_that_is_asked_for_among_keyword_arguments() -> None:
+    kind = transformers.GraniteMoeForCausalLM
+    config = kind.config_class(**_SMALL, num_local_experts=4, num_experts_per_tok=2)
+    module = instantiate(Spec("granitemoe", kind, config), "float32", "sdpa", "meta")
+    forward, prefill = (trace(module, 1, 8, phase=phase) for phase in ("forward", "prefill"))
+    assert _copied(prefill) - _copied(forward) == pytest.approx(2 * LAYERS * 8 * (WIDTH // HEADS * 2) * 4)
+    (keys, *_) = [
+        n.shapes["in"][1] for n in trace(module, 1, 8, phase="decode").nodes if n.primitive == "Attention"
+    ]
+    assert keys.startswith(("1x2x9x8:", "1x4x9x8:"))
+
+
 @pytest.mark.parametrize("model", ["bert_uncased_L-2_H-128_A-2", "vit-base-patch16-224"])
 def test_models_without_a_cache_have_no_decode(model: str) -> None:
     with pytest.raises(ModelError, match="cache"):

@@ -154,3 +154,14 @@ def test_a_real_pass_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path:
         trace("endless:Net", inputs=inputs, cpu_limit_s=0.3)
     with pytest.raises(ModelError, match="cpu_limit_s is 0"):
         trace("endless:Net", inputs=inputs, cpu_limit_s=0)
+
+
+def test_time_that_is_over_while_a_model_is_built_is_not_the_models_fault() -> None:
+    def build() -> Any:
+        try:
+            raise ladder.TooLongError("longer than 1 s")
+        except ModelError as error:
+            raise ModelError("cannot be built") from error
+
+    with pytest.raises(ladder.TooLongError):
+        ladder._in_time(build)
