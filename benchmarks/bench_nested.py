@@ -149,7 +149,6 @@ def show_sensitivity(dataset: Any, protocols: Sequence[str]) -> None:
         (modules, "COMMON", (1e-6, 1e-4)),
         (modules, "NOUGHT", (0.03, 0.3)),
         (leaves, "FLOOR", (0.15, 1.0)),
-        (leaves, "HINT", (1e-4, 0.04)),
         (static, "LEAST_SHARE", (0.006, 0.06)),
     ]
 

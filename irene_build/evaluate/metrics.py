@@ -17,6 +17,7 @@ class Scores:
     """One entry a labelled node: its model, level, primitive, measurement, label and prediction in joules.
 
     ``predicted_j`` is NaN where a method says nothing, ``low_j`` and ``high_j`` where it gives no interval.
+    ``own_j``: what is said of the node itself, which is another one where its label was measured on another shape.
     """
 
     model: np.ndarray
@@ -27,6 +28,7 @@ class Scores:
     predicted_j: np.ndarray
     low_j: np.ndarray
     high_j: np.ndarray
+    own_j: np.ndarray
 
     @property
     def error(self) -> np.ndarray:
@@ -61,6 +63,7 @@ def score(
         said(predicted),
         said(low or unknown),
         said(high or unknown),
+        np.concatenate(list(predicted))[known],
     )
 
 
@@ -94,6 +97,19 @@ def level_metrics(scores: Scores, level: str) -> dict[str, Any]:
     return out
 
 
+def copies_of_other_shapes(scores: Scores) -> dict[str, Any] | None:
+    """Labels that were measured on another shape, and the mean error in percent at level ml without that care.
+
+    ``n`` labels; ``mape_own``: every node's label against what is said of its own shape. None without such labels.
+    """
+    leaves = (scores.level == LEVELS[0]) & np.isfinite(scores.own_j)
+    other = leaves & (scores.own_j != scores.predicted_j)
+    if not other.any():
+        return None
+    own = 100.0 * np.abs(scores.own_j[leaves] / scores.energy_j[leaves] - 1.0)
+    return {"n": int(other.sum()), "mape_own": float(own.mean())}
+
+
 def tier_metrics(scores: Scores) -> dict[str, Any]:
     """Metrics per level, and the mean error of each model per level."""
     out: dict[str, Any] = {level: level_metrics(scores, level) for level in LEVELS}
@@ -103,6 +119,8 @@ def tier_metrics(scores: Scores) -> dict[str, Any]:
         }
         for model in dict.fromkeys(scores.model.tolist())
     }
+    if (copies := copies_of_other_shapes(scores)) is not None:
+        out["copies_of_other_shapes"] = copies
     return out
 
 

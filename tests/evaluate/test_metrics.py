@@ -44,6 +44,21 @@ def test_copies_count_in_errors_and_once_as_measurements() -> None:
     assert found["coverage90"] is None
 
 
+def test_a_label_of_another_shape_is_compared_with_what_was_measured_and_that_is_said() -> None:
+    tree = synthetic.dataset(["tiny-bert"], sizes=[(2, 16)]).trees[0]
+    up, down = (
+        next(i for i, n in enumerate(tree.tree.nodes) if n.scope.endswith(name)) for name in ("up", "down")
+    )
+    tree.measurement[down], tree.energy_j[down] = tree.measurement[up], tree.energy_j[up]
+    predicted = tree.energy_j.copy()
+    predicted[down] *= 1.5
+    found = metrics.tier_metrics(metrics.score([tree], [predicted]))
+    leaves = sum(n.level == "ml" for n in tree.tree.nodes)
+    assert found["ml"]["mape"] == pytest.approx(0.0)
+    assert found["copies_of_other_shapes"] == {"n": 1, "mape_own": pytest.approx(50.0 / leaves)}
+    assert "copies_of_other_shapes" not in metrics.tier_metrics(scores())
+
+
 def test_unlabelled_nodes_are_not_scored_and_silence_is_counted() -> None:
     tree = synthetic.dataset(["tiny-bert"]).trees[0]
     tree.energy_j[1] = np.nan

@@ -12,8 +12,8 @@ evaluation holds out: everything, intervals included, is chosen inside the datas
   and powers (models left out).
 - Capacity: most centers of a correction (``static``). The bundle's size sets them; more change little
   (``benchmarks/bench_nested.py --capacity``).
-- Set by hand while PC1 was in view, and not without weight: FLOOR of a leaf and HINT of a copy (``leaves``), Huber's
-  constant and LEAST of a prior (``robust``), the tie of one per cent (``folds``), LIMIT of a correction (``smooth``);
+- Set by hand while PC1 was in view, and not without weight: FLOOR of a leaf (``leaves``), Huber's constant and LEAST of
+  a prior (``robust``), the tie of one per cent (``folds``), LIMIT of a correction (``smooth``);
   ``benchmarks/bench_nested.py --sensitivity`` prints what each moves. Set by hand and of little weight: rounds of
   corrections (as deep as modules lie in each other), equality of kinds up to rounding (``kinds``), UNKNOWN widths.
 """

@@ -29,9 +29,6 @@ ENOUGH = 12
 FINALISTS, MISSED = 12, 0.3
 #: No prediction is below this share of the least that was measured.
 FLOOR = 0.5
-#: What a label of another shape of as much work counts, against one of the shape itself: it may be a tenth off, twenty
-#: times what repeating a measurement is.
-HINT = 1.0 / 400.0
 GEMM = ("gemm_batch", "gemm_m", "gemm_n", "gemm_k")
 #: What a correction may depend on, first those that tell most.
 SHAPE = (("rows", "cols", "elements"), ("elements", "mem_bytes", "flops", "kernels"))
@@ -85,7 +82,7 @@ def fold(
 ) -> Shapes:
     """Measurements of ``shapes`` (float64[s, names]), ``of``: int64[n], the shape of each.
 
-    Copies count where a shape has nothing else, and little: HINT.
+    Copies count where a shape has nothing else: as much work on the same PC is the best that is known of it.
     """
     own = np.bincount(of[~copied], minlength=len(shapes)) > 0
     kept = ~copied | ~own[of]
@@ -94,8 +91,7 @@ def fold(
     if not own.all() and own.any():
         places, among = np.unique(of[~copied], return_inverse=True)
         noise = smooth.gather(shapes[places], among, np.log(energy_j[~copied]), nodes[~copied]).noise
-    trust = np.where(own, 1.0, HINT)
-    return Shapes(shapes, np.exp(points.residual), trust * points.count, trust * points.nodes, noise)
+    return Shapes(shapes, np.exp(points.residual), points.count, points.nodes, noise)
 
 
 def terms_of(book: Book, shapes: np.ndarray, form: Form) -> list[tuple[str, list[int]]]:
