@@ -5,8 +5,9 @@
     python benchmarks/bench_coverage.py --out leaves.jsonl --leaves                 # every operation in one leaf
 
 Each type is built from its default configuration, or from one trimmed to two layers where the default
-does not build or takes too long. ``--rungs`` and ``--leaves`` shrink widths as well, so that real weights fit;
-the first traces each type on all three back ends, the second holds its leaves against a log of operations.
+does not build or takes too long; what only real tensors can run, from one with narrow layers as well.
+``--rungs`` and ``--leaves`` take narrow layers first, so that real weights fit; the first traces each type
+on all three back ends, the second holds its leaves against a log of operations.
 Worker processes take a batch of types each; one that hangs or dies costs its type only. Results are
 appended to a file with the git revision and the options; run again, what was done at this revision
 with these options is not repeated. It measures the checkout that it lies in.
@@ -45,7 +46,7 @@ def custom_operations(tree: Any) -> list[str]:
 
 
 def attempt(model_type: str, options: dict[str, Any]) -> dict[str, Any]:
-    """One type: default configuration first, trimmed second (the other way round with ``--trim``)."""
+    """One type: default configuration first, trimmed second (the other way round with ``--trim``), small last."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
@@ -64,13 +65,14 @@ def attempt(model_type: str, options: dict[str, Any]) -> dict[str, Any]:
         return {**result, "status": "needs package", "why": first}
     except Exception as error:
         return {**result, "status": "does not build", "why": f"{type(error).__name__}: {error}"[:300]}
-    run = tracer.Pass(BATCH, TOKENS, attention=options["attention"]).checked()
+    limit = float(options["limit"]) / 4
+    run = tracer.Pass(BATCH, TOKENS, attention=options["attention"], cpu_limit_s=limit).checked()
     sizes = (
         ("small", "trimmed", "")
         if options["rungs"] or options["leaves"]
-        else ("trimmed", "")
+        else ("trimmed", "", "small")
         if options["trim"]
-        else ("", "trimmed")
+        else ("", "trimmed", "small")
     )
     for size in sizes:
         started = time.perf_counter()
@@ -226,7 +228,7 @@ def tree_summary(results: dict[str, dict[str, Any]]) -> list[str]:
     status = Counter(r["status"] for r in results.values())
     built = sum(n for s, n in status.items() if s not in NOT_BUILT)
     trees = [r for r in results.values() if r["status"] == "tree"]
-    rungs = Counter(f"{r['rung']} {r['dtype']}" + (" trimmed" if r["trimmed"] else "") for r in trees)
+    rungs = Counter(f"{r['rung']} {r['dtype']} {r['size']}".strip() for r in trees)
     lines = [
         f"{len(results)} model types: {dict(status)}",
         f"{len(trees)} of {built} buildable give a tree: {100 * len(trees) / max(built, 1):.1f} %",

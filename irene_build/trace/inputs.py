@@ -25,6 +25,12 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
 
     Phase ``decode`` runs the prefill before its step. Raises ModelError.
     """
+    if getattr(module.forward, "__name__", "") == "_forward_unimplemented":
+        parts = ", ".join(f"{name}: {type(part).__name__}" for name, part in module.named_children())
+        raise RefusedError(
+            f"{type(module).__name__} has no forward of its own, so there is no pass to trace; pass one of its parts "
+            f"({parts or 'it has none'})"
+        )
     wanted = run.past_len if run.phase == "decode" else run.seq_len
     if run.inputs is not None:
         given = run.inputs(module, run.batch_size, wanted)

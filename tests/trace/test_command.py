@@ -97,6 +97,7 @@ def test_a_tree_of_a_newer_version_says_so(capsys: pytest.CaptureFixture[str], t
         ([TINY, "--inputs", "input_ids=2x3:floaty"], "no dtype of torch"),
         ([TINY, "--cost-model", "irene2021", "--weights", "int8"], "int8 needs analytic"),
         ([TINY, "--cost-model", "irene2021", "--dtype", "float16"], "float16 needs analytic"),
+        (["torch.nn:ModuleList", "--inputs", "x=1x2"], "no forward of its own"),
         (["os.path:join"], "raised TypeError"),
         (["os.path:getcwd"], "no callable"),
         (["os:getcwd"], "expected a torch.nn.Module"),
