@@ -49,8 +49,8 @@ def carry(hardware: str, origin: str, labels: int, train: bool, as_json: bool) -
         f"{path} holds imported measurements: {labels} of them are taken, the others judge the result"
     )
     source = api.load(find_artifact(origin, "estimator.json"))
-    carried: dict[str, Any] = carry_over(source, _with_labels(dataset, chosen))
-    rest = _without_labels(dataset, chosen)
+    carried: dict[str, Any] = carry_over(source, _labelled(dataset, chosen, kept=True))
+    rest = _labelled(dataset, chosen, kept=False)
     tiers = tuple(tier for tier in _TIERS if tier in source["tiers"])
     result: dict[str, Any] = {
         "hardware": hardware, "carried_from": origin, "labels": labels, "provenance": dataset.provenance,
@@ -105,20 +105,13 @@ def choose(dataset: Dataset, labels: int) -> list[int]:
     return [max(group.tolist(), key=lambda number: took[number]) for group in groups]
 
 
-def _with_labels(dataset: Dataset, kept: list[int]) -> Dataset:
+def _labelled(dataset: Dataset, numbers: list[int], kept: bool) -> Dataset:
+    """The dataset with the labels of these measurements alone (``kept``), or of all others."""
     import numpy as np
 
     trees = [
-        replace(t, energy_j=np.where(np.isin(t.measurement, kept), t.energy_j, np.nan)) for t in dataset.trees
-    ]
-    return replace(dataset, trees=trees)
-
-
-def _without_labels(dataset: Dataset, gone: list[int]) -> Dataset:
-    import numpy as np
-
-    trees = [
-        replace(t, energy_j=np.where(np.isin(t.measurement, gone), np.nan, t.energy_j)) for t in dataset.trees
+        replace(t, energy_j=np.where(np.isin(t.measurement, numbers) == kept, t.energy_j, np.nan))
+        for t in dataset.trees
     ]
     return replace(dataset, trees=trees)
 
