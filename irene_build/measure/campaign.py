@@ -133,13 +133,9 @@ class Campaign:
                 self._pulses()
                 finished = self._rounds(stop_at)
                 self._pulses()
-                counters = dict(self.meter.counters())
-                ended = {
-                    "finished": finished,
-                    "meter_counters": counters,
-                    "gate_waited_s": self._gate_waited_s,
-                }
-                self.journal.event(self.session, "stop", ended)
+                counters, supply = dict(self.meter.counters()), self.meter.info.details.get("supply")
+                ended = {"finished": finished, "meter_counters": counters, "supply": supply}
+                self.journal.event(self.session, "stop", {**ended, "gate_waited_s": self._gate_waited_s})
         finally:
             self.conditions.close()
         relabel(self.journal)
@@ -228,13 +224,16 @@ class Campaign:
             pending = self._pending(number)
             total = len(self._order(number))
             guesses = [self._guess(work) for work in pending]
-            labelled = {work for (work,) in self.journal.rows("SELECT work FROM result")}
+            labelled = self._labelled()
             began = time.monotonic()
             for position, work in enumerate(pending):
                 now, done = time.monotonic(), total - len(pending) + position
                 if stop_at is not None and now >= stop_at:
                     return False
                 if number > 1 and work in labelled and self._spent():
+                    # Those that have no label yet get one all the same.
+                    if not labelled.issuperset(pending[position:]):
+                        continue
                     self._note(f"the budget ended in round {number}, after {done} of {total} nodes")
                     return True
                 # The pace so far corrects the guesses, which know nothing of what else this machine does.
@@ -242,6 +241,9 @@ class Campaign:
                 self._to_do_s = slower * sum(guesses[position:])
                 self.report(done, total, f"round {number}: {self.names[work]}", self._to_do_s)
                 self._measure(work, number, pending[position:])
+
+    def _labelled(self) -> set[int]:
+        return {work for (work,) in self.journal.rows("SELECT work FROM result")}
 
     def _shuffled(self, works: list[int], number: int) -> list[int]:
         """Random order, by the seed; model after model where they do not all fit into memory."""
@@ -264,10 +266,8 @@ class Campaign:
         return self._spent_at - time.monotonic() - self._to_do_s
 
     def _order(self, number: int) -> list[int]:
-        order: list[int] = json.loads(
-            self.journal.rows("SELECT works FROM round WHERE number = ?", (number,))[0][0]
-        )
-        return order
+        works = self.journal.rows("SELECT works FROM round WHERE number = ?", (number,))[0][0]
+        return list(json.loads(works))
 
     def _guess(self, work: int) -> float:
         estimate = self.journal.rows("SELECT estimate_s FROM work WHERE id = ?", (work,))[0][0]
@@ -320,9 +320,8 @@ class Campaign:
         except Exception as error:
             self._failed(work, error)
             return
-        tried = self.journal.rows("SELECT COUNT(*) FROM trial WHERE round = ? AND work = ?", (number, work))[
-            0
-        ][0]
+        count = "SELECT COUNT(*) FROM trial WHERE round = ? AND work = ?"
+        tried = self.journal.rows(count, (number, work))[0][0]
         settings = self.settings
         usual_s = settings.settle_s + settings.idle_s
         for attempt in range(tried + 1, settings.max_attempts + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from statistics import median
 
@@ -48,8 +49,23 @@ def outcome(journal: Journal) -> Outcome:
         disturbed,
         median(cores) if cores else None,
         tuple(f"{name}: {why}" for name, why in failed),
-        (*journal.get("notes", []), *_doubts(journal)),
+        (*journal.get("notes", []), *_supply(journal), *_doubts(journal)),
     )
+
+
+def _supply(journal: Journal) -> list[str]:
+    """The line from parts to the wall that the last session found, where it watched both."""
+    query = (
+        "SELECT json_extract(detail, '$.supply') FROM event WHERE kind = 'stop' ORDER BY rowid DESC LIMIT 1"
+    )
+    found = journal.rows(query)
+    if not found or found[0][0] is None:
+        return []
+    supply = json.loads(found[0][0])
+    return [
+        f"the wall meter shows {supply['board_w']:.1f} W and the parts' power / {supply['efficiency']:.3f}, "
+        f"to within {supply['residual_w']:.1f} W (fitted)"
+    ]
 
 
 def _doubts(journal: Journal) -> list[str]:

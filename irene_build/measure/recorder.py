@@ -221,7 +221,7 @@ class Recorder:
         for before, after in pairwise(rows[first : last + 1]):
             gap = (after[0] - before[0]) / 1e9
             if before[2] is not None and after[2] is not None and after[2] > before[2]:
-                gap = min(gap, after[2] - before[2])
+                gap = after[2] - before[2]
             times.append(times[-1] + gap)
         return longest_gap_s(times, self._energy, self.period_s)
 

@@ -112,7 +112,9 @@ def run_window(
     usual = (end - start - slowest) / others if others else 1e9 * latency * chunk
     if slowest > _STALL_NS + 5.0 * usual:
         reasons.append("stalled")
-    recorder.wait_past(end, max(_PATIENCE_S, 10.0 * recorder.period_s))
+    # A reading is the mean of a frame: the window's end lies within one whose middle is behind it.
+    behind_ns = end + round(0.6e9 * recorder.period_s)
+    recorder.wait_past(behind_ns, max(_PATIENCE_S, 10.0 * recorder.period_s))
     recorder.check()
     if recorder.gap_s(start, end) is not None:
         reasons.append("gap in the meter")

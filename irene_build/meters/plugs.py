@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from irene_build.errors import HardwareError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
@@ -69,7 +69,7 @@ class PlugMeter(PolledMeter):
             raise HardwareError(f"{self.brand}: give its address as meter.host in the profile")
         address = str(self._config["host"])
         parts = urlsplit(address if "//" in address else f"//{address}")
-        if parts.scheme not in ("", "http") or not parts.hostname:
+        if parts.scheme not in ("", "http") or not parts.hostname or not _has_port(parts):
             raise HardwareError(f"{self.brand}: meter.host {address!r} is not a host name or http:// address")
         self._host = parts.netloc.rpartition("@")[2]
         try:
@@ -201,6 +201,14 @@ class TasmotaMeter(PlugMeter):
                 raise _Nonsense(f"no channel {self._channel}")
             return _number({"Power": power[self._channel]}, "Power")
         return _number(energy, "Power")
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """None given, or one that can be."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 class _Silent(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from irene_build.errors import MeterError
@@ -129,7 +130,8 @@ class Reconciler:
 class ReconciledMeter:
     """The wall meter, read beside its parts; jumps are kept in ``reconciler`` as they happen.
 
-    Readings, info and faults are the wall meter's; ``counters`` has ``residual_jumps`` and ``parts_silent``
+    Readings, info and faults are the wall meter's, and ``info.details["supply"]`` holds the fitted constants once
+    there are any; ``counters`` has ``residual_jumps`` and ``parts_silent``
     besides, ``alerts`` each of them as it is seen. ``span_s``: the least time over which the two are compared.
     """
 
@@ -147,6 +149,13 @@ class ReconciledMeter:
     def info(self) -> MeterInfo:
         info = self._wall.info
         details = {**info.details, "reconciled_with": self._parts.info.name}
+        with suppress(MeterError):
+            supply = self.reconciler.supply
+            details["supply"] = {
+                "efficiency": supply.efficiency,
+                "board_w": supply.board_w,
+                "residual_w": self.reconciler.sigma_w,
+            }
         return MeterInfo(**{**info.as_dict(), "details": details})
 
     def __enter__(self) -> ReconciledMeter:

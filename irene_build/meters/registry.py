@@ -17,11 +17,12 @@ from irene_build.meters.plugs import ShellyMeter, TasmotaMeter
 from irene_build.meters.rapl import RaplMeter
 from irene_build.meters.reconcile import ReconciledMeter
 from irene_build.meters.replay import ReplayMeter
+from irene_build.meters.settings import check_settings
 from irene_build.meters.sums import SumMeter, join_boundaries
 from irene_build.meters.virtual import VirtualMeter
 from irene_build.paths import hardware_dir
 
-#: name -> driver. A new meter goes here; its settings are the ``[meter]`` table of the profile.
+#: name -> driver. A new meter goes here; its settings, in settings.py, are the ``[meter]`` table of the profile.
 DRIVERS: dict[str, Callable[[Mapping[str, Any]], FeedMeter]] = {
     "emonpi": EmonPi,
     "nvml": NvmlMeter,
@@ -66,6 +67,7 @@ def _make(name: str, settings: Mapping[str, Any]) -> FeedMeter:
     config = settings if settings.get("driver", name) == name else settings.get(name, {})
     if name == "virtual" and "model" not in config:
         config = {**config, **load_profile("virtual").meter}
+    check_settings(name, config)
     return DRIVERS[name](config)
 
 
@@ -77,7 +79,8 @@ def find_meters(listen_s: float = 12.0) -> list[Finding]:
         if len(parts) > 1:
             continue
         try:
-            with _make(name, {"driver": name, "listen_s": listen_s}) as meter:
+            patience = {"listen_s": max(0.001, listen_s)} if name == "emonpi" else {}
+            with _make(name, {"driver": name, **patience}) as meter:
                 info = meter.info
                 found[name] = Finding(name, True, info.boundary, info.source, rank, dict(info.details))
         except IreneError as error:

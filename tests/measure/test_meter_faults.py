@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from irene_build.hardware.virtual_pc import frame
+from irene_build.measure.journal import Journal
+from irene_build.measure.outcome import outcome
 from tests.measure.rig import (
     Feeder,
     Rig,
@@ -287,5 +289,9 @@ def test_a_wall_meter_that_leaves_its_parts_is_told_at_once(
     assert found and found[0][0] > moved_ns
     assert json.loads(found[0][1])["residual_w"] == pytest.approx(60.0, abs=20.0)
     assert "wall and parts disagree by +" in said
-    ended = rows(rig, "SELECT host_ns FROM event WHERE kind = 'stop'")[0][0]
+    ended, detail = rows(rig, "SELECT host_ns, detail FROM event WHERE kind = 'stop'")[0]
     assert found[0][0] < ended, "while it measures"
+    supply = json.loads(detail)["supply"]
+    assert 0.5 < supply["efficiency"] < 1.5 and 0.0 < supply["board_w"] < 45.0
+    with Journal(rig.path) as journal:
+        assert any("the parts' power /" in note for note in outcome(journal).notes)

@@ -163,8 +163,9 @@ def test_what_is_no_such_plug_is_told(
 def test_a_host_is_needed_and_must_be_one(device: Device) -> None:
     with pytest.raises(HardwareError, match=r"meter\.host"):
         ShellyMeter({}).__enter__()
-    with pytest.raises(HardwareError, match=r"meter\.host"):
-        ShellyMeter({"host": "ftp://plug"}).__enter__()
+    for host in ("ftp://plug", "plug:web", "plug:0", "plug:99999"):
+        with pytest.raises(HardwareError, match=r"meter\.host"):
+            ShellyMeter({"host": host}).__enter__()
     device.stop()
     with pytest.raises(HardwareError, match="no answer from"):
         ShellyMeter({"host": device.host, "timeout_s": 0.5}).__enter__()

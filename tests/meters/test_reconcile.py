@@ -18,6 +18,7 @@ from tests.meters.test_sums import drawing
 from tests.meters.wire import Player, Wire
 
 BOARD_W, EFFICIENCY = 21.0, 0.88
+FITTED = {"efficiency", "board_w", "residual_w"}
 
 
 def feed(reconciler: Reconciler, count: int, fault_w: float = 0.0, seed: int = 1) -> list[Jump]:
@@ -149,7 +150,8 @@ def test_a_wall_meter_is_watched_while_it_is_read(wire: Wire, tmp_path: Path) ->
             assert [alert.kind for alert in alerts] == ["residual jump"] and meter.alerts() == []
             assert "wall and parts disagree" in alerts[0].text
             assert alerts[0].detail["residual_w"] == meter.reconciler.jumps[0].residual_w
-            assert meter.info.details["reconciled_with"] == "rapl"
+            details = meter.info.details
+            assert details["reconciled_with"] == "rapl" and set(details["supply"]) == FITTED
         return True
 
     with drawing(package, lambda: state["parts"]), Player(wire, wall, period_s=0.02):
