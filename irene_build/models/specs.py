@@ -61,7 +61,9 @@ def resolve(spec: str) -> Spec:
     entry = architectures().get(spec) or architectures().get(spec.rpartition("/")[2])
     if entry is not None:
         kind = _transformers_class(entry["class"], spec)
-        return Spec(spec, kind, kind.config_class(**entry.get("config", {})))
+        # ``none``: settings that TOML cannot write, where the class has a default that the model has not.
+        settings = {**entry.get("config", {}), **dict.fromkeys(entry.get("none", []))}
+        return Spec(spec, kind, kind.config_class(**settings))
     path = Path(spec)
     if path.is_dir() or path.is_file():
         return _from_file(path)

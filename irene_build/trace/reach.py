@@ -49,7 +49,8 @@ def sizes(run: Pass, inputs: Mapping[str, Any], output: Any, past: int) -> dict[
     Inputs of the user's have their own sizes: those of the token ids, else those of the first hidden state.
     The registry's are as asked for, but for models with fewer positions, and models without token ids.
     """
-    ids = next((v for n, v in inputs.items() if n.endswith("input_ids") and v.dim() > 1), None)
+    tensors = {name: value for name, value in inputs.items() if hasattr(value, "dim")}
+    ids = next((v for n, v in tensors.items() if n.endswith("input_ids") and v.dim() > 1), None)
     hidden = tensors_of(dict(output) if isinstance(output, Mapping) else output)
     first = hidden[0] if hidden and hidden[0].dim() == 3 else None
     batch, tokens = run.batch_size, run.seq_len

@@ -55,7 +55,8 @@ def _traced_on(tree: ModelTree) -> str:
 def rows(tree: ModelTree, depth: int | None = None, sort: str = "", collapse: bool = True) -> list[list[str]]:
     """Lines of cells: name, primitive, FLOPs, bytes, parameters, kernels.
 
-    Equal siblings in a row (the layers of BERT) are one line ``12 x`` with the numbers of one of them.
+    Equal siblings in a row (the layers of BERT), or of one list (every other layer of Gemma), are one line ``12 x``
+    with the numbers of one of them.
     """
     children, keys = tree.children, work_keys(tree)
     out: list[list[str]] = []
@@ -74,16 +75,29 @@ def rows(tree: ModelTree, depth: int | None = None, sort: str = "", collapse: bo
         below = list(children[index])
         if sort:
             below.sort(key=lambda i: -tree.nodes[i].features.get(SORTS[sort], 0.0))
-        position = 0
-        while position < len(below):
-            last = position
-            while collapse and last + 1 < len(below) and keys[below[last + 1]] == keys[below[position]]:
-                last += 1
-            add(below[position], level + 1, last - position + 1)
-            position = last + 1
+        for group in _alike(tree, below, keys) if collapse else [[index] for index in below]:
+            add(group[0], level + 1, len(group))
 
     add(0, 0, 1)
     return out
+
+
+def _alike(tree: ModelTree, below: list[int], keys: list[str]) -> list[list[int]]:
+    """Siblings that do the same work: neighbours, and members of a list (scopes that differ in a number alone)."""
+    groups: list[list[int]] = []
+    lists: dict[tuple[str, str], list[int]] = {}
+    for index in below:
+        parts = tree.nodes[index].scope.split(".")
+        member = (".".join("#" if p.isdigit() else p for p in parts), keys[index])
+        if groups and keys[groups[-1][0]] == keys[index]:
+            groups[-1].append(index)
+        elif parts[-1].isdigit() and member in lists:
+            lists[member].append(index)
+        else:
+            groups.append([index])
+        if parts[-1].isdigit():
+            lists.setdefault(member, groups[-1])
+    return groups
 
 
 def _short(tree: ModelTree, index: int) -> str:
@@ -132,11 +146,18 @@ def listed(scopes: list[str], most: int = 6) -> str:
     return ", ".join(found[:most]) + more
 
 
-def shortened(tree: ModelTree) -> str:
-    """A sentence where the model took fewer tokens than were asked for; empty where it took all."""
-    asked = (tree.header.get("traced_by") or {}).get("seq_len_asked")
-    had = tree.header["seq_len"]
-    return f"traced with {had} tokens, as many as it has positions for, not {asked} as asked" if asked else ""
+def otherwise(tree: ModelTree) -> str:
+    """A sentence where the model runs in another way than was asked for: fewer tokens, other attention; else empty."""
+    by, head = tree.header.get("traced_by") or {}, tree.header
+    said = []
+    if "seq_len_asked" in by:
+        asked = by["seq_len_asked"]
+        said.append(
+            f"traced with {head['seq_len']} tokens, as many as it has positions for, not {asked} as asked"
+        )
+    if "attention_asked" in by:
+        said.append(f"traced with {head['attention']} attention: it has no {by['attention_asked']}")
+    return "; ".join(said)
 
 
 #: What a rung of the ladder other than ``meta`` means for the reader of a tree.

@@ -62,6 +62,9 @@ def _check_names(module: Any, names: Iterable[str]) -> None:
     from .inputs import RefusedError
     from .reach import not_given
 
+    root = inspect.signature(module.forward).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in root) and not hasattr(module, "config"):
+        return
     known = {n for part in module.modules() for n in inspect.signature(part.forward).parameters}
     for name in names:
         if name not in known:

@@ -133,9 +133,7 @@ def _given(module: Any, run: Pass) -> ModelTree:
     parameter = next(module.parameters(), None)
     if parameter is not None:
         run = replace(run, dtype=str(parameter.dtype)[6:])
-    attention = getattr(getattr(module, "config", None), "_attn_implementation", None)
-    if attention is not None:
-        run = replace(run, attention=attention)
+    run = replace(run, attention=_attention(module) or run.attention)
     bare = without_weights(module)
     errors: list[ModelError] = []
     for variant in range(variants(bare, run)):
@@ -176,7 +174,7 @@ def record(
             raise ModelError(_why_not(name, module, inputs, where, error)) from error
     header: dict[str, Any] = {
         "model": name, **sizes(run, inputs, output, past), "phase": run.phase, "dtype": run.dtype,
-        "attention": run.attention, "cost_model": "analytic", "weights": run.weights,
+        "attention": _attention(module) or run.attention, "cost_model": "analytic", "weights": run.weights,
     }  # fmt: skip
     assembler = Assembler(header, recorder.weights, run.weights)
     assert recorder.root is not None
@@ -185,9 +183,17 @@ def record(
         **versions(), "rung": run.rung, "inputs": described(inputs),
         **reach(module, recorder.touched(), inputs, before.ran if run.phase == "decode" else set()),
     }  # fmt: skip
+    if header["attention"] != run.attention:
+        tree.header["traced_by"]["attention_asked"] = run.attention
     if run.inputs is None and "input_ids" in inputs and header["seq_len"] < run.seq_len:
         tree.header["traced_by"]["seq_len_asked"] = run.seq_len
     return tree, assembler.positions
+
+
+def _attention(module: Any) -> str | None:
+    """``eager`` or ``sdpa`` as a transformers model runs it, which may know no other; None where it does not say."""
+    found = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    return found if found in ATTENTIONS else None
 
 
 def _why_not(name: str, module: Any, inputs: Mapping[str, Any], where: str, error: Exception) -> str:

@@ -33,6 +33,34 @@ def test_prints_a_tree_with_equal_layers_in_one_line(capsys: pytest.CaptureFixtu
     assert "attention.self: Attention" not in out and "Attention" in out
 
 
+def test_layers_that_alternate_are_a_line_each(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = {
+        "model_type": "gemma3_text", "vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8,
+        "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 3, "pad_token_id": 0,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _, out, _ = run(capsys, "trace", str(tmp_path), "-b", "1", "-s", "8", "--depth", "1", "--phase", "decode")
+    layers = [line.split(":")[0].strip() for line in out.splitlines() if "DecoderLayer" in line]
+    assert layers == ["3 x layers.0", "3 x layers.1"]
+    _, out, _ = run(capsys, "trace", str(tmp_path), "-b", "1", "-s", "8", "--depth", "1", "--all")
+    assert sum("DecoderLayer" in line for line in out.splitlines()) == 6
+
+
+def test_attention_that_a_model_does_not_have_is_not_claimed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = {
+        "model_type": "gpt_oss", "vocab_size": 99, "hidden_size": 32, "intermediate_size": 32, "head_dim": 8,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4,
+        "num_experts_per_tok": 2, "pad_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, out, err = run(capsys, "trace", str(tmp_path), "-b", "1", "-s", "8", "--depth", "0")
+    assert code == 0
+    assert "float32, eager," in out and "it has no sdpa" in err
+
+
 def test_depth_and_sort(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "trace", TINY, "-b", "2", "-s", "8", "--depth", "1", "--sort", "flops")
     names = [line.split()[0] for line in out.splitlines()[2:]]
