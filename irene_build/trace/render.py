@@ -42,7 +42,8 @@ def title(tree: ModelTree) -> str:
     weights = f", {head['weights']} weights" if head.get("weights") else ""
     return (
         f"{head['model']}, {head['batch_size']} x {head['seq_len']}{past}, {head['phase']}, {head['dtype']}{weights}, "
-        f"{head['attention']}, cost model {head['cost_model']}{_traced_on(tree)}"
+        f"{(head.get('traced_by') or {}).get('attention_ran', head['attention'])}, cost model {head['cost_model']}"
+        f"{_traced_on(tree)}"
     )
 
 
@@ -155,8 +156,8 @@ def otherwise(tree: ModelTree) -> str:
         said.append(
             f"traced with {head['seq_len']} tokens, as many as it has positions for, not {asked} as asked"
         )
-    if "attention_asked" in by:
-        said.append(f"traced with {head['attention']} attention: it has no {by['attention_asked']}")
+    if "attention_ran" in by:
+        said.append(f"traced with {by['attention_ran']} attention: it has no {head['attention']}")
     return "; ".join(said)
 
 

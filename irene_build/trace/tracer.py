@@ -174,7 +174,7 @@ def record(
             raise ModelError(_why_not(name, module, inputs, where, error)) from error
     header: dict[str, Any] = {
         "model": name, **sizes(run, inputs, output, past), "phase": run.phase, "dtype": run.dtype,
-        "attention": _attention(module) or run.attention, "cost_model": "analytic", "weights": run.weights,
+        "attention": run.attention, "cost_model": "analytic", "weights": run.weights,
     }  # fmt: skip
     assembler = Assembler(header, recorder.weights, run.weights)
     assert recorder.root is not None
@@ -183,8 +183,8 @@ def record(
         **versions(), "rung": run.rung, "inputs": described(inputs),
         **reach(module, recorder.touched(), inputs, before.ran if run.phase == "decode" else set()),
     }  # fmt: skip
-    if header["attention"] != run.attention:
-        tree.header["traced_by"]["attention_asked"] = run.attention
+    if (ran := _attention(module) or run.attention) != run.attention:
+        tree.header["traced_by"]["attention_ran"] = ran
     if run.inputs is None and "input_ids" in inputs and header["seq_len"] < run.seq_len:
         tree.header["traced_by"]["seq_len_asked"] = run.seq_len
     return tree, assembler.positions
