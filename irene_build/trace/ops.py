@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from math import log2, prod
 from typing import Any, NamedTuple
 
+import torch
+
 from .kinds import COPIES, FREE, INTERPOLATED, NAMED, POINTWISE_FLOPS, ROWWISE, WRITES_A_PART
 
 
@@ -164,7 +166,7 @@ class Costs:
                 read, weight, ids = self.traffic(inputs[1:])
             elif name in WRITES_A_PART:
                 read, weight, ids = self.traffic(inputs[1:])
-                write = _part_written(inputs)
+                write = _part_written(name, args, inputs)
                 read += (
                     write
                     if WRITES_A_PART[name] or (name.startswith("index_put") and args[-1] is True)
@@ -213,12 +215,19 @@ class Costs:
         return Op(name, primitive, matmul, flops, read, write, weight, elements, signature, gemm, ids)
 
 
-def _part_written(inputs: list[Any]) -> float:
-    """Bytes that land in the first tensor: the values, or one for each index where a number is written."""
+def _part_written(name: str, args: tuple[Any, ...], inputs: list[Any]) -> float:
+    """Bytes that land in the first tensor. Boolean masks pick nobody knows how many: all of it is the most."""
     target, last = inputs[0], inputs[-1]
-    values = last.numel() if last.is_floating_point() or last.dtype == target.dtype else 0
-    indices = max((t.numel() for t in inputs[1:] if not t.is_floating_point()), default=0)
-    return float(max(values, 0 if values else indices) * target.element_size())
+    if "index_put" in name:
+        picks = [(d, index) for d, index in enumerate(args[1]) if index is not None]
+        if any(index.dtype == torch.bool for _, index in picks):
+            count = target.numel()
+        else:
+            each = prod(n for d, n in enumerate(target.shape) if d not in dict(picks))
+            count = prod(torch.broadcast_shapes(*(index.shape for _, index in picks))) * each
+    else:
+        count = inputs[1].numel() if name.startswith("scatter") else last.numel()
+    return float(count * target.element_size())
 
 
 def _named_flops(name: str, args: tuple[Any, ...], inputs: list[Any], outputs: list[Any]) -> float:

@@ -228,3 +228,16 @@ def test_writing_into_a_part_moves_that_part() -> None:
     (leaf,) = [n for n in tree.nodes if n.level == "ml" and "index_copy_" in str(n.shapes)]
     assert leaf.features["write_bytes"] * 2**20 == 2 * 4 * 4
     assert leaf.features["read_bytes"] * 2**20 == 2 * 4 * 4 + 2 * 8
+
+
+@pytest.mark.parametrize(("mask", "written"), [(False, 2 * 10), (True, 4 * 10)])
+def test_a_number_written_to_places_is_written_to_each(mask: bool, written: int) -> None:
+    def step(x: Any, places: Any) -> Any:
+        x[:, places] = 0.0
+        return x
+
+    places = torch.tensor([True, False, True, False]) if mask else torch.tensor([1, 3])
+    inputs = {"x": torch.zeros(10, 4), "places": places}
+    tree = trace(Fn(step), 1, 1, inputs=lambda *_: inputs)
+    (leaf,) = [n for n in tree.nodes if n.level == "ml" and "index_put_" in str(n.shapes)]
+    assert leaf.features["write_bytes"] * 2**20 == written * 4
