@@ -143,7 +143,7 @@ def call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], fake: Any, he
     with LaidOut(fake):
         result = func(*args, **kwargs)
     # Out of sight of any mode, the CPU has a kernel of its own for it.
-    alone = func is torch.nn.functional.max_pool1d and isinstance(result, torch.Tensor)
+    alone = func in (torch.max_pool1d, torch.nn.functional.max_pool1d) and isinstance(result, torch.Tensor)
     return result.contiguous() if alone else result
 
 
