@@ -98,8 +98,13 @@ class Journal:
             raise InputError(f"no journal at {path}: run `irene-build calibrate` first")
         self._lock_path = path.with_name(path.name + ".lock")
         self._made = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._guard = self._claim()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._guard = self._claim()
+        except OSError as error:
+            raise InputError(
+                f"cannot write in {path.parent}: {error.strerror}; make it writable or use other --artifacts"
+            ) from None
         try:
             self.database = self._connect()
         except BaseException:
@@ -135,9 +140,12 @@ class Journal:
             self._guard = None
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        try:
+            database = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise InputError(f"cannot open {self.path}: {error}; is it a file that may be written?") from None
         try:
             database.execute("PRAGMA journal_mode = WAL")
             # A finished trial must survive a power cut too, so every commit reaches the disk.

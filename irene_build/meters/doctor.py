@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from irene_build.errors import HardwareError, IreneError
@@ -107,7 +107,8 @@ def _duties(meters: Mapping[str, Meter], seconds: float, burns: Mapping[str, Bur
         if name not in found:
             found[name] = Duty(None, reason="nothing loaded what it meters")
         if found[name].duty is not None:
-            store_duty(meter.info, found[name])
+            with suppress(OSError):  # where nothing can be kept, what was found is told all the same
+                store_duty(meter.info, found[name])
     return found
 
 
@@ -137,7 +138,10 @@ def _counter(seconds: float) -> dict[str, Any]:
         figures = characterise({}, min(seconds, 10.0))
     except IreneError as error:
         return {"error": str(error)}
-    figures["stored_in"] = str(store_counter(figures))
+    try:
+        figures["stored_in"] = str(store_counter(figures))
+    except OSError as error:
+        figures["stored_in"] = f"nothing: {error.strerror}"
     return figures
 
 

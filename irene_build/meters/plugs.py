@@ -155,11 +155,13 @@ class ShellyMeter(PlugMeter):
             raise HardwareError(
                 f"Shelly: {self._host} asks for digest authentication, which is not known here: turn it off"
             )
-        generation = int(about.get("gen", 1))
+        generation, kind = about.get("gen", 1), about.get("type")
+        if isinstance(generation, bool) or not isinstance(generation, int) or generation < 1:
+            raise _Nonsense(f"/shelly names the generation {generation!r:.40}")
         path = f"/rpc/Switch.GetStatus?id={self._channel}"
         if generation == 1:
-            path = f"/{'emeter' if str(about['type']).startswith('SHEM') else 'meter'}/{self._channel}"
-        return {"model": about.get("app", about.get("type")), "generation": generation, "path": path}
+            path = f"/{'emeter' if str(kind).startswith('SHEM') else 'meter'}/{self._channel}"
+        return {"model": about.get("app", kind), "generation": generation, "path": path}
 
     def _power_w(self) -> float | None:
         status = self._get(self._details["path"] if self._details else self._identify()["path"])

@@ -7,6 +7,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ class ReplayMeter(FeedMeter):
             ).fetchall()
             if head is None or not self._rows:
                 raise HardwareError(f"replay: {path} has no readings of session {session}")
-            self._recorded = MeterInfo(**json.loads(head[0]))
+            self._recorded = _info(json.loads(head[0]))
+            self._rows = [_row(*row) for row in self._rows]
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise HardwareError(f"replay: {path} is not a campaign's journal: {error}") from None
         finally:
@@ -88,3 +90,29 @@ class ReplayMeter(FeedMeter):
                 return
         self._next += 1
         self._emit(Reading(self._start_ns + round(after / (self._speed or 1.0)), value, meter_s))
+
+
+def _info(recorded: Mapping[str, Any]) -> MeterInfo:
+    """ValueError or TypeError where it is not what a session holds."""
+    info = MeterInfo(**recorded)
+    if info.kind not in ("power", "energy") or not isinstance(info.details, Mapping):
+        raise ValueError(f"a session's meter gives {info.kind!r}")
+    return replace(
+        info,
+        period_s=_number(info.period_s),
+        quantum=_number(info.quantum),
+        window_s=_number(info.window_s),
+    )
+
+
+def _row(host_ns: Any, value: Any, meter_s: Any) -> tuple[int, float, float | None]:
+    if not isinstance(host_ns, int):
+        raise ValueError(f"a reading's time is {host_ns!r:.40}")
+    return host_ns, _number(value), None if meter_s is None else _number(meter_s)
+
+
+def _number(value: Any) -> float:
+    """SQLite keeps whatever it is given in any column."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.40} is no number")
+    return float(value)

@@ -21,18 +21,13 @@ import pytest
 
 from irene_build.errors import InputError, MeterError
 from irene_build.measure import campaign as module
-from irene_build.measure.campaign import start_journal
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.journal import Journal, require_same
-from irene_build.measure.recorder import Recorder
 from irene_build.measure.relabel import derive, relabel, stored
-from irene_build.measure.trial import run_window
 from irene_runtime.sampler import Sample
 from tests.measure.doubles import (
     FAST,
-    HEADER,
     IDLE_W,
-    DoubleDevice,
     DoubleMeter,
     DoubleSampler,
     DoubleWorkload,
@@ -346,22 +341,6 @@ def test_conditions_see_throttling_suspend_and_foreign_load(tmp_path: Path) -> N
     later = replace(busy, busy_s=11.0, own_cpu_s=busy.own_cpu_s + 0.5, host_ns=busy.host_ns + 10**9)
     assert conditions.reasons(busy, later, 0.1)[0] == ["foreign load"]
     assert conditions.reasons(busy, later, 0.6)[0] == []
-
-
-def test_a_trial_is_kept_with_the_reading_that_its_label_needs(path: Path) -> None:
-    """Whatever happens after it was written down: the window ends before the middle of its last reading."""
-    power = Power()
-    with Journal(path) as journal:
-        start_journal(journal, double_plan(), HEADER)
-        meter = DoubleMeter(power, period_s=0.04)
-        with Recorder(meter, DoubleSampler(), journal, lambda: 1) as recorder:
-            for _ in range(4):
-                window = run_window(
-                    lambda: time.sleep(0.004), DoubleDevice(power), recorder, Conditions(DoubleSampler().sample),
-                    replace(FAST, guard_s=0.0), 0.05,
-                )  # fmt: skip
-                last_ns = recorder.between(window.end_ns, time.monotonic_ns())[-1][0]
-                assert last_ns - window.end_ns > 0.5e9 * recorder.period_s
 
 
 def test_other_arguments_than_the_plan_was_made_with_are_refused(path: Path) -> None:

@@ -72,6 +72,16 @@ def test_newer_foreign_and_damaged_files_are_refused_by_name(path: Path, tmp_pat
         Journal(tmp_path / "nothing.sqlite", must_exist=True)
 
 
+def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(InputError, match=r"cannot write in .*(exists|directory); .*--artifacts"):
+        Journal(tmp_path / "file" / "campaign.sqlite")
+    with pytest.raises(InputError, match=r"cannot open .*folder\.sqlite: unable to open"):
+        Journal(tmp_path / "folder.sqlite")
+    assert not (tmp_path / "folder.sqlite.lock").exists()
+
+
 def test_threads_share_a_journal(path: Path) -> None:
     with Journal(path) as journal:
         journal.create({})

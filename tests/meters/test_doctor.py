@@ -91,6 +91,15 @@ def test_a_gpu_is_examined_and_its_counter_remembered(fake_nvml: FakeNvml, tmp_p
     assert "nvidia-smi -pm 1" in gpu["advice"]
 
 
+def test_where_nothing_can_be_kept_the_counter_is_told_all_the_same(
+    fake_nvml: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("IRENE_ARTIFACTS", str(tmp_path / "file"))
+    found = examine(None, 1.0)["nvml_counter"]
+    assert found["step_s"] > 0.0 and found["stored_in"].startswith("nothing: ")
+
+
 def test_a_gpu_that_nothing_here_can_load_has_no_duty_and_says_why(
     fake_nvml: FakeNvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

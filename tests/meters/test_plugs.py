@@ -205,3 +205,23 @@ def test_no_answer_crashes_a_plug_or_gives_an_impossible_power(
     if reading is not None:
         assert raw is None and isinstance(power, (int, float))
         assert 0.0 <= reading.value <= 20_000.0
+
+
+@pytest.mark.parametrize("driver", [ShellyMeter, TasmotaMeter])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(about=st.dictionaries(st.sampled_from(["gen", "type", "app", "auth_en"]), _JSON), power=_JSON)
+def test_whatever_a_device_says_of_itself_opens_it_or_is_told(
+    device: Device, driver: type[PlugMeter], about: Any, power: Any
+) -> None:
+    status = {"power": power, "apower": power, "is_valid": True}
+    device.answers = {
+        "/shelly": about, "/meter/0": status, "/emeter/0": status, "/rpc/Switch.GetStatus?id=0": status,
+        "Status 2": {"StatusFWR": about}, "Status 8": tasmota(power),
+    }  # fmt: skip
+    try:
+        with driver({"host": device.host, "poll_s": 3600.0}) as meter:
+            reading = meter._poll()
+    except HardwareError as error:
+        assert "\n" not in str(error)
+    else:
+        assert reading is None or 0.0 <= reading.value <= 20_000.0

@@ -83,3 +83,23 @@ def test_a_file_that_is_no_journal_is_told(tmp_path: Path) -> None:
     path.write_text("twelve watts, or so\n" * 50)
     with pytest.raises(HardwareError, match="not a campaign's journal"):
         ReplayMeter({"file": str(path)}).__enter__()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE power SET value = 'many' WHERE rowid = (SELECT MAX(rowid) FROM power)",
+        "UPDATE power SET value = 9e999 WHERE rowid = (SELECT MAX(rowid) FROM power)",
+        "UPDATE power SET host_ns = 'soon' WHERE rowid = (SELECT MAX(rowid) FROM power)",
+        "UPDATE power SET meter_s = x'00' WHERE rowid = (SELECT MAX(rowid) FROM power)",
+        "UPDATE session SET meter = '[]'",
+        "UPDATE session SET meter = json_set(meter, '$.kind', 'hope')",
+        "UPDATE session SET meter = json_set(meter, '$.period_s', 'short')",
+    ],
+)
+def test_a_damaged_recording_is_told_and_gives_no_reading(journal: Path, damage: str) -> None:
+    with sqlite3.connect(journal) as database:
+        database.execute(damage)
+    database.close()
+    with pytest.raises(HardwareError, match="is not a campaign's journal"):
+        ReplayMeter({"file": str(journal)}).__enter__()
