@@ -32,6 +32,12 @@ def test_hub_names_of_named_architectures_need_no_hub() -> None:
     assert resolve("openai-community/gpt2").config.n_layer == 12
 
 
+def test_settings_without_a_value_are_set_too() -> None:
+    # The class has a window of 4096; the published model has had none since version 0.2.
+    assert resolve("Mistral-7B-v0.3").config.sliding_window is None
+    assert resolve("Phi-3-mini-4k").config.sliding_window == 2047
+
+
 def test_a_hub_that_cannot_be_reached_says_what_to_pass_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
