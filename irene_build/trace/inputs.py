@@ -54,7 +54,10 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
 
 
 def _cached(module: Any, run: Pass, inputs: Mapping[str, Any]) -> int:
-    """Tokens that the prefill caches. Raises ModelError where the model has no position for the next one."""
+    """Tokens that the prefill caches, placeholders of images and sound among them.
+
+    Raises RefusedError where the model has no position for the next one.
+    """
     from . import families
 
     ids = next((inputs[name] for name in ("decoder_input_ids", "input_ids") if name in inputs), None)
@@ -69,7 +72,7 @@ def _cached(module: Any, run: Pass, inputs: Mapping[str, Any]) -> int:
             f"{type(module).__name__} has {positions} positions: at most {positions - 1} tokens can be cached before "
             f"one is decoded, not {asked}"
         )
-    return asked
+    return past
 
 
 def _next_token(

@@ -265,6 +265,8 @@ def test_images_beside_text_take_their_place_among_the_tokens(
     # 16 patches, and the text behind them.
     assert by["inputs"][0] == "input_ids=2x21:int64"
     assert by["executed_parameters"] >= 0.99
+    _, out, _ = run(capsys, *start, "--phase", "decode", "--past", "5")
+    assert json.loads(out)["past_len"] == 21
     shapes = ["--inputs", "pixel_values=3x3x32x32", "--inputs"]
     code, out, _ = run(capsys, *start, *shapes, "input_ids=3x18")
     tree = json.loads(out)
