@@ -201,6 +201,7 @@ def campaign(options: argparse.Namespace, number: int) -> dict[str, Any]:
     pc = ModelledPc(settings)
     with Line(pc, settings, float(virtual.meter["period_s"])) as line:
         meter = {**virtual.meter, "driver": "emonpi", "port": line.port, "baud": 115200}
+        del meter["model"]
         profile = HardwareProfile("modelled", "a PC that only draws power", "cpu", meter=meter)
         workload, device = ModelledNodes(pc, random.Random(f"runs {number}")), ModelledDevice(pc)
         tracer = lambda target: modelled_tree(target, options.nodes)  # noqa: E731

@@ -37,6 +37,11 @@ def relabel(
         changed += abs(len(before.label) - len(after.label))
         # Clocks are on the way to labels, which carry their figures.
         same = (before.label, before.result) == (after.label, after.result)
+        if check and not same and not journal.get("finished"):
+            raise ParityError(
+                f"{path}: the campaign was broken off and has samples that are newer than its labels; go on with "
+                "`irene-build calibrate`, or bring them up to date by `irene-build relabel` without --check"
+            )
         if check and not same:
             raise ParityError(
                 f"{path}: {changed} of {len(after.label)} labels differ from what the raw samples say; "

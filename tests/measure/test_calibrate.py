@@ -206,6 +206,10 @@ def test_relabel_is_bit_for_bit_and_check_notices_a_changed_sample(
         database.execute("UPDATE power SET value = value + 1")
     database.close()
     assert "differ from what the raw samples say" in says(capsys, tmp_path, *relabel, "--check", code=1)[1]
+    with sqlite3.connect(copy) as database:
+        database.execute("UPDATE campaign SET value = 'false' WHERE key = 'finished'")
+    database.close()
+    assert "was broken off" in says(capsys, tmp_path, *relabel, "--check", code=1)[1]
     before = load_dataset(copy).trees[0].energy_j
     assert "labels changed" in says(capsys, tmp_path, *relabel)[0]
     assert (load_dataset(copy).trees[0].energy_j > before).all()
