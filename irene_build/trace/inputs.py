@@ -107,9 +107,10 @@ def cache_of(output: Any) -> tuple[str, Any] | None:
 
 
 def caches(module: Any) -> bool:
-    """Whether ``forward`` can be told to fill a cache, be it among its ``**kwargs``."""
+    """Whether ``forward`` can be told to fill a cache; a model of text may take that among its ``**kwargs``."""
     swallows = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(module.forward).parameters.values())
-    return accepts(module, "use_cache") or (swallows and accepts(module, "past_key_values"))
+    of_text = accepts(module, "past_key_values") and accepts(module, "input_ids")
+    return accepts(module, "use_cache") or (swallows and of_text)
 
 
 def accepts(module: Any, name: str) -> bool:

@@ -28,6 +28,10 @@ def llama(dtype: str = "float32", **settings: Any) -> Any:
     )
 
 
+def _on_meta(kind: Any, config: Any) -> Any:
+    return instantiate(Spec(kind.__name__, kind, config), "float32", "sdpa", "meta")
+
+
 def matrices() -> int:
     """Parameters of the matrices that each token passes: projections of every layer, and the head."""
     narrow = WIDTH // HEADS * 2
@@ -73,6 +77,18 @@ def test_a_cache_that_is_asked_for_among_keyword_arguments() -> None:
         n.shapes["in"][1] for n in trace(module, 1, 8, phase="decode").nodes if n.primitive == "Attention"
     ]
     assert keys.startswith(("1x2x9x8:", "1x4x9x8:"))
+
+
+def test_models_of_sound_are_not_told_about_caches() -> None:
+    kind = transformers.MimiEncoderModel
+    config = kind.config_class(
+        hidden_size=16, num_filters=4, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8,
+        intermediate_size=16, upsampling_ratios=[4, 2], codebook_dim=8, vector_quantization_hidden_dimension=8,
+    )  # fmt: skip
+    from irene_build.trace.inputs import caches
+
+    assert not caches(_on_meta(kind, config))
+    assert caches(llama())
 
 
 @pytest.mark.parametrize("model", ["bert_uncased_L-2_H-128_A-2", "vit-base-patch16-224"])
