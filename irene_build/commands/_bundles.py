@@ -39,11 +39,12 @@ def predicted(
     if is_tree_file(Path(model)):
         tree = estimator.load_tree(model)
     else:
+        from irene_build.export.samples import attention_of
         from irene_build.trace import trace
 
         tree = trace(
             model, batch_size, seq_len, phase=phase, dtype=dtype,
-            past_len=past_len if phase == "decode" else 0, attention=estimator.attention,
+            past_len=past_len if phase == "decode" else 0, attention=attention_of(estimator.attention),
             cost_model=estimator.cost_model,
         )  # fmt: skip
     return estimator.predict(tree, tier="static").to_json()

@@ -59,13 +59,15 @@ def predict(
     if co2 is not None and not 0.0 <= co2 < math.inf:
         raise InputError(f"--co2 {co2}: expected grams of CO2 per kWh")
     from irene_build.export.load import load_bundle
+    from irene_build.export.samples import attention_of
 
     estimator, _ = load_bundle(out, engine)
     file = _tree_file(what)
     if file is not None and live:
         raise InputError(f"{what} is a tree: --live needs the MODEL itself, to run it")
     size: dict[str, Any] = {
-        "phase": phase, "past_len": past_len, "dtype": dtype, "attention": attention or estimator.attention,
+        "phase": phase, "past_len": past_len, "dtype": dtype,
+        "attention": attention or attention_of(estimator.attention),
     }  # fmt: skip
     if file is not None:
         tree = estimator.load_tree(str(file))

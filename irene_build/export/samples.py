@@ -171,15 +171,21 @@ def _case(estimator: Mapping[str, Any], runtime: Estimator, tier: str, tree: Mod
     }
 
 
+def attention_of(calibrated: str) -> str:
+    """The attention to trace a model with, from that of an estimator: sdpa, the usual one, where both were measured."""
+    return calibrated if calibrated in ("eager", "sdpa") else "sdpa"
+
+
 def example_trees(
     estimator: Mapping[str, Any], examples: Sequence[tuple[str, int, int]] = EXAMPLES
 ) -> dict[str, ModelTree]:
     """Real models traced as the estimator was calibrated, by file name."""
     from irene_build.trace import trace
 
+    attention = attention_of(str(estimator["attention"]))
     return {
         f"{model}-{batch}x{length}.json": trace(
-            model, batch, length, attention=estimator["attention"], cost_model=estimator["cost_model"]
+            model, batch, length, attention=attention, cost_model=estimator["cost_model"]
         )
         for model, batch, length in examples
     }
