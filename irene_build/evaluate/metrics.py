@@ -119,8 +119,6 @@ def tier_metrics(scores: Scores) -> dict[str, Any]:
         }
         for model in dict.fromkeys(scores.model.tolist())
     }
-    if (copies := copies_of_other_shapes(scores)) is not None:
-        out["copies_of_other_shapes"] = copies
     return out
 
 

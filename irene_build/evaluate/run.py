@@ -74,6 +74,9 @@ def evaluate(
         "baselines": {}, "skipped_baselines": {}, "beaten_by": [], "seconds": round(seconds, 2),
         "pairs": {tier: metrics.pairs(found) for tier, found in scores.items()},
     }  # fmt: skip
+    copies = {tier: metrics.copies_of_other_shapes(found) for tier, found in scores.items()}
+    if any(copies.values()):
+        result["copies_of_other_shapes"] = copies
     if labels != "all":
         result["labels"] = labels
     if recipe is not None:

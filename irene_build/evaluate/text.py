@@ -36,8 +36,8 @@ def evaluation_text(result: dict[str, Any]) -> str:
     lines.append(
         table(rows, ("tier", "level", "mean", "p50", "p95", "p99", "max", "in 90%", "nodes", "distinct"))
     )
-    for tier, levels in result["tiers"].items():
-        if (copies := levels.get("copies_of_other_shapes")) is not None:
+    for tier, copies in result.get("copies_of_other_shapes", {}).items():
+        if copies is not None:
             lines.append(
                 f"{tier}: {copies['n']} ml labels are copies of what was measured on another shape, and compared with "
                 f"what is said of that; against their own shapes the mean at ml is {copies['mape_own']:.2f}"

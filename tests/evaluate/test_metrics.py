@@ -52,11 +52,13 @@ def test_a_label_of_another_shape_is_compared_with_what_was_measured_and_that_is
     tree.measurement[down], tree.energy_j[down] = tree.measurement[up], tree.energy_j[up]
     predicted = tree.energy_j.copy()
     predicted[down] *= 1.5
-    found = metrics.tier_metrics(metrics.score([tree], [predicted]))
+    scored = metrics.score([tree], [predicted])
+    found = metrics.tier_metrics(scored)
     leaves = sum(n.level == "ml" for n in tree.tree.nodes)
     assert found["ml"]["mape"] == pytest.approx(0.0)
-    assert found["copies_of_other_shapes"] == {"n": 1, "mape_own": pytest.approx(50.0 / leaves)}
-    assert "copies_of_other_shapes" not in metrics.tier_metrics(scores())
+    assert set(found) == {*LEVELS, "per_model"}
+    assert metrics.copies_of_other_shapes(scored) == {"n": 1, "mape_own": pytest.approx(50.0 / leaves)}
+    assert metrics.copies_of_other_shapes(scores()) is None
 
 
 def test_unlabelled_nodes_are_not_scored_and_silence_is_counted() -> None:
