@@ -14,7 +14,8 @@ def plain_module(model: Any) -> Any:
     import torch
 
     if not isinstance(model, torch.nn.Module):
-        raise ModelError(f"{type(model).__name__} is no torch.nn.Module and no name of a model")
+        instead = "; pass the nn.Module that it was exported from" if hasattr(model, "graph_module") else ""
+        raise ModelError(f"{type(model).__name__} is no torch.nn.Module and no name of a model{instead}")
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(

@@ -207,6 +207,14 @@ def test_compiled_modules_are_unwrapped_and_scripted_ones_refused() -> None:
         trace(scripted, 1, 3)
 
 
+def test_exported_programs_are_refused_with_what_to_pass_instead() -> None:
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    with pytest.raises(
+        ModelError, match=r"ExportedProgram is no .*pass the nn.Module that it was exported from"
+    ):
+        trace(program, 1, 3)
+
+
 class _TwoTowers(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
