@@ -102,9 +102,9 @@ def attempt(model_type: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def tree_of(spec: Any, run: Any, check_flops: bool) -> dict[str, Any]:
     """What is kept of a type's tree. Raises ModelError."""
-    from irene_build.trace import ladder
+    from irene_build.trace import fallbacks
 
-    tree = ladder.climb(spec, spec.name, run)
+    tree = fallbacks.climb(spec, spec.name, run)
     by = tree.header["traced_by"]
     found = {
         "rung": by["rung"], "dtype": tree.header["dtype"], "nodes": len(tree.nodes),

@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import fmean, median, pstdev, stdev
 from typing import Any
 
-from irene_build.commands import _calibration as parts
+from irene_build.calibrate import workload as parts
 from irene_build.hardware import load_profile
 from irene_build.hardware.virtual_pc import Model, cpu_shares
 from irene_build.measure.campaign import Campaign, start_journal

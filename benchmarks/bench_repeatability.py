@@ -37,7 +37,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from irene_build.commands import _calibration as parts
+from irene_build.calibrate import workload as parts
 from irene_build.hardware import HardwareProfile, load_profile
 from irene_build.hardware.virtual_pc import Model, frame
 from irene_build.measure.campaign import Campaign, start_journal

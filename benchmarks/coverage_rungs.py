@@ -18,11 +18,11 @@ def trace_on(rung: str, spec: Any, run: Any, variant: int) -> Any:
 
     from irene_build.errors import ModelError
     from irene_build.models.build import instantiate
-    from irene_build.trace import ladder, tracer
+    from irene_build.trace import fallbacks, tracer
 
     trial = replace(run, variant=variant)
     if rung == "fake":
-        return ladder.on_fake(spec, spec.name, trial)
+        return fallbacks.on_fake(spec, spec.name, trial)
     torch.manual_seed(0)
     module = instantiate(spec, run.dtype, run.attention, rung)
     try:
@@ -30,7 +30,7 @@ def trace_on(rung: str, spec: Any, run: Any, variant: int) -> Any:
     except ModelError:
         if rung == "cpu":
             raise
-    return ladder.with_buffers(spec, spec.name, trial)
+    return fallbacks.with_buffers(spec, spec.name, trial)
 
 
 def first_tree(spec: Any, run: Any) -> tuple[int, str, Any]:

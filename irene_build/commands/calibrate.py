@@ -34,7 +34,7 @@ def calibrate(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Measure this PC and train its estimator. Interrupted, run it again: it goes on."""
-    from irene_build.commands import _campaign as campaign
+    from irene_build.calibrate import run as campaign
 
     asked = campaign.Request(
         hardware=hardware, meter=meter, models=tuple(model), grid=grid, plan_file=plan_file, budget=budget,

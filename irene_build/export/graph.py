@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from irene_build import __version__
-from irene_build.export.branch import Branch
 from irene_build.export.builder import DOCS, OUTPUTS, TIERS, Builder, Tables, graph_of
-from irene_build.export.core import KEYS, Core, Writer, model_features
 from irene_build.export.functions import DOMAIN, OPSET, local_functions
+from irene_build.export.row_graph import KEYS, Core, Writer, model_features
 from irene_build.export.tables import resolved
+from irene_build.export.tier_graph import Branch
 from irene_runtime.features import FEATURES
 
 IR_VERSION = 8

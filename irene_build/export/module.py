@@ -15,8 +15,8 @@ from typing import Any
 
 from irene_build import __version__
 from irene_build.errors import EstimatorError
-from irene_build.export.lean import EVERYTHING, FIRST_LINES, USERS, lean, written
 from irene_build.export.literal import estimator_literal, golden_literal
+from irene_build.export.minify import EVERYTHING, FIRST_LINES, USERS, lean, written
 from irene_build.paths import runtime_source, templates_dir
 from irene_runtime import MODULES
 from irene_runtime.equations import FORMS

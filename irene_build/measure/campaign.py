@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from irene_build.errors import IreneError, MeasurementError
+from irene_build.measure.clock import PATTERN, PulseFit
 from irene_build.measure.conditions import SOFT, SUSPENDED_NS, Conditions, boot_id, clocks
 from irene_build.measure.device import Device
 from irene_build.measure.journal import Journal, pack
@@ -23,7 +24,6 @@ from irene_build.measure.plan import Protocol as Settings
 from irene_build.measure.recorder import Recorder, Samples
 from irene_build.measure.relabel import SEARCH_S, fit_pulses, read_readings, relabel
 from irene_build.measure.trial import Runner, run_window, standby_gate
-from irene_build.meters.align import PATTERN, PulseFit
 from irene_build.meters.base import Meter
 
 #: Load pulses one after the other, until the meter shows one.

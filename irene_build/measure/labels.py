@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from irene_build.meters.align import ClockMap
+from irene_build.measure.clock import ClockMap
 
 #: Readings further apart than this many periods are a gap: what happened between them is not known.
 GAP_PERIODS = 3.0

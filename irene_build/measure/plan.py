@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from irene_build.errors import InputError
-from irene_build.meters.align import PATTERN
+from irene_build.measure.clock import PATTERN
 from irene_build.meters.base import MeterInfo
 from irene_runtime.tree import ModelTree, Node
 

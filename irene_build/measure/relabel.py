@@ -15,9 +15,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from irene_build.measure.clock import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 from irene_build.measure.journal import DERIVED, SAMPLE_COLUMNS, Journal
 from irene_build.measure.labels import Readings, estimate, fit_prior, moving, window_energy
-from irene_build.meters.align import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.sampler import Sample, summarise
 

@@ -11,7 +11,7 @@ from irene_build.errors import HardwareError, IreneError
 from irene_build.hardware import HardwareProfile, machine
 from irene_build.meters.assess import Assessment, assess, shortest_window_s
 from irene_build.meters.base import Finding, Meter
-from irene_build.meters.duty import Duty, known_duty, measure_duty, store_duty
+from irene_build.meters.duty_cycle import Duty, known_duty, measure_duty, store_duty
 from irene_build.meters.nvml import characterise, store_counter
 from irene_build.meters.registry import find_meters, open_finding, open_meter
 from irene_runtime.sampler import Sampler

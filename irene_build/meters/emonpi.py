@@ -12,8 +12,8 @@ from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
-from irene_build.meters.feed import FeedMeter
-from irene_build.meters.lines import Frame, Grammar, Reject, decode, grammars, plausible
+from irene_build.meters.emonpi_protocol import Frame, Grammar, Reject, decode, grammars, plausible
+from irene_build.meters.threaded import FeedMeter
 
 _BAUDS = (38400, 115200, 9600, 57600)
 _READ_S = 0.1

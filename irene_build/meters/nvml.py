@@ -17,7 +17,7 @@ from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
-from irene_build.meters.feed import PolledMeter
+from irene_build.meters.threaded import PolledMeter
 from irene_build.paths import artifacts_dir
 
 _POLL_S = 0.010

@@ -18,8 +18,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from irene_build.errors import HardwareError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
-from irene_build.meters.feed import PolledMeter
-from irene_build.meters.lines import MAX_POWER_W
+from irene_build.meters.emonpi_protocol import MAX_POWER_W
+from irene_build.meters.threaded import PolledMeter
 
 _MAX_BODY = 1_000_000
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
-from irene_build.meters.feed import PolledMeter
+from irene_build.meters.threaded import PolledMeter
 
 ROOT = "/sys/class/powercap"
 _PERMISSION = "sudo chmod -R a+r /sys/class/powercap/*/energy_uj"

@@ -9,9 +9,8 @@ from typing import Any
 from irene_build.errors import HardwareError, IreneError
 from irene_build.hardware import HardwareProfile, load_profile, this_pc
 from irene_build.meters.base import Finding, Meter, MeterInfo
-from irene_build.meters.duty import known_duty
+from irene_build.meters.duty_cycle import known_duty
 from irene_build.meters.emonpi import EmonPi
-from irene_build.meters.feed import FeedMeter
 from irene_build.meters.nvml import NvmlMeter
 from irene_build.meters.plugs import ShellyMeter, TasmotaMeter
 from irene_build.meters.rapl import RaplMeter
@@ -19,6 +18,7 @@ from irene_build.meters.reconcile import ReconciledMeter
 from irene_build.meters.replay import ReplayMeter
 from irene_build.meters.settings import check_settings
 from irene_build.meters.sums import SumMeter, join_boundaries
+from irene_build.meters.threaded import FeedMeter
 from irene_build.meters.virtual import VirtualMeter
 from irene_build.paths import hardware_dir
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from irene_build.errors import HardwareError
 from irene_build.meters.base import MeterInfo, Reading
-from irene_build.meters.feed import FeedMeter
+from irene_build.meters.threaded import FeedMeter
 
 
 class ReplayMeter(FeedMeter):

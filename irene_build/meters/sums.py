@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from irene_build.errors import HardwareError
 from irene_build.meters.base import Meter, MeterInfo, Reading
-from irene_build.meters.feed import FeedMeter
+from irene_build.meters.threaded import FeedMeter
 
 _WAIT_S = 0.05
 

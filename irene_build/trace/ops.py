@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .kinds import COPIES, FREE, INTERPOLATED, NAMED, POINTWISE_FLOPS, ROWWISE, WRITES_A_PART
+from .aten_tables import COPIES, FREE, INTERPOLATED, NAMED, POINTWISE_FLOPS, ROWWISE, WRITES_A_PART
 
 
 class Op(NamedTuple):

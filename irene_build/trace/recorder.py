@@ -17,11 +17,11 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import layouts, primitives
+from . import cpu_strides, primitives
 from .formulas import Cost
 from .ops import Costs, Op, storage_key, tensors_of, text_of
 from .primitives import Primitive
-from .shadow import Shadows
+from .value_tracking import Shadows
 
 
 class Call:
@@ -62,7 +62,7 @@ class _Dispatch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         shadows = self._recorder.shadows
-        if (key := layouts.composite(func)) is not None:
+        if (key := cpu_strides.composite(func)) is not None:
             with self:
                 return func._op_dk(key, *args, **kwargs)
         try:
@@ -333,9 +333,9 @@ class Recorder:
         return result
 
     def _called(self, entry: Primitive, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.shadows is None or entry.name not in layouts.PRIMITIVES:
+        if self.shadows is None or entry.name not in cpu_strides.PRIMITIVES:
             return func(*args, **kwargs)
-        return layouts.call(func, args, kwargs, self.shadows.fake, self._listening)
+        return cpu_strides.call(func, args, kwargs, self.shadows.fake, self._listening)
 
     def _remember_gate(self, entry: Primitive | None, outputs: list[Any]) -> None:
         if entry is not None and entry.name in primitives.GATES and outputs:

@@ -59,8 +59,8 @@ def _check_names(module: Any, names: Iterable[str]) -> None:
     """Raises RefusedError for a name that no forward of the model takes: ``**kwargs`` would swallow it in silence."""
     import inspect
 
+    from .coverage import not_given
     from .inputs import RefusedError
-    from .reach import not_given
 
     root = inspect.signature(module.forward).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in root) and not hasattr(module, "config"):

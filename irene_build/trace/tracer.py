@@ -96,7 +96,7 @@ def trace(
         attention = "eager"
     from irene_build.models.specs import resolve
 
-    from .ladder import climb
+    from .fallbacks import climb
 
     run = Pass(
         batch_size, seq_len, phase, past_len, dtype, attention, weights, inputs, cpu_limit_s=cpu_limit_s
@@ -152,10 +152,10 @@ def record(
     """
     from .assemble import Assembler
     from .conditions import evaluating, ordinary_run
+    from .coverage import Beforehand, described, reach, sizes
     from .inputs import prepare
-    from .reach import Beforehand, described, reach, sizes
     from .recorder import Recorder
-    from .shadow import shadows_for
+    from .value_tracking import shadows_for
 
     device = next((p.device.type for p in module.parameters()), "meta")
     shadows = shadows if shadows is not None else shadows_for(module)
@@ -198,7 +198,7 @@ def _attention(module: Any) -> str | None:
 
 def _why_not(name: str, module: Any, inputs: Mapping[str, Any], where: str, error: Exception) -> str:
     """What failed, where, with which inputs, and what to pass instead."""
-    from .reach import described, not_given
+    from .coverage import described, not_given
 
     first = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
     given = ", ".join(described(inputs)) or "none yet"

@@ -17,9 +17,9 @@ from hypothesis import example, given, settings
 
 from irene_build.errors import TreeError
 from irene_build.export import module
-from irene_build.export.lean import EVERYTHING, FIRST_LINES, USERS
 from irene_build.export.literal import estimator_literal, golden_literal
 from irene_build.export.manifest import canonical
+from irene_build.export.minify import EVERYTHING, FIRST_LINES, USERS
 from irene_build.export.samples import golden, with_resources
 from irene_build.export.verify import constants_of
 from irene_runtime.equations import FORMS, estimator_digest

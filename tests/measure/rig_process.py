@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from irene_build.commands._calibration import idle_noise
+from irene_build.calibrate.workload import idle_noise
 from irene_build.errors import IreneError
 from irene_build.hardware import HardwareProfile
 from irene_build.measure import journal as journals

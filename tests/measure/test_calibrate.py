@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import irene_build
+from irene_build.calibrate import workload as parts
 from irene_build.cli import main
-from irene_build.commands import _calibration as parts
 from irene_build.dataset.store import load_dataset, save_dataset
 from irene_build.dataset.table import Dataset
 from irene_build.errors import InputError

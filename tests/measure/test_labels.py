@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irene_build.measure.clock import ClockMap
 from irene_build.measure.labels import (
     Prior,
     Readings,
@@ -19,7 +20,6 @@ from irene_build.measure.labels import (
     student_t95,
     window_energy,
 )
-from irene_build.meters.align import ClockMap
 
 SAME = ClockMap(0.0, 0.0, 0.0, 0.0, 1)
 

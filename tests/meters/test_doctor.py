@@ -12,7 +12,7 @@ import pytest
 from irene_build.errors import HardwareError
 from irene_build.hardware import load_profile
 from irene_build.meters.doctor import examine
-from irene_build.meters.duty import Duty, store_duty
+from irene_build.meters.duty_cycle import Duty, store_duty
 from irene_build.meters.emonpi import serial_ports
 from irene_build.meters.nvml import NvmlMeter
 from tests.nvml import FakeNvml

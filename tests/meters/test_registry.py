@@ -10,7 +10,7 @@ import pytest
 from irene_build.errors import HardwareError
 from irene_build.hardware import load_profile
 from irene_build.meters import DRIVERS, best_profile, find_meters, open_meter, registry
-from irene_build.meters.duty import Duty, store_duty
+from irene_build.meters.duty_cycle import Duty, store_duty
 from irene_build.meters.emonpi import serial_ports
 from tests.meters.test_rapl import zone
 from tests.nvml import FakeNvml

@@ -18,8 +18,8 @@ from irene_build.trace import conditions, tracer
 from irene_build.trace.assemble import Assembler
 from irene_build.trace.inputs import prepare
 from irene_build.trace.recorder import Recorder
-from irene_build.trace.shadow import Shadows
 from irene_build.trace.unwrap import as_if_on_cpu
+from irene_build.trace.value_tracking import Shadows
 
 EAGER = [
     "bert_uncased_L-2_H-128_A-2", "distilgpt2", "distilbert-base-uncased", "openai-gpt", "t5-small", "bart-base",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from irene_build import cli
-from irene_build.commands import _carry
+from irene_build.calibrate import transfer
 from irene_build.dataset.store import save_dataset
 from irene_build.dataset.table import Dataset
 from irene_build.train import api, best
@@ -61,8 +61,8 @@ def test_few_of_the_imported_labels_carry_an_estimator(
 
 def test_the_labels_taken_are_long_runs_of_different_kinds() -> None:
     made = measured("new", 100.0, 2)
-    chosen = _carry.choose(made, 6)
-    assert len(set(chosen)) == 6 and chosen == _carry.choose(made, 6)
+    chosen = transfer.choose(made, 6)
+    assert len(set(chosen)) == 6 and chosen == transfer.choose(made, 6)
     took = {
         int(m): t for tree in made.trees for m, t in zip(tree.measurement, tree.resources[:, 6], strict=True)
     }

@@ -17,8 +17,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from .answers import CPU, META, answers
-from .layouts import relaid
+from .cpu_strides import relaid
+from .torch_overrides import CPU, META, overrides
 
 #: Tensors with more distinct elements are not followed, nor expanded ones that address more than the second.
 MAX_ELEMENTS, MAX_EXPANDED = 2**20, 2**25
@@ -34,7 +34,7 @@ class Shadows:
 
     def __init__(self, fake: Any = None) -> None:
         self.fake = fake
-        self._answers = answers(fake is None)
+        self._answers = overrides(fake is None)
         self._of: dict[int, tuple[weakref.ref[Any], Any]] = {}
 
     def hollow(self, tensor: Any) -> bool:

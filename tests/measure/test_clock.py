@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irene_build.meters.align import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
+from irene_build.measure.clock import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 
 
 def pulse(start: float, unit: float) -> list[tuple[float, float]]:

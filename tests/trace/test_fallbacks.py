@@ -11,7 +11,7 @@ import transformers
 from irene_build.errors import ModelError
 from irene_build.models.build import instantiate
 from irene_build.models.specs import Spec
-from irene_build.trace import ladder, trace, tracer
+from irene_build.trace import fallbacks, trace, tracer
 
 _TEXT = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -69,7 +69,7 @@ def on_meta(spec: Spec, run: tracer.Pass) -> Any:
     try:
         return tracer.record(instantiate(spec, run.dtype, run.attention, "meta"), spec.name, run)[0]
     except ModelError:
-        return ladder.with_buffers(spec, spec.name, run)
+        return fallbacks.with_buffers(spec, spec.name, run)
 
 
 def assert_one_tree(name: str, run: tracer.Pass) -> None:
@@ -77,7 +77,7 @@ def assert_one_tree(name: str, run: tracer.Pass) -> None:
     variant = _first_that_runs(spec, run)
     run = replace(run, variant=variant)
     meta = nodes(on_meta(spec, run))
-    assert meta == nodes(ladder.on_fake(spec, name, run))
+    assert meta == nodes(fallbacks.on_fake(spec, name, run))
     real = instantiate(spec, run.dtype, run.attention, "cpu")
     assert meta == nodes(tracer.record(real, name, replace(run, rung="cpu"))[0])
 
@@ -125,7 +125,7 @@ def test_transformers_answers_as_before_after_a_trace() -> None:
     from transformers.utils import import_utils
 
     before = import_utils.is_fake_tensor, pytorch_utils.is_torchdynamo_compiling
-    ladder.on_fake(spec_of("bert"), "bert", tracer.Pass(1, 4))
+    fallbacks.on_fake(spec_of("bert"), "bert", tracer.Pass(1, 4))
     assert before == (import_utils.is_fake_tensor, pytorch_utils.is_torchdynamo_compiling)
 
 
@@ -159,9 +159,9 @@ def test_a_real_pass_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_time_that_is_over_while_a_model_is_built_is_not_the_models_fault() -> None:
     def build() -> Any:
         try:
-            raise ladder.TooLongError("longer than 1 s")
+            raise fallbacks.TooLongError("longer than 1 s")
         except ModelError as error:
             raise ModelError("cannot be built") from error
 
-    with pytest.raises(ladder.TooLongError):
-        ladder._in_time(build)
+    with pytest.raises(fallbacks.TooLongError):
+        fallbacks._in_time(build)

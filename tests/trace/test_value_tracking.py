@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irene_build.trace.shadow import Shadows
+from irene_build.trace.value_tracking import Shadows
 
 
 def test_values_follow_views_and_writes_in_place() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irene_build import console
-from irene_build.commands import _calibration as parts
-from irene_build.commands import _carry
+from irene_build.calibrate import transfer
+from irene_build.calibrate import workload as parts
 from irene_build.errors import InputError, MeasurementError
 from irene_build.paths import find_artifact, hardware_dir
 
@@ -96,8 +96,8 @@ def check(asked: Request) -> None:
 def calibrate(asked: Request) -> None:
     """Do what was asked; raises IreneError."""
     check(asked)
-    if asked.origin and asked.hardware and not asked.new and _carry.is_imported(asked.hardware):
-        _carry.carry(asked.hardware, asked.origin, asked.labels, asked.train, asked.as_json)
+    if asked.origin and asked.hardware and not asked.new and transfer.is_imported(asked.hardware):
+        transfer.carry(asked.hardware, asked.origin, asked.labels, asked.train, asked.as_json)
         return
     profile, missed = parts.choose_hardware(asked.hardware)
     virtual = profile.meter.get("driver") == "virtual" or asked.meter == "virtual"

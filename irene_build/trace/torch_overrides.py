@@ -18,7 +18,7 @@ Answer = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 @cache
-def answers(on_meta: bool) -> dict[Any, Answer]:
+def overrides(on_meta: bool) -> dict[Any, Answer]:
     """Function -> what is done instead of calling it; on fake tensors devices need no answer of ours."""
     tensor: Any = torch.Tensor
     table: dict[Any, Answer] = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from irene_build.errors import HardwareError
 from irene_build.hardware import load_profile
-from irene_build.meters.lines import (
+from irene_build.meters.emonpi_protocol import (
     GRAMMARS,
     REASONS,
     ClassicBytes,

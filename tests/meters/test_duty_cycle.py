@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from irene_build.hardware import load_profile
 from irene_build.meters.assess import shortest_window_s
 from irene_build.meters.base import Reading
-from irene_build.meters.duty import Duty, find_duty, known_duty, measure_duty, store_duty
+from irene_build.meters.duty_cycle import Duty, find_duty, known_duty, measure_duty, store_duty
 from irene_build.meters.emonpi import EmonPi
 from irene_build.meters.nvml import NvmlMeter
 from tests.meters.wire import Wire

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from irene_build.export.lean import EVERYTHING, FIRST_LINES, USERS, lean, written
+from irene_build.export.minify import EVERYTHING, FIRST_LINES, USERS, lean, written
 
 SOURCE = '''
 def main() -> int:

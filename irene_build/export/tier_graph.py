@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from irene_build.export.builder import OUTPUTS, Builder, Tables, graph_of
-from irene_build.export.core import Core, Writer
+from irene_build.export.row_graph import Core, Writer
 from irene_build.export.tables import features_of, linear_table, resolved
 from irene_runtime.tree import LEVELS
 

@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from irene_build.models.specs import Spec
-from irene_build.trace import ladder, tracer
+from irene_build.trace import fallbacks, tracer
 
 IMAGE = (2, 8, 6, 4)
 #: An image of one, as a view of tokens gives it: the stride of its batch decides what kernels make of it.
@@ -81,7 +81,7 @@ def test_one_tree(name: str, inference: bool) -> None:
     spec = Spec(name, None, None, factory=build)
     trees = [
         tracer.record(_built(build, "meta"), name, run)[0],
-        ladder.on_fake(spec, name, run),
+        fallbacks.on_fake(spec, name, run),
         tracer.record(_built(build, "cpu"), name, replace(run, rung="cpu"))[0],
     ]
     meta, fake, real = ([node.to_json() for node in tree.nodes] for tree in trees)

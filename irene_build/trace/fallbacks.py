@@ -72,7 +72,7 @@ def with_buffers(spec: Any, name: str, run: Pass) -> ModelTree:
     """On meta; what the constructor computes from constants (strides, positions, tables) is known."""
     from irene_build.models.build import instantiate
 
-    from .shadow import Shadows
+    from .value_tracking import Shadows
 
     shadows = Shadows()
     with shadows.following():
@@ -94,8 +94,8 @@ def on_fake(spec: Any, name: str, run: Pass) -> ModelTree:
     from irene_build.models.build import instantiate
 
     from .conditions import fake_mode
-    from .shadow import Shadows
     from .unwrap import as_if_on_cpu
+    from .value_tracking import Shadows
 
     built = Shadows()
     with built.following():

@@ -1,0 +1,1 @@
+"""What `calibrate` puts together: request, targets, workload, run, transfer, summary."""
