@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +19,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from irene_build import __version__
-from irene_build.errors import IreneError
+from irene_build.errors import InputError, IreneError
 
 try:  # recent releases of typer carry their own copy of click
     from typer._click import exceptions as click_errors
@@ -32,6 +34,10 @@ COMMANDS = {
 }  # fmt: skip
 
 
+#: Commands that keep what they have done, and go on where they were interrupted.
+RESUMABLE = ("calibrate", "score")
+
+
 class _LazyGroup(TyperGroup):
     """Imports a command's module only when that command (or the list) is asked for."""
 
@@ -40,13 +46,23 @@ class _LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, name: str) -> Any:
         if name not in COMMANDS:
-            return None
+            close = get_close_matches(name, COMMANDS, n=1)
+            meant = f": did you mean {close[0]}?" if close else ""
+            raise InputError(f"there is no command {name!r}{meant} `irene-build --help` lists them")
         module = import_module(f"irene_build.commands.{COMMANDS[name]}")
         # Plain help for every command: boxes break copy and paste, and markup swallows [brackets].
         module.app.rich_markup_mode, module.app._add_completion = None, False
         command = typer.main.get_command(module.app)
         command.name = name
+        _short_help(command)
         return command
+
+
+def _short_help(command: Any) -> None:
+    """``-h`` beside ``--help``, at a command and at those below it."""
+    command.context_settings = {**command.context_settings, "help_option_names": ["-h", "--help"]}
+    for below in getattr(command, "commands", {}).values():
+        _short_help(below)
 
 
 app = typer.Typer(
@@ -54,7 +70,8 @@ app = typer.Typer(
     name="irene-build",
     help="Calibrate a PC once; predict the joules of every part of a neural network anywhere.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -122,11 +139,31 @@ def main(argv: list[str] | None = None) -> Any:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _close_output()
+        code = 1
+    except OSError as error:  # a full disk behind stdout, a terminal that went away
+        if debug:
+            traceback.print_exc()
+        _close_output()
+        where = f"{error.filename}: " if error.filename else ""
+        _last_words(f"irene-build: cannot write or read: {where}{error.strerror or error}")
         code = 1
     if code == 130:  # some versions of typer turn Ctrl-C into this exit code themselves
-        typer.echo("irene-build: interrupted; run the same command again to go on", err=True)
+        command = next((word for word in arguments if word in COMMANDS), "")
+        again = "; run the same command again to go on" if command in RESUMABLE else ""
+        _last_words(f"irene-build: interrupted{again}")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _close_output() -> None:
+    """Nothing more is written to a stdout that failed, not even what is still in its buffer."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _last_words(text: str) -> None:
+    with suppress(OSError):
+        typer.echo(text, err=True)
 
 
 if __name__ == "__main__":

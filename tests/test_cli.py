@@ -76,3 +76,30 @@ def test_debug_shows_the_trace(tmp_path: Path) -> None:
     done = run("--debug", "verify", "missing", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
+
+
+def test_a_name_that_is_nearly_right_is_suggested() -> None:
+    done = run("trase")
+    assert done.returncode == 2
+    assert "did you mean trace?" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["export", "-h"], ["import", "table", "-h"]])
+def test_help_has_a_short_option(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "--help" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["models", "--json"], ["doctor", "--json"]])
+def test_an_output_that_is_full_is_one_line_and_exit_1(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "irene_build.cli", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
