@@ -9,6 +9,7 @@ from irene_runtime.errors import (
     MeasurementError,
     MeterError,
     ModelError,
+    OutputError,
     ParityError,
     RunError,
     TreeError,
@@ -16,5 +17,5 @@ from irene_runtime.errors import (
 
 __all__ = [
     "DatasetError", "EstimatorError", "HardwareError", "InputError", "IreneError", "MeasurementError",
-    "MeterError", "ModelError", "ParityError", "RunError", "TreeError",
+    "MeterError", "ModelError", "OutputError", "ParityError", "RunError", "TreeError",
 ]  # fmt: skip

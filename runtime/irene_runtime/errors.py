@@ -6,7 +6,8 @@
     │   ├── EstimatorError       an estimator, bundle or manifest that is not one, or is not ours
     │   ├── DatasetError         a dataset or table that cannot be read
     │   ├── ModelError           an unknown architecture, or a module that cannot be built or traced
-    │   └── HardwareError        an unknown hardware profile, or hardware that is not here
+    │   ├── HardwareError        an unknown hardware profile, or hardware that is not here
+    │   └── OutputError          a file or folder that cannot be written (exit code 1 where the disk failed)
     └── RunError                 the input was fine and the work failed (exit code 1)
         ├── MeterError           a meter stopped, or never answered
         ├── MeasurementError     a campaign could not finish
@@ -46,6 +47,10 @@ class ModelError(InputError):
 
 class HardwareError(InputError):
     """A hardware profile that is unknown, or hardware that is not in this machine."""
+
+
+class OutputError(InputError):
+    """A file or folder cannot be written there; what stood there before is unchanged."""
 
 
 class RunError(IreneError):
