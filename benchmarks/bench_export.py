@@ -100,7 +100,7 @@ def graph(folder: Path, tree_path: Path) -> None:
     import onnxruntime
 
     from irene_build.export.arrays import encode
-    from irene_build.export.engines import OnnxRuntime
+    from irene_build.export.backends import OnnxRuntime
     from irene_build.export.samples import with_resources
     from irene_build.export.verify import constants_of
     from irene_runtime.tree import load

@@ -32,7 +32,9 @@ def predict(
     tier: str = typer.Option("", "--tier", help="static, live or profile (default: the best there is)."),
     live: bool = typer.Option(False, "--live", help="Run MODEL on this PC and predict from its readings."),
     device: str = typer.Option("", "--device", help="Where --live runs it: cpu, cuda or cuda:N."),
-    engine: str = typer.Option("python", "--engine", help="python, or onnx: the bundle's graph."),
+    backend: str = typer.Option(
+        "python", "--backend", help="What evaluates: python, or onnx (the bundle's graph)."
+    ),
     depth: int = typer.Option(3, "--depth", help="Levels below the root to print."),
     explain: str = typer.Option(None, "--explain", metavar="SCOPE", help="How one node's number came about."),
     co2: float = typer.Option(None, "--co2", metavar="G_PER_KWH", help="Grams of CO2 of one kWh."),
@@ -61,7 +63,7 @@ def predict(
     from irene_build.export.load import load_bundle
     from irene_build.export.samples import attention_of
 
-    estimator, _ = load_bundle(out, engine)
+    estimator, _ = load_bundle(out, backend)
     file = _tree_file(what)
     if file is not None and live:
         raise InputError(f"{what} is a tree: --live needs the MODEL itself, to run it")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irene_build.errors import TreeError
-from irene_build.export import engines
+from irene_build.export import backends
 from irene_build.export.samples import with_resources
 from irene_build.export.verify import MODULE_NAME, open_bundle
 from irene_runtime.main import golden_tree
@@ -58,7 +58,7 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
 
 
 def _case(name: str, tier: str, tree: ModelTree, path: Path, old: Path, new: Path) -> dict[str, Any]:
-    energies = [engines.module(f / MODULE_NAME, path, tier)["energy"].tolist() for f in (old, new)]
+    energies = [backends.module(f / MODULE_NAME, path, tier)["energy"].tolist() for f in (old, new)]
     nodes = [
         {"index": i, "name": node.name, "energy_j": [before, after], "change": percent(before, after)}
         for i, (node, before, after) in enumerate(zip(tree.nodes, *energies, strict=True))

@@ -17,8 +17,8 @@ from irene_runtime.equations import estimator_digest
 from irene_runtime.model import Estimator
 
 
-def load_bundle(folder: Path, engine: str = "python") -> tuple[Estimator, dict[str, Any]]:
-    """The estimator of a bundle and its manifest. ``engine``: ``python`` or ``onnx``.
+def load_bundle(folder: Path, backend: str = "python") -> tuple[Estimator, dict[str, Any]]:
+    """The estimator of a bundle and its manifest. ``backend``: ``python`` or ``onnx``.
 
     Raises EstimatorError where the folder is no bundle, or where module and manifest do not belong together.
     """
@@ -43,4 +43,4 @@ def load_bundle(folder: Path, engine: str = "python") -> tuple[Estimator, dict[s
         raise EstimatorError(
             f"{path}: digest {digest}, the manifest says {manifest['digest']}: export it again"
         )
-    return Estimator(data, engine, str(folder / ONNX_NAME)), manifest
+    return Estimator(data, backend, str(folder / ONNX_NAME)), manifest

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from irene_build.errors import EstimatorError, ParityError, TreeError
-from irene_build.export import engines, oracle
+from irene_build.export import backends, oracle
 from irene_build.export.builder import TIERS
 from irene_build.export.manifest import FILE_NAME, canonical, load_manifest
 from irene_build.export.parity import Deviation, compare, scales
@@ -97,7 +97,7 @@ def _golden_node(line: str) -> dict[str, Any]:
     return {**node, **{name: float(value) for name, _, value in (pair.partition("=") for pair in pairs)}}
 
 
-def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.OnnxRuntime]:
+def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], backends.OnnxRuntime]:
     """Manifest, constants of the module and the graph, after checking files and digests. Raises EstimatorError."""
     manifest = load_manifest(folder)
     for name, entry in manifest["files"].items():
@@ -115,7 +115,7 @@ def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], engines.O
         if name not in manifest["files"]:
             raise EstimatorError(f"{folder / FILE_NAME}: files does not name {name}")
     constants = constants_of(folder / MODULE_NAME)
-    graph = engines.OnnxRuntime((folder / ONNX_NAME).read_bytes())
+    graph = backends.OnnxRuntime((folder / ONNX_NAME).read_bytes())
     digests = {
         "manifest": manifest["digest"],
         "module": constants["DIGEST"],
@@ -160,7 +160,7 @@ def verify_bundle(folder: Path, python: Sequence[str] = (sys.executable, "-I", "
     report.selftest = selftest(folder / MODULE_NAME, python)
     model = onnx.load(str(folder / ONNX_NAME))
     onnx.checker.check_model(model, full_check=True)
-    others = _Others(graph, engines.Reference(model), oracle.Oracle(estimator), python)
+    others = _Others(graph, backends.Reference(model), oracle.Oracle(estimator), python)
     with tempfile.TemporaryDirectory() as scratch:
         for number, (name, tier, tree) in enumerate(cases_of(folder, estimator, constants["GOLDEN"])):
             path = Path(scratch) / f"{number}.json"
@@ -181,17 +181,17 @@ def verify_bundle(folder: Path, python: Sequence[str] = (sys.executable, "-I", "
 class _Others:
     """The engines that the module is held against, and the Python that runs it."""
 
-    graph: engines.OnnxRuntime
-    reference: engines.Reference
+    graph: backends.OnnxRuntime
+    reference: backends.Reference
     oracle: oracle.Oracle
     python: Sequence[str]
 
 
 def _compare(report: Verified, name: str, tier: str, tree: ModelTree, path: Path, others: _Others) -> None:
     estimator = report.estimator
-    arrays = engines.arrays_of(estimator, tree)
+    arrays = backends.arrays_of(estimator, tree)
     try:
-        ours = engines.module(report.folder / MODULE_NAME, path, tier, others.python)
+        ours = backends.module(report.folder / MODULE_NAME, path, tier, others.python)
     except ParityError as error:
         raise ParityError(f"{name}: {error}") from None
     except TreeError as error:
@@ -203,14 +203,14 @@ def _compare(report: Verified, name: str, tier: str, tree: ModelTree, path: Path
         "onnx.reference": others.reference.run_arrays(arrays, tier),
     }
     try:
-        found["trainer"] = engines.trainer(estimator, tree, tier)
+        found["trainer"] = backends.trainer(estimator, tree, tier)
     except TreeError as error:
         raise ParityError(
             f"{name}, tier {tier}: the trainer refuses what the module predicts: {error}"
         ) from None
     leaf = found["onnxruntime"]["leaf_energy"]
     for engine, outputs in found.items():
-        outputs = {**outputs, "flags": np.asarray(outputs["flags"]) & engines.NODE_FLAGS}
+        outputs = {**outputs, "flags": np.asarray(outputs["flags"]) & backends.NODE_FLAGS}
         both = {**ours, "leaf_energy": leaf}
         _note(report, engine, compare(outputs, both, bound, arrays["parent"], f"{name}, tier {tier}:"))
     expected = others.oracle.leaf_energies(tier, arrays)

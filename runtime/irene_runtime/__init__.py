@@ -3,5 +3,5 @@
 #: The modules in the order in which the generated file holds them: each uses only those before it.
 MODULES = (
     "errors", "features", "tree", "packed", "equations", "prediction", "explain", "sampler", "monitor", "attach",
-    "onnx_engine", "model", "main",
+    "onnx_backend", "model", "main",
 )  # fmt: skip

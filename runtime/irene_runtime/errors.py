@@ -11,7 +11,7 @@
     └── RunError                 the input was fine and the work failed (exit code 1)
         ├── MeterError           a meter stopped, or never answered
         ├── MeasurementError     a campaign could not finish
-        └── ParityError          two engines disagree about the same estimator
+        └── ParityError          two backends disagree about the same estimator
 
 Every message says what happened, where, and what to do.
 """
@@ -66,4 +66,4 @@ class MeasurementError(RunError):
 
 
 class ParityError(RunError):
-    """Two engines give different numbers for one estimator; nothing was exported."""
+    """Two backends give different numbers for one estimator; nothing was exported."""

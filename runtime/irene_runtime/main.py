@@ -41,7 +41,7 @@ def _parser() -> Any:
         add("--" + form, action="store_true", help="print %s instead of the table" % form)
     add("--explain", metavar="SCOPE", help="how one node's number came about")
     add("--tier", choices=TIERS, help="default: the best that the tree's features allow")
-    add("--engine", choices=("python", "onnx"), default="python", help="default: python")
+    add("--backend", choices=("python", "onnx"), default="python", help="default: python")
     add("--co2", type=float, metavar="G_PER_KWH", help="grams of CO2 of one kWh")
     add("--depth", type=int, default=3, help="depth of the table (default 3)")
     command("selftest", _selftest, "evaluate the golden tree; exit code 1 where a number differs")
@@ -66,7 +66,7 @@ def _predict(args: Any) -> Tuple[str, int]:
         raise InputError("--co2 %r: expected grams of CO2 per kWh" % args.co2)
     if args.depth < 0:
         raise InputError("--depth %d: expected 0 (the model alone) or more" % args.depth)
-    p = Estimator(engine=args.engine).predict(load(args.tree), tier=args.tier)
+    p = Estimator(backend=args.backend).predict(load(args.tree), tier=args.tier)
     if args.json:
         return _dumps(p.to_json() if args.co2 is None else dict(p.to_json(), co2_g=p.co2_g(args.co2))), 0
     if args.csv or args.openmetrics:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from .attach import Attached
@@ -22,7 +23,7 @@ from .errors import EstimatorError, InputError, TreeError
 from .explain import explanation
 from .features import COUNTED, RESOURCE_FEATURES
 from .monitor import Monitor
-from .onnx_engine import Graph
+from .onnx_backend import Graph
 from .packed import unpacked
 from .prediction import NodePrediction, Prediction
 from .tree import ModelTree, Node, load
@@ -65,6 +66,14 @@ def _not_finite(node: Node) -> TreeError:
     return TreeError("node %s: its features give no finite energy" % node.name[:80])
 
 
+def _beside() -> str:
+    """The graph that an export writes beside the module. Raises InputError where the module is no file."""
+    module = globals().get("__file__")
+    if module is None:
+        raise InputError("this module was not loaded from a file: name the graph, Estimator(graph=PATH)")
+    return os.path.splitext(os.path.abspath(module))[0] + ".onnx"
+
+
 def load_tree(path: str) -> ModelTree:
     """Read and check a tree file. Raises TreeError."""
     return load(path)
@@ -73,14 +82,24 @@ def load_tree(path: str) -> ModelTree:
 class Estimator:
     """Predicts the joules of every node of a model tree on the PC that it was calibrated on.
 
-    ``data``: an estimator in the build tool's format; the generated module has its own. ``engine``:
-    ``python``, or ``onnx`` for the graph in the file ``graph`` (default: beside the module).
-    Raises EstimatorError.
+    ``data``: an estimator in the build tool's format; the generated module has its own. ``backend``:
+    ``python``, or ``onnx`` for the graph in the file ``graph`` (default: beside the module); ``engine``
+    is its old name. Raises EstimatorError.
     """
 
     def __init__(
-        self, data: Optional[Mapping[str, Any]] = None, engine: str = "python", graph: str = ""
+        self,
+        data: Optional[Mapping[str, Any]] = None,
+        backend: str = "python",
+        graph: str = "",
+        engine: Optional[str] = None,
     ) -> None:
+        if engine is not None:
+            text = (
+                "Estimator(engine=...) is now Estimator(backend=...); the old name goes with the next version"
+            )
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            backend = engine
         own = data is None
         try:
             data = unpacked(globals().get("ESTIMATOR")) if data is None else data
@@ -105,12 +124,11 @@ class Estimator:
             raise EstimatorError("estimator data: %s: %s" % (type(error).__name__, error)) from None
         if not self.tiers:
             raise EstimatorError("estimator data: no tier")
-        if engine not in ("python", "onnx"):
-            raise InputError("engine %.20r: use python or onnx" % (engine,))
+        if backend not in ("python", "onnx"):
+            raise InputError("backend %.20r: use python or onnx" % (backend,))
         self._graph: Optional[Graph] = None
-        if engine == "onnx":
-            beside = os.path.splitext(os.path.abspath(__file__))[0] + ".onnx"
-            self._graph = Graph(graph or beside, data, self.digest)
+        if backend == "onnx":
+            self._graph = Graph(graph or _beside(), data, self.digest)
 
     @property
     def simulated(self) -> bool:

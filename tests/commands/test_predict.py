@@ -81,7 +81,7 @@ def test_every_form(predict: Any, bundle: Path) -> None:
     assert "terms of Linear" in predict("tree.json", "--explain", "head")[1]
     assert "fc:Linear" not in predict("tree.json", "--depth", "1")[1]
     assert "needs gpu_energy, latency" in predict("tree.json", "--tier", "live")[1]
-    assert json.loads(predict("tree.json", "--engine", "onnx", "--json")[1])["energy_j"] == 15.0
+    assert json.loads(predict("tree.json", "--backend", "onnx", "--json")[1])["energy_j"] == 15.0
 
 
 def test_a_page_is_written(predict: Any, bundle: Path) -> None:
@@ -126,7 +126,7 @@ def test_live_runs_the_model_here(predict: Any, monkeypatch: pytest.MonkeyPatch)
         (["config.json", "-b", "0"], "batch_size is 0"),
         (["no-such-model"], "no-such-model"),
         (["tree.json", "--tier", "best"], "tier 'best'"),
-        (["tree.json", "--engine", "torch"], "engine 'torch'"),
+        (["tree.json", "--backend", "torch"], "backend 'torch'"),
         (["tree.json", "--json", "--csv"], "one of --json"),
         (["tree.json", "--co2", "-1"], "--co2 -1"),
         (["tree.json", "--live"], "--live needs the MODEL itself"),

@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 
 from irene_build.errors import EstimatorError, InputError, ParityError
+from irene_build.export import backends
 from irene_build.export import bundle as bundles
-from irene_build.export import engines
 from irene_build.export.bundle import export
 from irene_build.export.manifest import check_manifest, load_manifest
 from irene_build.export.verify import constants_of, open_bundle, verify_bundle
@@ -188,13 +188,13 @@ def test_engines_that_disagree_leave_the_old_bundle(
     copied: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(copied)
-    real = engines.OnnxRuntime.run_arrays
+    real = backends.OnnxRuntime.run_arrays
 
     def off(self: Any, arrays: Any, tier: str) -> Any:
         out = real(self, arrays, tier)
         return {**out, "energy": out["energy"] * (1 + 1e-11)}
 
-    monkeypatch.setattr(engines.OnnxRuntime, "run_arrays", off)
+    monkeypatch.setattr(backends.OnnxRuntime, "run_arrays", off)
     with pytest.raises(ParityError, match="onnxruntime disagrees"):
         quick(small, copied)
     assert files(copied) == before

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from irene_build.export.arrays import encode
-from irene_build.export.engines import OnnxRuntime, trainer
+from irene_build.export.backends import OnnxRuntime, trainer
 from irene_build.export.graph import build_model
 from irene_build.export.parity import compare, scales
 from irene_build.export.samples import with_resources

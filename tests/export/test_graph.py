@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from irene_build.errors import EstimatorError, ParityError
 from irene_build.export.arrays import encode
+from irene_build.export.backends import OnnxRuntime, Reference, trainer
 from irene_build.export.builder import OUTPUTS, TIERS
-from irene_build.export.engines import OnnxRuntime, Reference, trainer
 from irene_build.export.graph import build_model
 from irene_build.export.parity import Scales, compare, scales
 from irene_runtime.tree import ModelTree

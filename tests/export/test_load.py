@@ -30,12 +30,12 @@ def bundle(exported: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_both_engines_say_what_the_runtime_says(bundle: Path) -> None:
+def test_both_backends_say_what_the_runtime_says(bundle: Path) -> None:
     expected = Estimator(estimator())
     for live in (None, {"latency": 0.02, "gpu_energy": 5.0}):
         want = expected.predict(tree(), live)
-        for engine in ("python", "onnx"):
-            loaded, manifest = load_bundle(bundle, engine)
+        for backend in ("python", "onnx"):
+            loaded, manifest = load_bundle(bundle, backend)
             got = loaded.predict(tree(), live)
             assert got.to_json()["digest"] == manifest["digest"]
             assert (got.tier, got.flags) == (want.tier, want.flags)

@@ -11,9 +11,9 @@ import pytest
 
 from irene_build.cli import main
 from irene_build.export.arrays import encode
+from irene_build.export.backends import OnnxRuntime
 from irene_build.export.bundle import export
 from irene_build.export.diff import compare_bundles, percent
-from irene_build.export.engines import OnnxRuntime
 from irene_build.export.graph import build_model
 from irene_build.export.oracle import Oracle, pipeline
 from irene_build.export.parity import EPS, Scales, compare, scales

@@ -112,7 +112,7 @@ def test_predict_in_every_form(module: Path) -> None:
         (["predict", "tree.json", "--co2", "nan"], "grams of CO2"),
         (["predict", "tree.json", "--csv", "--json"], "one at a time"),
         (["predict", "tree.json", "--depth", "-1"], "--depth -1"),
-        (["predict", "tree.json", "--engine", "onnx"], "onnx"),
+        (["predict", "tree.json", "--backend", "onnx"], "onnx"),
         (["fly"], "fly"),
         (["info", "--fly"], "--fly"),
         (["monitor"], "give the command after `--`"),

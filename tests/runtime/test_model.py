@@ -395,8 +395,14 @@ def test_wrong_arguments() -> None:
         Estimator(estimator()).predict(tree(), 5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="tier 'best'"):
         Estimator(estimator()).predict(tree(), tier="best")
-    with pytest.raises(InputError, match="engine 'torch'"):
+    with pytest.raises(InputError, match="backend 'torch'"):
+        Estimator(estimator(), backend="torch")
+    with (
+        pytest.warns(DeprecationWarning, match="backend") as said,
+        pytest.raises(InputError, match="backend 'torch'"),
+    ):
         Estimator(estimator(), engine="torch")
+    assert len(said) == 1
     with pytest.raises(EstimatorError, match="no estimator data"):
         Estimator()
 

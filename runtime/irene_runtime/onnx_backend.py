@@ -1,4 +1,4 @@
-"""The ONNX graph beside the module as engine, for those who ask for it. Needs numpy and onnxruntime."""
+"""The ONNX graph beside the module as backend, for those who ask for it. Needs numpy and onnxruntime."""
 
 import math
 import os
@@ -22,10 +22,10 @@ class Graph:
             import onnxruntime
         except ImportError as error:
             raise InputError(
-                "engine onnx needs numpy and onnxruntime (%s); use engine python" % error
+                "backend onnx needs numpy and onnxruntime (%s); use backend python" % error
             ) from None
         if not os.path.isfile(path):
-            raise EstimatorError("%s: not there; engine onnx wants it beside the module" % path)
+            raise EstimatorError("%s: not there; backend onnx wants it beside the module" % path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = options.inter_op_num_threads = 1
