@@ -71,7 +71,7 @@ def _beside() -> str:
     module = globals().get("__file__")
     if module is None:
         raise InputError("this module was not loaded from a file: name the graph, Estimator(graph=PATH)")
-    return os.path.splitext(os.path.abspath(module))[0] + ".onnx"
+    return str(os.path.splitext(os.path.abspath(module))[0]) + ".onnx"
 
 
 def load_tree(path: str) -> ModelTree:
