@@ -32,8 +32,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "runtime")]
 
 from coverage_checks import BATCH, TOKENS, flop_check  # noqa: E402
 from coverage_configs import complete, shrink, trim  # noqa: E402
+from coverage_fallbacks import MAX_BYTES, RUNGS, reason, rung_check  # noqa: E402
 from coverage_leaves import leaf_check  # noqa: E402
-from coverage_rungs import MAX_BYTES, RUNGS, reason, rung_check  # noqa: E402
 
 #: What a failure is: not built (the package's or the configuration's), or built and not traced.
 NOT_BUILT = ("needs package", "does not build")
@@ -52,7 +52,7 @@ def attempt(model_type: str, options: dict[str, Any]) -> dict[str, Any]:
 
     from irene_build.errors import ModelError
     from irene_build.models.specs import Spec
-    from irene_build.trace import tracer
+    from irene_build.trace.request import Pass
 
     mapped = MODEL_MAPPING_NAMES[model_type]
     name = mapped[0] if isinstance(mapped, (tuple, list)) else mapped
@@ -66,7 +66,7 @@ def attempt(model_type: str, options: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         return {**result, "status": "does not build", "why": f"{type(error).__name__}: {error}"[:300]}
     limit = float(options["limit"]) / 4
-    run = tracer.Pass(BATCH, TOKENS, attention=options["attention"], cpu_limit_s=limit).checked()
+    run = Pass(BATCH, TOKENS, attention=options["attention"], cpu_limit_s=limit).checked()
     sizes = (
         ("small", "trimmed", "")
         if options["rungs"] or options["leaves"]
@@ -104,10 +104,10 @@ def tree_of(spec: Any, run: Any, check_flops: bool) -> dict[str, Any]:
     """What is kept of a type's tree. Raises ModelError."""
     from irene_build.trace import fallbacks
 
-    tree = fallbacks.climb(spec, spec.name, run)
+    tree = fallbacks.with_fallbacks(spec, spec.name, run)
     by = tree.header["traced_by"]
     found = {
-        "rung": by["rung"], "dtype": tree.header["dtype"], "nodes": len(tree.nodes),
+        "rung": by["tensors"], "dtype": tree.header["dtype"], "nodes": len(tree.nodes),
         "gflop": round(tree.nodes[0].features["flops"] / 1e3, 3), "executed": by["executed_parameters"],
         "left_out": by.get("left_out", [])[:5], "inputs": by["inputs"], "custom": custom_operations(tree),
     }  # fmt: skip

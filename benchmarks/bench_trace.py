@@ -48,13 +48,14 @@ def ours(name: str, batch_size: int, seq_len: int, attention: str) -> dict[str, 
 
     from irene_build.models import build
     from irene_build.trace import tracer
+    from irene_build.trace.request import Pass
 
     torch.set_num_threads(1)
     imported = time.perf_counter() - start
     start = time.perf_counter()
     module = build(name, attention=attention)
     built = time.perf_counter() - start
-    run = tracer.Pass(batch_size, seq_len, attention=attention)
+    run = Pass(batch_size, seq_len, attention=attention)
     tracer.record(module, name, run)
     traced = best(lambda: tracer.record(module, name, run))
     cpu = best(lambda: tracer.record(module, name, run), clock=time.process_time)
@@ -79,11 +80,12 @@ def beside_bare_forward() -> None:
 
     from irene_build.models import build
     from irene_build.trace import tracer
+    from irene_build.trace.request import Pass
 
     torch.set_num_threads(1)
     module = build("bert-base-uncased", attention="eager")
     ids = torch.ones((BATCH, TOKENS), dtype=torch.long, device="meta")
-    run = tracer.Pass(BATCH, TOKENS, attention="eager")
+    run = Pass(BATCH, TOKENS, attention="eager")
 
     def bare() -> None:
         with torch.no_grad():

@@ -62,11 +62,12 @@ def flop_check(spec: Any, tree: Any, attention: str) -> dict[str, Any]:
 
     from irene_build.models.build import instantiate
     from irene_build.trace import conditions, tracer
+    from irene_build.trace.request import Pass
     from irene_build.trace.unwrap import as_if_on_cpu
     from irene_build.trace.value_tracking import Shadows, shadows_for
 
-    rung, dtype = tree.header["traced_by"]["rung"], tree.header["dtype"]
-    run = tracer.Pass(BATCH, TOKENS, attention=attention, dtype=dtype, rung=rung).checked()
+    rung, dtype = tree.header["traced_by"]["tensors"], tree.header["dtype"]
+    run = Pass(BATCH, TOKENS, attention=attention, dtype=dtype, tensors=rung).checked()
     shadows = Shadows() if rung == "meta" else None
     # Buffers that the constructor computes are known: some models ask for them.
     with shadows.following() if shadows is not None else nullcontext():

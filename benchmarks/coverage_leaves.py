@@ -8,6 +8,7 @@ and which are not (views, reserved memory), and in which module each one ran.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def leaf_check(spec: Any, run: Any, max_bytes: int) -> dict[str, Any]:
     module = instantiate(spec, run.dtype, run.attention, "cpu")
     errors: list[ModelError] = []
     for variant in range(tracer.variants(module, run)):
-        trial = tracer.replace(run, variant=variant, rung="cpu")
+        trial = replace(run, variant=variant, tensors="cpu")
         with tracer.collecting(errors):
             # The first pass: some models keep tables from it, so that later ones run less.
             tracer.record(module, spec.name, trial)

@@ -100,7 +100,7 @@ def trace_command(
     say(render.title(tree))
     header = ("node", "primitive", "FLOPs", "memory", "parameters", "kernels")
     say(table(render.rows(tree, depth, sort, collapse=not every), header))
-    for message in (render.otherwise(tree), render.rung(tree), render.reach(tree)):
+    for message in (render.otherwise(tree), render.fallback(tree), render.reach(tree)):
         if message:
             note(message)
     if output is not None:

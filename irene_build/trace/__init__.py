@@ -1,5 +1,8 @@
 """nn.Module -> ModelTree: hooks and dispatch modes on the meta device, FLOP and byte counts."""
 
-from .tracer import trace
+from .api import trace_model
 
-__all__ = ["trace"]
+#: The earlier name of ``trace_model``.
+trace = trace_model
+
+__all__ = ["trace", "trace_model"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .ops import tensors_of, text_of
 
 if TYPE_CHECKING:
-    from .tracer import Pass
+    from .request import Pass
 
 #: A run that touched at least this share of the parameters counts as whole.
 WHOLE = 0.99

@@ -1,4 +1,4 @@
-"""The ladder of back ends: a model without its weights is tried on each rung until one gives a tree.
+"""A model without its weights is tried on other kinds of tensors until one gives a tree.
 
 ``meta``: tensors without values in the dtype asked for; then with the buffers' values computed, where a
 model asks for them; then ``meta`` in bfloat16, which some kernels insist on. ``fake``: tensors that claim to
@@ -17,19 +17,22 @@ from typing import Any
 from irene_build.errors import ModelError
 from irene_runtime.tree import ModelTree
 
-from .inputs import RefusedError
-from .tracer import Pass, collecting, record, variants
+from .conditions import fake_mode
+from .request import Pass, RefusedError
+from .tracer import collecting, record, variants
+from .unwrap import as_if_on_cpu
+from .value_tracking import Shadows
 
-#: The ``cpu`` rung is for models up to this many bytes of parameters.
+#: Real tensors are for models up to this many bytes of parameters.
 MAX_REAL_BYTES = 2**32
 
 
 class TooLongError(ModelError):
-    """The time of the ``cpu`` rung is over."""
+    """The time for a pass with real tensors is over."""
 
 
-def climb(spec: Any, name: str, run: Pass) -> ModelTree:
-    """The tree of the first rung and the first variant of inputs that work. Raises the first rung's ModelError."""
+def with_fallbacks(spec: Any, name: str, run: Pass) -> ModelTree:
+    """The tree of the first kind of tensors and the first variant of inputs that work. Raises the first ModelError."""
     from irene_build.models.build import instantiate
 
     module = instantiate(spec, run.dtype, run.attention, "meta")
@@ -58,7 +61,7 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
             real = _in_time(lambda: instantiate(spec, run.dtype, run.attention, "cpu"))
             for trial in tries:
                 with suppress(ModelError):
-                    tree, _ = record(real, name, replace(trial, rung="cpu"))
+                    tree, _ = record(real, name, replace(trial, tensors="cpu"))
                     return with_refusal(explained(tree, reasons[trial.variant], run), errors[: trial.variant])
     except TooLongError:
         raise ModelError(
@@ -71,8 +74,6 @@ def climb(spec: Any, name: str, run: Pass) -> ModelTree:
 def with_buffers(spec: Any, name: str, run: Pass) -> ModelTree:
     """On meta; what the constructor computes from constants (strides, positions, tables) is known."""
     from irene_build.models.build import instantiate
-
-    from .value_tracking import Shadows
 
     shadows = Shadows()
     with shadows.following():
@@ -93,10 +94,6 @@ def on_fake(spec: Any, name: str, run: Pass) -> ModelTree:
     """With fake tensors; the values of buffers are known here as well."""
     from irene_build.models.build import instantiate
 
-    from .conditions import fake_mode
-    from .unwrap import as_if_on_cpu
-    from .value_tracking import Shadows
-
     built = Shadows()
     with built.following():
         bare = instantiate(spec, run.dtype, run.attention, "meta")
@@ -108,12 +105,12 @@ def on_fake(spec: Any, name: str, run: Pass) -> ModelTree:
             if values is not None:
                 shadows.put(after, values)
 
-        return record(as_if_on_cpu(bare, carried), name, replace(run, rung="fake"), shadows=shadows)[0]
+        return record(as_if_on_cpu(bare, carried), name, replace(run, tensors="fake"), shadows=shadows)[0]
 
 
 def explained(tree: ModelTree, reason: str, asked: Pass) -> ModelTree:
-    """``tree`` with the reason why it is not from the first rung in its header."""
-    tree.header["traced_by"]["rung_reason"] = reason
+    """``tree`` with the reason in its header why it is not from the first kind of tensors."""
+    tree.header["traced_by"]["fallback_reason"] = reason
     if tree.header["dtype"] != asked.dtype:
         tree.header["traced_by"]["dtype_asked"] = asked.dtype
     return tree

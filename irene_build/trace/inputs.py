@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irene_build.errors import ModelError
 
-if TYPE_CHECKING:
-    from .tracer import Pass
-
-
-class RefusedError(ModelError):
-    """What was asked for does not fit the model, whichever back end runs it."""
+from . import families
+from .config import positions_of, token_ids
+from .request import Pass, RefusedError
 
 
 def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str, Any], int]:
@@ -58,15 +55,13 @@ def _cached(module: Any, run: Pass, inputs: Mapping[str, Any]) -> int:
 
     Raises RefusedError where the model has no position for the next one.
     """
-    from . import families
-
     ids = next((inputs[name] for name in ("decoder_input_ids", "input_ids") if name in inputs), None)
     if ids is None:
         raise RefusedError(f"{type(module).__name__} takes no token ids: phase decode cannot be traced")
     past = int(ids.shape[1])
     asked = past if run.inputs is not None else run.past_len
     config = getattr(module, "config", None)
-    positions = families.positions_of(config) if config is not None else None
+    positions = positions_of(config) if config is not None else None
     if positions is not None and positions <= asked:
         raise RefusedError(
             f"{type(module).__name__} has {positions} positions: at most {positions - 1} tokens can be cached before "
@@ -150,8 +145,6 @@ def _as_dtype(value: Any, module: Any) -> Any:
 
 def variants_of(module: Any, batch_size: int, seq_len: int) -> list[Callable[[], Mapping[str, Any]]]:
     """Ways to call a transformers model, or a module with a method ``example_inputs(batch_size, seq_len)``."""
-    from . import families
-
     own = getattr(module, "example_inputs", None)
     if callable(own):
         return [lambda: own(batch_size, seq_len)]
@@ -160,7 +153,7 @@ def variants_of(module: Any, batch_size: int, seq_len: int) -> list[Callable[[],
     if config is not None and hasattr(config, "model_type"):
         return list(families.variants(module, config, names, batch_size, seq_len))
     if "input_ids" in names:
-        return [lambda: {"input_ids": families.token_ids(None, batch_size, seq_len)}]
+        return [lambda: {"input_ids": token_ids(None, batch_size, seq_len)}]
     raise ModelError(
         f"{type(module).__name__}: inputs are known for transformers models only; give the module a method "
         "example_inputs(batch_size, seq_len), or pass --inputs module:function or --inputs name=8x128:int64"

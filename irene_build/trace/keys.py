@@ -23,8 +23,3 @@ def work_keys(tree: ModelTree) -> list[str]:
         text = json.dumps(what, sort_keys=True, separators=(",", ":"))
         keys[index] = hashlib.sha256(text.encode()).hexdigest()[:32]
     return keys
-
-
-def work_key(tree: ModelTree, index: int) -> str:
-    """The key of one node; ``work_keys`` gives all of them at the cost of one."""
-    return work_keys(tree)[index]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
-from .families import deep, first_of, token_ids, torch_zeros
-from .inputs import RefusedError
+from .config import deep, first_of, token_ids, torch_zeros
+from .request import RefusedError
 
 Guess = dict[str, Any]
 

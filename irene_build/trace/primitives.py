@@ -53,7 +53,6 @@ class Primitive:
 
 _NN = "torch.nn:"
 _F = "nn.functional."
-_ACT = "transformers.activations:"
 
 PRIMITIVES: tuple[Primitive, ...] = (
     Primitive("Linear", (_NN + "Linear",), functions=(_F + "linear",), cost=f.linear, operands=f.weight_bias),
@@ -137,10 +136,6 @@ PRIMITIVES: tuple[Primitive, ...] = (
     Primitive("Interpolate", (_NN + "Upsample",), functions=(_F + "interpolate", _F + "grid_sample")),
 )  # fmt: skip
 
-#: Modules that do nothing when a model is evaluated; dropped unless they run an operation after all.
-_NOTHING = re.compile(r"Dropout|DropPath|^Identity$|StochasticDepth")
-
-
 #: Activations whose product with another tensor is a gated activation (GLU, Shazeer 2020, table 1).
 GATES = frozenset(("SiLU", "GELU", "ReLU", "Sigmoid", "Activation"))
 
@@ -210,10 +205,6 @@ def of_module(module: Any) -> Primitive | None:
     if entry is None and not module._modules:
         entry = of_pattern(type(module).__name__)
     return entry
-
-
-def does_nothing(module: Any) -> bool:
-    return bool(_NOTHING.search(type(module).__name__))
 
 
 def operands_of_function(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

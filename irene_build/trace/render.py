@@ -49,8 +49,14 @@ def title(tree: ModelTree) -> str:
 
 def _traced_on(tree: ModelTree) -> str:
     """``, traced on meta``; nothing where the tree does not say."""
-    rung = (tree.header.get("traced_by") or {}).get("rung")
-    return f", traced on {rung}" if rung else ""
+    tensors = _tensors(tree)
+    return f", traced on {tensors}" if tensors else ""
+
+
+def _tensors(tree: ModelTree) -> str:
+    """The kind of tensors that a tree was traced on; trees of earlier versions call it ``rung``."""
+    by = tree.header.get("traced_by") or {}
+    return str(by.get("tensors", by.get("rung", "")))
 
 
 def rows(tree: ModelTree, depth: int | None = None, sort: str = "", collapse: bool = True) -> list[list[str]]:
@@ -161,15 +167,15 @@ def otherwise(tree: ModelTree) -> str:
     return "; ".join(said)
 
 
-#: What a rung of the ladder other than ``meta`` means for the reader of a tree.
-_RUNGS = {
+#: What tensors other than those on meta mean for the reader of a tree.
+_TENSORS = {
     "fake": "traced with fake tensors, since the meta device refused an operation",
     "cpu": "traced with real tensors and random weights, since values steer it: other values may run other parts",
     "real": "traced while it ran on a real device",
 }
 
 
-def rung(tree: ModelTree) -> str:
+def fallback(tree: ModelTree) -> str:
     """A sentence where the tree is not what was asked for on the meta device; empty where it is."""
     by = tree.header.get("traced_by") or {}
     if "dtype_asked" in by:
@@ -177,7 +183,7 @@ def rung(tree: ModelTree) -> str:
             f"traced in {tree.header['dtype']}, not in {by['dtype_asked']} as asked: its operations exist in "
             "that dtype only, and bytes are those of it"
         )
-    return _RUNGS.get(by.get("rung", ""), "")
+    return _TENSORS.get(_tensors(tree), "")
 
 
 _SHOWN = ("flops", "mem_bytes", "weight_bytes", "kernels", "num_parameters")

@@ -15,7 +15,8 @@ from typing import Any
 from irene_build.errors import ModelError
 from irene_runtime.tree import ModelTree
 
-from . import tracer
+from .request import Pass
+from .tracer import Positions, collecting, record, variants
 
 
 @dataclass
@@ -51,7 +52,7 @@ def capture(
         name, module = model, models.build(model, dtype=dtype, attention=attention, device=device)
     else:
         name, module = type(model).__name__, model
-    run = tracer.Pass(batch_size, seq_len, phase, past_len, dtype, attention, rung="real").checked()
+    run = Pass(batch_size, seq_len, phase, past_len, dtype, attention, tensors="real").checked()
     tree, positions, run = _first_that_runs(module, name, run)
     calls: dict[int, list[_Kept]] = {}
 
@@ -64,18 +65,16 @@ def capture(
             return
         calls.setdefault(index, []).append(_Kept(function, args, kwargs, _cache_states(args, kwargs)))
 
-    tracer.record(module, name, run, keep)
+    record(module, name, run, keep)
     return Captured(tree, {index: _runner(kept) for index, kept in sorted(calls.items())})
 
 
-def _first_that_runs(
-    module: Any, name: str, run: tracer.Pass
-) -> tuple[ModelTree, tracer.Positions, tracer.Pass]:
+def _first_that_runs(module: Any, name: str, run: Pass) -> tuple[ModelTree, Positions, Pass]:
     errors: list[ModelError] = []
-    for variant in range(tracer.variants(module, run)):
+    for variant in range(variants(module, run)):
         trial = replace(run, variant=variant)
-        with tracer.collecting(errors):
-            return (*tracer.record(module, name, trial), trial)
+        with collecting(errors):
+            return (*record(module, name, trial), trial)
     raise errors[0]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from irene_build.errors import ModelError
 
+from .request import RefusedError
+
 _SHAPE = re.compile(r"([A-Za-z_]\w*)=(\d+(?:x\d+)*)(?::(\w+))?$")
 
 
@@ -60,7 +62,6 @@ def _check_names(module: Any, names: Iterable[str]) -> None:
     import inspect
 
     from .coverage import not_given
-    from .inputs import RefusedError
 
     root = inspect.signature(module.forward).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in root) and not hasattr(module, "config"):

@@ -166,7 +166,7 @@ def test_an_operation_that_cannot_be_followed_is_named_with_its_module(
     # With a shape that fits, the value that steers it is had from a real pass.
     code, out, _ = run(capsys, "trace", "stubborn:Net", "--inputs", "x=2x4", "--json")
     assert code == 0
-    assert json.loads(out)["traced_by"]["rung"] == "cpu"
+    assert json.loads(out)["traced_by"]["tensors"] == "cpu"
     _, _, err = run(capsys, "trace", "stubborn:Net", "--inputs", "x=2x4")
     assert "random weights" in err
     # A module that was given stays without values, so there it cannot be followed.

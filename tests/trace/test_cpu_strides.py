@@ -12,6 +12,7 @@ from torch import nn
 
 from irene_build.models.specs import Spec
 from irene_build.trace import fallbacks, tracer
+from irene_build.trace.request import Pass
 
 IMAGE = (2, 8, 6, 4)
 #: An image of one, as a view of tokens gives it: the stride of its batch decides what kernels make of it.
@@ -77,12 +78,12 @@ def test_one_tree(name: str, inference: bool) -> None:
             net.forward = torch.inference_mode()(net.forward)  # type: ignore[method-assign]
         return net
 
-    run = tracer.Pass(2, 8, inputs=lambda *_: {"x": torch.ones(shape)})
+    run = Pass(2, 8, inputs=lambda *_: {"x": torch.ones(shape)})
     spec = Spec(name, None, None, factory=build)
     trees = [
         tracer.record(_built(build, "meta"), name, run)[0],
         fallbacks.on_fake(spec, name, run),
-        tracer.record(_built(build, "cpu"), name, replace(run, rung="cpu"))[0],
+        tracer.record(_built(build, "cpu"), name, replace(run, tensors="cpu"))[0],
     ]
     meta, fake, real = ([node.to_json() for node in tree.nodes] for tree in trees)
     assert meta == real

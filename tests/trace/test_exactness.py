@@ -18,6 +18,7 @@ from irene_build.trace import conditions, tracer
 from irene_build.trace.assemble import Assembler
 from irene_build.trace.inputs import prepare
 from irene_build.trace.recorder import Recorder
+from irene_build.trace.request import Pass
 from irene_build.trace.unwrap import as_if_on_cpu
 from irene_build.trace.value_tracking import Shadows
 
@@ -31,7 +32,7 @@ EAGER = [
 @pytest.mark.parametrize("name", EAGER)
 def test_matrix_flops_equal_those_of_flop_counter_mode(name: str) -> None:
     module = build(name, attention="eager")
-    run = tracer.Pass(2, 16, attention="eager")
+    run = Pass(2, 16, attention="eager")
     tree, _ = tracer.record(module, name, run)
     shadows = Shadows()
     with torch.no_grad(), shadows.following():
@@ -73,7 +74,7 @@ MODELS = {
 def test_every_operation_lies_in_exactly_one_leaf_of_the_module_that_ran_it(name: str) -> None:
     kind, settings = MODELS[name]
     cls = getattr(transformers, kind)
-    found = leaf_check(Spec(kind, cls, cls.config_class(**settings)), tracer.Pass(2, 8), 2**30)
+    found = leaf_check(Spec(kind, cls, cls.config_class(**settings)), Pass(2, 8), 2**30)
     assert found["operations"] > 10
     assert found["exact"], found
 
@@ -111,9 +112,11 @@ def test_meta_and_a_real_cpu_give_identical_trees(name: str, attention: str) -> 
     kind, settings = MODELS[name]
     cls = getattr(transformers, kind)
     spec = Spec(name, cls, cls.config_class(**settings))
-    run = tracer.Pass(2, 8, attention=attention)
+    run = Pass(2, 8, attention=attention)
     meta, _ = tracer.record(instantiate(spec, "float32", attention, "meta"), name, run)
-    real, _ = tracer.record(instantiate(spec, "float32", attention, "cpu"), name, replace(run, rung="real"))
+    real, _ = tracer.record(
+        instantiate(spec, "float32", attention, "cpu"), name, replace(run, tensors="real")
+    )
     assert _comparable(meta) == _comparable(real)
 
 
@@ -125,11 +128,11 @@ def test_fake_tensors_give_the_same_tree(name: str, attention: str) -> None:
     kind, settings = MODELS[name]
     cls = getattr(transformers, kind)
     spec = Spec(name, cls, cls.config_class(**settings))
-    run = tracer.Pass(2, 8, attention=attention)
+    run = Pass(2, 8, attention=attention)
     meta, _ = tracer.record(instantiate(spec, "float32", attention, "meta"), name, run)
     empty = instantiate(spec, "float32", attention, "meta")
     with conditions.fake_mode():
-        fake, _ = tracer.record(as_if_on_cpu(empty), name, replace(run, rung="fake"))
+        fake, _ = tracer.record(as_if_on_cpu(empty), name, replace(run, tensors="fake"))
     assert _comparable(meta) == _comparable(fake)
 
 
@@ -138,7 +141,7 @@ def test_inference_mode_inside_a_model_changes_nothing(device: str) -> None:
     kind, settings = MODELS["bert"]
     cls = getattr(transformers, kind)
     model = instantiate(Spec(kind, cls, cls.config_class(**settings)), "float32", "eager", device)
-    run = tracer.Pass(2, 8, attention="eager", rung="meta" if device == "meta" else "real")
+    run = Pass(2, 8, attention="eager", tensors="meta" if device == "meta" else "real")
     before, _ = tracer.record(model, "bert", run)
     # Operations that autograd takes apart reach a dispatch mode whole there.
     model.forward = torch.inference_mode()(model.forward)

@@ -12,6 +12,7 @@ from irene_build.errors import ModelError
 from irene_build.models.build import instantiate
 from irene_build.models.specs import Spec
 from irene_build.trace import fallbacks, trace, tracer
+from irene_build.trace.request import Pass
 
 _TEXT = {
     "vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -65,24 +66,24 @@ def nodes(tree: Any) -> list[Any]:
     return [node.to_json() for node in tree.nodes]
 
 
-def on_meta(spec: Spec, run: tracer.Pass) -> Any:
+def on_meta(spec: Spec, run: Pass) -> Any:
     try:
         return tracer.record(instantiate(spec, run.dtype, run.attention, "meta"), spec.name, run)[0]
     except ModelError:
         return fallbacks.with_buffers(spec, spec.name, run)
 
 
-def assert_one_tree(name: str, run: tracer.Pass) -> None:
+def assert_one_tree(name: str, run: Pass) -> None:
     spec = spec_of(name)
     variant = _first_that_runs(spec, run)
     run = replace(run, variant=variant)
     meta = nodes(on_meta(spec, run))
     assert meta == nodes(fallbacks.on_fake(spec, name, run))
     real = instantiate(spec, run.dtype, run.attention, "cpu")
-    assert meta == nodes(tracer.record(real, name, replace(run, rung="cpu"))[0])
+    assert meta == nodes(tracer.record(real, name, replace(run, tensors="cpu"))[0])
 
 
-def _first_that_runs(spec: Spec, run: tracer.Pass) -> int:
+def _first_that_runs(spec: Spec, run: Pass) -> int:
     for variant in range(tracer.variants(instantiate(spec, run.dtype, run.attention, "meta"), run)):
         try:
             on_meta(spec, replace(run, variant=variant))
@@ -95,28 +96,30 @@ def _first_that_runs(spec: Spec, run: tracer.Pass) -> int:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_forward_pass(name: str, attention: str) -> None:
-    assert_one_tree(name, tracer.Pass(2, 8, attention=attention).checked())
+    assert_one_tree(name, Pass(2, 8, attention=attention).checked())
 
 
 @pytest.mark.parametrize("phase", ["forward", "prefill", "decode"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_step_of_generation(name: str, attention: str, phase: str) -> None:
-    assert_one_tree(name, tracer.Pass(2, 8, phase, attention=attention).checked())
+    assert_one_tree(name, Pass(2, 8, phase, attention=attention).checked())
 
 
 def test_bfloat16() -> None:
-    assert_one_tree("llama", tracer.Pass(2, 8, dtype="bfloat16").checked())
+    assert_one_tree("llama", Pass(2, 8, dtype="bfloat16").checked())
 
 
 def test_what_a_model_keeps_between_calls_is_computed_in_every_pass() -> None:
     cls = transformers.DINOv3ViTModel
     spec = Spec("dinov3", cls, cls.config_class(**_IMAGE))
-    run = tracer.Pass(1, 8)
+    run = Pass(1, 8)
     module = instantiate(spec, "float32", "sdpa", "meta")
     first, _ = tracer.record(module, "dinov3", run)
     again, _ = tracer.record(module, "dinov3", run)
-    real, _ = tracer.record(instantiate(spec, "float32", "sdpa", "cpu"), "dinov3", replace(run, rung="cpu"))
+    real, _ = tracer.record(
+        instantiate(spec, "float32", "sdpa", "cpu"), "dinov3", replace(run, tensors="cpu")
+    )
     assert nodes(first) == nodes(again) == nodes(real)
 
 
@@ -125,7 +128,7 @@ def test_transformers_answers_as_before_after_a_trace() -> None:
     from transformers.utils import import_utils
 
     before = import_utils.is_fake_tensor, pytorch_utils.is_torchdynamo_compiling
-    fallbacks.on_fake(spec_of("bert"), "bert", tracer.Pass(1, 4))
+    fallbacks.on_fake(spec_of("bert"), "bert", Pass(1, 4))
     assert before == (import_utils.is_fake_tensor, pytorch_utils.is_torchdynamo_compiling)
 
 

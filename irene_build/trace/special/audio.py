@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from ..families import deep, token_ids, torch_zeros
+from ..config import deep, token_ids, torch_zeros
 from .kind import Inputs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isqrt
 from typing import Any
 
-from ..families import deep, token_ids, torch_zeros
+from ..config import deep, token_ids, torch_zeros
 from ..media import pixels, with_text
 from .kind import Inputs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..families import first_of, token_ids, torch_zeros
+from ..config import first_of, token_ids, torch_zeros
 from .kind import Inputs
 
 

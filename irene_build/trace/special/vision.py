@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from ..families import first_of, torch_zeros
+from ..config import first_of, torch_zeros
 from ..media import channels, image_size, pair, pixels, strip
 from .kind import Inputs
 

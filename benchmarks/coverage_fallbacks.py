@@ -26,7 +26,7 @@ def trace_on(rung: str, spec: Any, run: Any, variant: int) -> Any:
     torch.manual_seed(0)
     module = instantiate(spec, run.dtype, run.attention, rung)
     try:
-        return tracer.record(module, spec.name, replace(trial, rung=rung))[0]
+        return tracer.record(module, spec.name, replace(trial, tensors=rung))[0]
     except ModelError:
         if rung == "cpu":
             raise
