@@ -31,7 +31,8 @@ from pathlib import Path
 from statistics import fmean, median, pstdev, stdev
 from typing import Any
 
-from irene_build.calibrate import workload as parts
+from irene_build.calibrate.targets import parse_grid, trace_target
+from irene_build.calibrate.workload import ReplayWorkload, free_bytes
 from irene_build.hardware import load_profile
 from irene_build.hardware.virtual_pc import Model, cpu_shares
 from irene_build.measure.campaign import Campaign, start_journal
@@ -40,12 +41,13 @@ from irene_build.measure.journal import Journal
 from irene_build.measure.plan import (
     PAPER_ROUNDS,
     PAPER_WINDOW_S,
-    Protocol,
+    MeasurementProtocol,
     Target,
     make_plan,
     protocol_for,
 )
 from irene_build.meters import open_meter
+from irene_build.meters.assess import idle_noise
 from irene_runtime.sampler import Sampler
 
 try:
@@ -92,7 +94,7 @@ class Truth:
         return self.joules[i - 1] + share * (self.joules[i] - self.joules[i - 1])
 
 
-def as_in_the_paper(protocol: Protocol, scale: float = 1.0) -> Protocol:
+def as_in_the_paper(protocol: MeasurementProtocol, scale: float = 1.0) -> MeasurementProtocol:
     """Five rounds of its windows, straight from standby, with nothing around them."""
     window = PAPER_WINDOW_S * scale
     return replace(
@@ -154,14 +156,14 @@ def measure(
     profile, device = load_profile("virtual"), open_device("cpu")
     settings = dict(profile.meter["model"])
     with Truth(settings, float(profile.meter["period_s"])) as truth, open_meter(profile) as meter:
-        noise, level = parts.idle_noise(meter)
+        noise, level = idle_noise(meter)
         protocol = protocol_for(meter.info, noise, level, precision, seed=1)
         if name == "paper":
             protocol = as_in_the_paper(protocol, scale)
-        plan = make_plan(targets, parts.trace_target, protocol, device.speed(), labels=nodes)
+        plan = make_plan(targets, trace_target, protocol, device.speed(), labels=nodes)
         with Journal(folder / f"{name}.sqlite") as journal:
             start_journal(journal, plan, {**_HEADER, "label_source": meter.info.name})
-            workload = parts.ReplayWorkload("cpu", parts.free_bytes("cpu"))
+            workload = ReplayWorkload("cpu", free_bytes("cpu"))
             began = time.monotonic()
             Campaign(journal, meter, Sampler(), device, workload, lambda *_: None, {}).run()
             seconds = time.monotonic() - began
@@ -215,7 +217,7 @@ def show_simulated(options: argparse.Namespace) -> None:
 
 
 def show_real(options: argparse.Namespace) -> None:
-    targets = [Target(options.model, b, s) for b, s in parts.parse_grid(options.grid)]
+    targets = [Target(options.model, b, s) for b, s in parse_grid(options.grid)]
     with tempfile.TemporaryDirectory() as folder:
         settings = (targets, min(options.nodes, 6), Path(folder), options.scale)
         found = [measure("paper", *settings, 0.01)]

@@ -37,7 +37,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from irene_build.calibrate import workload as parts
+from irene_build.calibrate.targets import parse_grid, trace_target
+from irene_build.calibrate.workload import ReplayWorkload, free_bytes
 from irene_build.hardware import HardwareProfile, load_profile
 from irene_build.hardware.virtual_pc import Model, frame
 from irene_build.measure.campaign import Campaign, start_journal
@@ -45,6 +46,7 @@ from irene_build.measure.device import open_device
 from irene_build.measure.journal import Journal
 from irene_build.measure.plan import PAPER_ROUNDS, PAPER_WINDOW_S, Target, make_plan, protocol_for
 from irene_build.meters import open_meter
+from irene_build.meters.assess import idle_noise
 from irene_runtime.sampler import Sample, Sampler
 from irene_runtime.tree import ModelTree, Node
 
@@ -194,10 +196,10 @@ def campaign(options: argparse.Namespace, number: int) -> dict[str, Any]:
     virtual, settings = load_profile("virtual"), meter_settings(number)
     if options.pc == "virtual":
         profile = replace(virtual, meter={**virtual.meter, "model": settings})
-        workload = parts.ReplayWorkload("cpu", parts.free_bytes("cpu"))
-        targets = [Target(options.model, b, s) for b, s in parts.parse_grid(options.grid)]
+        workload = ReplayWorkload("cpu", free_bytes("cpu"))
+        targets = [Target(options.model, b, s) for b, s in parse_grid(options.grid)]
         device = open_device("cpu")
-        return measure(options, number, profile, device, workload, Sampler(), targets, parts.trace_target)
+        return measure(options, number, profile, device, workload, Sampler(), targets, trace_target)
     pc = ModelledPc(settings)
     with Line(pc, settings, float(virtual.meter["period_s"])) as line:
         meter = {**virtual.meter, "driver": "emonpi", "port": line.port, "baud": 115200}
@@ -215,7 +217,7 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     path = Path(options.folder or ".") / f"campaign-{number}.sqlite"
     with open_meter(profile) as meter, Journal(path) as journal:
-        noise, level = parts.idle_noise(meter)
+        noise, level = idle_noise(meter)
         protocol = protocol_for(meter.info, noise, level, options.precision, seed=number)
         plan = make_plan(targets, tracer, protocol, device.speed(), labels=options.nodes)
         header = {"hardware": "virtual", "boundary": "wall", "provenance": "simulated", "label_source": "x"}

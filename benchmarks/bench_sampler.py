@@ -1,9 +1,7 @@
-"""What sampling costs: CPU time of one core and memory, on and off, at the paper's period and at 10 ms.
+"""What sampling costs: CPU time of one core, on and off, at the paper's period and at 10 ms.
 
     python benchmarks/bench_sampler.py [--seconds 30] [--rounds 3] [--json]
 
-``own process``: CPU time of the sampler's process, and its resident memory (budget: 15 MB); at 10 ms a C program
-where there is a compiler, and beside it the interpreter, which is what runs without one.
 ``thread``: CPU time of an otherwise idle process with the thread on, less the same with it off.
 ``timer``, ``uptime``, ``stat``: a C program (where a compiler is here) that wakes up as often and does nothing,
 reads /proc/uptime, or reads /proc/stat: what this kernel charges for it, below which no sampler can get.
@@ -19,10 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
-
-from irene_build.meters import sampler_process
-from irene_build.meters.sampler_process import SamplerProcess
 
 _FLOOR = r"""
 #include <fcntl.h>
@@ -81,18 +75,6 @@ def measure(period_s: float, seconds: float, rounds: int, floor: Path | None) ->
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
         row = {"one_sample_us": _call_us()}
-        with SamplerProcess(period_s) as process:
-            time.sleep(seconds)
-        row["own_process_percent"] = 100.0 * (process.cost["cpu_share"] or 0.0)
-        row["own_process_mib"] = process.cost["resident_mib"] or 0.0
-        if floor:
-            with (
-                mock.patch.object(sampler_process, "compiled", lambda source: None),
-                SamplerProcess(period_s) as it,
-            ):
-                time.sleep(seconds)
-            row["interpreter_percent"] = 100.0 * (it.cost["cpu_share"] or 0.0)
-            row["interpreter_mib"] = it.cost["resident_mib"] or 0.0
         on, off = (_seconds(sys.executable, "-c", _THREAD, period_s, seconds, flag) for flag in (1, 0))
         row["thread_percent"] = 100.0 * (on - off) / seconds
         for name, file in _FILES.items() if floor else ():
@@ -128,15 +110,13 @@ def main() -> None:
         return
     for row, budget in zip(rows, (0.1, 0.5), strict=True):
         print(
-            f"every {row['period_ms']:3.0f} ms: own process {row['own_process_percent']:.3f} % of a core "
-            f"(budget {budget} %), {row['own_process_mib']:.1f} MiB (budget 15 MB); thread "
-            f"{row['thread_percent']:.3f} %; one sample {row['one_sample_us']:.0f} us"
+            f"every {row['period_ms']:3.0f} ms: thread {row['thread_percent']:.3f} % of a core (budget {budget} %); "
+            f"one sample {row['one_sample_us']:.0f} us"
         )
         if floor:
             print(
-                f"              process by the interpreter {row['interpreter_percent']:.3f} %, "
-                f"{row['interpreter_mib']:.1f} MiB; floor in C: timer alone {row['timer_percent']:.3f} %, with one "
-                f"read of /proc/uptime {row['uptime_percent']:.3f} %, of /proc/stat {row['stat_percent']:.3f} %"
+                f"              floor in C: timer alone {row['timer_percent']:.3f} %, with one read of "
+                f"/proc/uptime {row['uptime_percent']:.3f} %, of /proc/stat {row['stat_percent']:.3f} %"
             )
 
 

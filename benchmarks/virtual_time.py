@@ -24,6 +24,7 @@ from unittest import mock
 from irene_build.hardware.virtual_pc import Model
 from irene_build.measure import campaign, conditions, journal, recorder, trial
 from irene_build.measure.plan import Target
+from irene_build.measure.rows import PowerRow
 from irene_build.meters.base import MeterInfo, Reading
 from irene_runtime.sampler import Sample
 from irene_runtime.tree import ModelTree, Node
@@ -154,10 +155,10 @@ class Meter:
         return []
 
 
-class Recorder(recorder.Recorder):
+class MeterRecorder(recorder.MeterRecorder):
     """Takes readings as simulated time passes, not in a thread."""
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> MeterRecorder:
         self.meter._pc.listeners.append(self._hear)  # type: ignore[attr-defined]
         return self
 
@@ -166,12 +167,12 @@ class Recorder(recorder.Recorder):
         self.flush()
 
     def _hear(self) -> None:
-        self._take([(r.host_time_ns, r.value, r.meter_time_s) for r in self.meter.read_new(0.0)])
+        self._take([PowerRow(r.host_time_ns, r.value, r.meter_time_s) for r in self.meter.read_new(0.0)])
 
     def wait_past(self, host_ns: int, timeout_s: float) -> bool:
         pc = self.meter._pc  # type: ignore[attr-defined]
         end = pc.monotonic() + timeout_s
-        while not self._rows or self._rows[-1][0] <= host_ns:
+        while not self._rows or self._rows[-1].host_ns <= host_ns:
             if pc.monotonic() >= end:
                 return False
             pc.sleep(min(pc.next_frame_s - pc.monotonic(), end - pc.monotonic()))
@@ -263,5 +264,5 @@ def instead_of_time(pc: Pc) -> Iterator[None]:
     with ExitStack() as stack:
         for module in (campaign, conditions, journal, recorder, trial):
             stack.enter_context(mock.patch.object(module, "time", pc))
-        stack.enter_context(mock.patch.object(campaign, "Recorder", Recorder))
+        stack.enter_context(mock.patch.object(campaign, "MeterRecorder", MeterRecorder))
         yield

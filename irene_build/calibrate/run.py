@@ -5,101 +5,41 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irene_build import console
-from irene_build.calibrate import transfer
-from irene_build.calibrate import workload as parts
+from irene_build.calibrate import targets as wanted
+from irene_build.calibrate import transfer, workload
+from irene_build.calibrate.request import Request, parse_seconds
+from irene_build.calibrate.summary import campaign_summary, describe
 from irene_build.errors import InputError, MeasurementError
-from irene_build.paths import find_artifact, hardware_dir
+from irene_build.paths import hardware_dir
 
 if TYPE_CHECKING:
     from irene_build.hardware import HardwareProfile
+    from irene_build.measure.device import Device
     from irene_build.measure.journal import Journal
     from irene_build.measure.outcome import Outcome
-    from irene_build.measure.plan import Plan, Protocol, Target
+    from irene_build.measure.plan import MeasurementProtocol, Plan, Target
     from irene_build.meters.base import Meter
 
 SIMULATED = (
     "SIMULATED: no energy is measured here. The virtual PC's power is computed from this machine's CPU load; "
     "every joule that follows is a simulated one."
 )
-_DEFAULT_BUDGET_S = {True: 180.0, False: 1800.0}
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options of `calibrate`."""
-
-    hardware: str
-    meter: str
-    models: tuple[str, ...]
-    grid: str | None
-    plan_file: Path | None
-    budget: str
-    precision: float
-    seed: int
-    device: str
-    threads: int
-    dry_run: bool
-    resume: bool
-    new: bool
-    stop_after: str
-    train: bool
-    method: str
-    origin: str
-    labels: int
-    as_json: bool
-
-    def arguments(self) -> dict[str, Any]:
-        """What was said about the plan; what was left open is not in it."""
-        said = {
-            "meter": self.meter,
-            "models": list(self.models),
-            "grid": self.grid or "",
-            "plan": "" if self.plan_file is None else str(self.plan_file),
-            "budget": self.budget,
-            "precision": self.precision if self.precision != 0.01 else None,
-            "seed": self.seed,
-            "device": self.device,
-            "from": self.origin,
-            "labels": self.labels,
-        }
-        return {key: value for key, value in said.items() if value}
-
-
-def check(asked: Request) -> None:
-    """Raises InputError for options that make no sense, before anything is opened."""
-    if asked.method not in ("best", "paper"):
-        raise InputError(f"--method {asked.method!r}: expected best or paper")
-    if not 1e-4 <= asked.precision <= 0.5:
-        raise InputError(f"--precision {asked.precision:g}: expected 0.0001 to 0.5 (0.01 is 1 %)")
-    if asked.plan_file is not None and (asked.models or asked.grid):
-        raise InputError("--plan already says what to measure: leave out --model and --grid")
-    if asked.resume and asked.new:
-        raise InputError("--resume and --new exclude each other")
-    if bool(asked.origin) != bool(asked.labels) or asked.labels < 0:
-        raise InputError("--from HARDWARE and --labels N (at least 1) belong together")
-    if asked.origin:
-        find_artifact(asked.origin, "estimator.json")
-    if asked.grid is not None:
-        parts.parse_grid(asked.grid)
-    if asked.plan_file is not None:
-        parts.read_plan_file(asked.plan_file)
-    for text in (asked.budget, asked.stop_after):
-        if text:
-            parts.parse_seconds(text)
+_SIMULATED_BUDGET_S, _BUDGET_S = 180.0, 1800.0
 
 
 def calibrate(asked: Request) -> None:
     """Do what was asked; raises IreneError."""
-    check(asked)
+    asked.check()
     if asked.origin and asked.hardware and not asked.new and transfer.is_imported(asked.hardware):
         transfer.carry(asked.hardware, asked.origin, asked.labels, asked.train, asked.as_json)
         return
-    profile, missed = parts.choose_hardware(asked.hardware)
+    profile, missed = choose_hardware(asked.hardware)
     virtual = profile.meter.get("driver") == "virtual" or asked.meter == "virtual"
     if not asked.hardware:
         for reason in missed:
@@ -107,79 +47,108 @@ def calibrate(asked: Request) -> None:
         console.note(f"calibrating {profile.name}: {profile.description}")
     if virtual:
         console.note(SIMULATED)
+    planner = Planner(asked, profile, _SIMULATED_BUDGET_S if virtual else _BUDGET_S)
     if asked.dry_run:
-        _dry_run(asked, profile, virtual)
+        _dry_run(planner)
         return
     path = hardware_dir(profile.name) / "campaign.sqlite"
     with _prepared(asked, path) as journal:
-        outcome = _measure(asked, profile, journal, virtual)
+        outcome = _measure(planner, journal)
     _finish(asked, profile, path, outcome)
 
 
-def _targets(asked: Request, device: str, budget_s: float) -> list[Target]:
-    if asked.plan_file is not None:
-        return parts.read_plan_file(asked.plan_file)
-    return parts.default_targets(device, budget_s, asked.models, asked.grid or "")
+def choose_hardware(hardware: str, listen_s: float = 6.0) -> tuple[HardwareProfile, list[str]]:
+    """The profile that was asked for, else one around the best real meter, else the simulated PC."""
+    from irene_build.hardware import load_profile
+    from irene_build.meters import best_profile
+
+    if hardware:
+        return load_profile(hardware), []
+    profile, findings = best_profile(listen_s)
+    return profile, [f"{f.name}: {f.reason}" for f in findings if not f.available]
 
 
-def _plan(asked: Request, profile: HardwareProfile, virtual: bool, protocol: Protocol) -> Plan:
-    from irene_build.measure.device import open_device
-    from irene_build.measure.plan import make_plan
+class Planner:
+    """Plans what was asked. Models are looked up and traced once, before a meter is opened."""
 
-    device = open_device(asked.device or profile.device)
-    budget_s = parts.parse_seconds(asked.budget) if asked.budget else _DEFAULT_BUDGET_S[virtual]
-    targets = _targets(asked, device.name, budget_s)
-    console.note(f"tracing {len(targets)} model inputs")
-    return make_plan(
-        targets, parts.trace_target, protocol, device.speed(), budget_s, asked.arguments(), asked.labels
-    )
+    def __init__(self, asked: Request, profile: HardwareProfile, default_budget_s: float) -> None:
+        self.asked, self.profile = asked, profile
+        self.budget_s = asked.budget_s(default_budget_s)
+        self.device_name = asked.device or profile.device
+        self._trace = cache(wanted.trace_target)
+
+    def meter(self) -> Meter:
+        """The meter that was asked for; it is not opened yet."""
+        from irene_build.meters import open_meter
+
+        return open_meter(self.profile, self.asked.meter or None)
+
+    def check(self, meter: Meter) -> None:
+        """Raises what ``plan`` would, in seconds: it looks at the smallest input of each model alone."""
+        from irene_build.measure.plan import check_target
+
+        smallest: dict[str, Target] = {}
+        for target in self.targets:
+            check_target(target)
+            known = smallest.setdefault(target.model, target)
+            if target.batch_size * target.seq_len < known.batch_size * known.seq_len:
+                smallest[target.model] = target
+        self._plan(list(smallest.values()), self.protocol(meter))
+
+    def protocol(self, meter: Meter, noise_w: float = 0.0, level_w: float = 0.0) -> MeasurementProtocol:
+        from irene_build.measure.plan import protocol_for
+
+        return protocol_for(meter.info, noise_w, level_w, self.asked.precision, self.asked.seed)
+
+    def plan(self, protocol: MeasurementProtocol) -> Plan:
+        """Raises InputError where a model is unknown or the budget too short."""
+        console.note(f"tracing {len(self.targets)} model inputs")
+        return self._plan(self.targets, protocol)
+
+    def _plan(self, targets: list[Target], protocol: MeasurementProtocol) -> Plan:
+        from irene_build.measure.plan import least_seconds, make_plan
+
+        least = least_seconds(protocol)
+        if self.budget_s < least:
+            raise InputError(
+                f"a budget of {self.budget_s:g} s is too short: with this meter one node takes {least:.0f} s; "
+                "give more time"
+            )
+        arguments, labels = self.asked.arguments(), self.asked.labels
+        return make_plan(targets, self._trace, protocol, self.speed, self.budget_s, arguments, labels)
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        asked = self.asked
+        if asked.plan_file is not None:
+            found = wanted.read_plan_file(asked.plan_file)
+        else:
+            found = wanted.default_targets(self.device_name, self.budget_s, asked.models, asked.grid or "")
+        wanted.check_models(found)
+        return found
+
+    @cached_property
+    def speed(self) -> tuple[float, float]:
+        """Rough (FLOP/s, B/s) of the device; HardwareError where it is not here."""
+        from irene_build.measure.device import open_device
+
+        return open_device(self.device_name).speed()
 
 
-def _dry_run(asked: Request, profile: HardwareProfile, virtual: bool) -> None:
-    from irene_build.measure.plan import protocol_for
-    from irene_build.meters import open_meter
-
-    info = open_meter(profile, asked.meter or None).info
-    plan = _plan(asked, profile, virtual, protocol_for(info, 0.0, 0.0, asked.precision, asked.seed))
-    if asked.as_json:
+def _dry_run(planner: Planner) -> None:
+    meter = planner.meter()
+    plan = planner.plan(planner.protocol(meter))
+    if planner.asked.as_json:
         console.emit_json(
-            {"hardware": profile.name, "meter": info.name, "boundary": info.boundary, **plan.as_dict()}
+            {
+                "hardware": planner.profile.name,
+                "meter": meter.info.name,
+                "boundary": meter.info.boundary,
+                **plan.as_dict(),
+            }
         )
         return
     console.say(describe(plan))
-
-
-def describe(plan: Plan) -> str:
-    """A plan for a person."""
-    rows = []
-    for number, target in enumerate(plan.targets):
-        own = [work for work in plan.works if work.places[0][0] == number]
-        rows.append(
-            (str(target), len(own), sum(1 for w in plan.works for tree, _ in w.places if tree == number))
-        )
-    p = plan.protocol
-    lines = [
-        console.table(rows, ("model and input", "to measure", "nodes covered")),
-        f"{len(plan.works)} distinct nodes stand for {plan.nodes}; windows of {p.window_s:.2f} s, "
-        f"{p.min_rounds} to {p.most_rounds} rounds, fewer where +/- {100 * p.precision:g} % is reached",
-        _length(plan),
-        *(f"note: {note}" for note in plan.notes),
-    ]
-    return "\n".join(lines)
-
-
-def _length(plan: Plan) -> str:
-    p = plan.protocol
-    least, most = (console.duration(plan.seconds(rounds)) for rounds in (p.min_rounds, p.most_rounds))
-    rounds = f"{p.min_rounds} {'round' if p.min_rounds == 1 else 'rounds'}"
-    if plan.budget_s is None:
-        return f"measuring takes {least} ({rounds}), {most} where all {p.most_rounds} rounds are needed"
-    if plan.seconds(p.most_rounds) <= plan.budget_s:
-        return f"measuring takes {least} to {most}"
-    budget = console.duration(plan.budget_s)
-    return (
-        f"measuring ends after {budget}, the budget; {rounds} of every node: {least}, the rest repeats them"
-    )
 
 
 @contextmanager
@@ -217,14 +186,15 @@ def _free_name(path: Path) -> Path:
     return aside
 
 
-def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual: bool) -> Outcome:
+def _measure(planner: Planner, journal: Journal) -> Outcome:
     """Run or go on with the campaign of the journal; plans it where there is none."""
     from irene_build.measure import campaign
     from irene_build.measure.device import open_device
     from irene_build.measure.outcome import outcome
-    from irene_build.measure.plan import protocol_for
     from irene_build.meters import open_meter
+    from irene_build.meters.assess import idle_noise
 
+    asked, profile = planner.asked, planner.profile
     if journal.has_campaign and journal.get("finished"):
         console.note(f"{journal.path} is a finished campaign (--new starts another)")
         return outcome(journal)
@@ -232,13 +202,15 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
         import torch
 
         torch.set_num_threads(asked.threads)
-    wanted = asked.meter or (journal.get("arguments", {}).get("meter", "") if journal.has_campaign else "")
-    with open_meter(profile, wanted or None) as meter:
+    if journal.has_campaign:
+        unopened = open_meter(profile, asked.meter or journal.get("arguments", {}).get("meter") or None)
+    else:
+        unopened = planner.meter()
+        planner.check(unopened)
+    with unopened as meter:
         source = str(meter.info.details.get("replayed", meter.info.name))
         if not journal.has_campaign:
-            noise, level = parts.idle_noise(meter)
-            protocol = protocol_for(meter.info, noise, level, asked.precision, asked.seed)
-            plan = _plan(asked, profile, virtual, protocol)
+            plan = planner.plan(planner.protocol(meter, *idle_noise(meter)))
             if not asked.as_json:
                 console.say(describe(plan))
             header: dict[str, Any] = {
@@ -246,8 +218,8 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
                 "boundary": meter.info.boundary,
                 "provenance": meter.info.provenance,
                 "label_source": source,
-                "device": asked.device or profile.device,
-                "fingerprint": parts.fingerprint(profile),
+                "device": planner.device_name,
+                "fingerprint": fingerprint(profile),
             }
             # A profile's standby power is that of its own meter's boundary.
             if profile.standby_power_w is not None and meter.info.boundary == profile.boundary:
@@ -263,24 +235,40 @@ def _measure(asked: Request, profile: HardwareProfile, journal: Journal, virtual
         return _run(asked, journal, meter, open_device(journal.get("device")))
 
 
-def _run(asked: Request, journal: Journal, meter: Meter, device: Any) -> Outcome:
+def _run(asked: Request, journal: Journal, meter: Meter, device: Device) -> Outcome:
     from irene_build.measure.campaign import Campaign
-    from irene_build.meters.sampler_process import sampling_cost
+    from irene_build.measure.sampling_cost import sampling_cost
     from irene_runtime.sampler import Sampler
 
-    stop_after = parts.parse_seconds(asked.stop_after) if asked.stop_after else None
-    workload = parts.ReplayWorkload(device.name, parts.free_bytes(device.name))
+    stop_after = parse_seconds(asked.stop_after) if asked.stop_after else None
+    nodes = workload.ReplayWorkload(device.name, workload.free_bytes(device.name))
     gpu = None if device.name == "cpu" else int(device.name.partition(":")[2] or 0)
     sampler = Sampler()
-    info = {"sampler": sampling_cost(seconds=1.0), "threads": parts.torch_threads(), "device": device.name}
+    info = {
+        "sampler": sampling_cost(seconds=1.0),
+        "threads": workload.torch_threads(),
+        "device": device.name,
+    }
     with console.Progress(1.0, "measuring", quiet=asked.as_json) as progress:
 
         def report(done: float, total: float, what: str, left_s: float) -> None:
             progress.total = total
             progress.update(done, what, left_s)
 
-        campaign = Campaign(journal, meter, sampler, device, workload, report, info, gpu, progress.say)
+        campaign = Campaign(journal, meter, sampler, device, nodes, report, info, gpu, progress.say)
         return campaign.run(stop_after)
+
+
+def fingerprint(profile: HardwareProfile) -> dict[str, str]:
+    """What tells this PC from another, as the runtime will ask for it."""
+    from irene_runtime.monitor import machine_fingerprint
+    from irene_runtime.sampler import Sampler
+
+    with_gpu = Sampler().open()
+    try:
+        return {**machine_fingerprint(with_gpu.gpu_name), "profile": profile.name}
+    finally:
+        with_gpu.close()
 
 
 def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outcome) -> None:
@@ -307,7 +295,7 @@ def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outco
     if asked.as_json:
         console.emit_json(result)
         return
-    console.say(summary(result))
+    console.say(campaign_summary(result))
 
 
 def _train(asked: Request, profile: HardwareProfile, dataset: Any) -> dict[str, Any]:
@@ -316,63 +304,10 @@ def _train(asked: Request, profile: HardwareProfile, dataset: Any) -> dict[str, 
     what = f"carrying {asked.origin} over to" if asked.origin else f"training ({asked.method}) on"
     console.note(f"{what} {len(dataset.trees)} trees")
     started = time.monotonic()
-    estimator, transfer = parts.fit(dataset, asked.method, asked.origin, asked.seed)
+    estimator, errors = transfer.fit(dataset, asked.method, asked.origin, asked.seed)
     path = hardware_dir(profile.name) / "estimator.json"
     api.save(estimator, path)
-    seconds = time.monotonic() - started
-    about = {"estimator": str(path), "method": asked.method, "training_s": seconds}
-    if transfer:
-        about = {**about, "carried_from": asked.origin, "transfer": transfer}
+    about = {"estimator": str(path), "method": asked.method, "training_s": time.monotonic() - started}
+    if errors:
+        about = {**about, "carried_from": asked.origin, "transfer": errors}
     return {**about, "evaluation": estimator["evaluation"]}
-
-
-def summary(result: dict[str, Any]) -> str:
-    """The end of a calibration, for a person."""
-    simulated = "simulated " if result.get("provenance") == "simulated" else ""
-    lines = [
-        f"{result['labelled']} of {result['works']} distinct nodes have {simulated}labels, "
-        f"from {result['trials']} trials ({result['rejected']} rejected)"
-    ]
-    lines += [f"could not run {text}" for text in result["failed"]]
-    lines += [f"note: {note}" for note in result["notes"]]
-    if not result["finished"]:
-        lines.append("not finished: run the same command again to go on")
-        return "\n".join(lines)
-    known = result["half_width_nodes"]
-    if 2 * known < result["labelled"]:
-        lines.append(
-            "most nodes were measured once: a longer --budget repeats them and tells how well that goes"
-        )
-    else:
-        of = "" if known == result["labelled"] else f" ({known} nodes; the others have a single round)"
-        lines.append(f"typical 95 % half-width of a label: {100 * result['half_width_median']:.2f} %{of}")
-    if result.get("above_idle_share") is not None:
-        lines.append(
-            f"above idle: {100 * result['above_idle_share']:.0f} % of the {simulated}energy of these nodes"
-        )
-    if "transfer" in result:
-        errors = [
-            (tier, f"{found['no_label']:.2f}", f"{found['carried']:.2f}" if "carried" in found else "")
-            for tier, found in result["transfer"].items()
-        ]
-        lines += ["", f"error of the estimator of {result['carried_from']} here, % of {simulated}energy"]
-        lines.append(
-            console.table(errors, ("tier", "no label", f"carried by {result['labelled'] - 1} labels"))
-        )
-    rows = []
-    for tier, protocols in result.get("evaluation", {}).items():
-        for level, found in protocols.get("model-out", {}).items():
-            cover = "" if found["coverage90"] is None else f"{found['coverage90']:.1f}"
-            rows.append((tier, level, f"{found['mape']:.2f}", cover, found["n"]))
-    if rows:
-        lines += ["", f"error on models left out, % of {simulated}energy"]
-        lines.append(console.table(rows, ("tier", "level", "mean", "in 90 % interval", "nodes")))
-    if result["disturbed"]:
-        lines.append(
-            f"{result['disturbed']} of {result['labelled']} labels were disturbed by other programs "
-            f"({result['foreign_cores']:.1f} cores busy): errors are as large as that makes them; "
-            "leave the PC alone and use --new"
-        )
-    if "estimator" in result:
-        lines.append(f"wrote {result['estimator']}")
-    return "\n".join(lines)

@@ -34,12 +34,13 @@ def calibrate(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Measure this PC and train its estimator. Interrupted, run it again: it goes on."""
-    from irene_build.calibrate import run as campaign
+    from irene_build.calibrate.request import Request
+    from irene_build.calibrate.run import calibrate as run
 
-    asked = campaign.Request(
+    asked = Request(
         hardware=hardware, meter=meter, models=tuple(model), grid=grid, plan_file=plan_file, budget=budget,
         precision=precision, seed=seed, device=device, threads=threads, dry_run=dry_run, resume=resume,
         new=new, stop_after=stop_after, train=train, method=method, origin=origin, labels=labels,
         as_json=as_json,
     )  # fmt: skip
-    campaign.calibrate(asked)
+    run(asked)

@@ -8,9 +8,9 @@ import typer
 
 if TYPE_CHECKING:
     from irene_build.measure.journal import Journal
+    from irene_build.measure.rows import ResultRow
 
 app = typer.Typer()
-_CLOCK = ("session", "offset_s", "drift", "reference_s", "residual_s", "pulses", "score", "sent")
 
 
 @app.command()
@@ -52,7 +52,7 @@ def relabel(
         result = {
             "hardware": hardware, "journal": str(path), "trials": len(after.label),
             "nodes": len(after.result), "changed": changed, "identical": same,
-            "clocks": [dict(zip(_CLOCK, row, strict=True)) for row in after.clock],
+            "clocks": [row._asdict() for row in after.clock],
             "results": _results(journal, after.result),
         }  # fmt: skip
     if not check and after.result:
@@ -64,8 +64,17 @@ def relabel(
     console.say(f"{len(after.label)} windows, {len(after.result)} nodes: {verdict}")
 
 
-def _results(journal: Journal, rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+def _results(journal: Journal, rows: list[ResultRow]) -> list[dict[str, Any]]:
     """Total and above-idle energy of one run of each distinct node, J; None where it is not known."""
     names = dict(journal.rows("SELECT id, name FROM work"))
-    keys = ("energy_j", "std_j", "above_idle_j", "half_width", "windows")
-    return [{"node": names[row[0]], **dict(zip(keys, row[1:6], strict=True))} for row in rows]
+    return [
+        {
+            "node": names[row.work],
+            "energy_j": row.energy_j,
+            "std_j": row.std_j,
+            "above_idle_j": row.above_idle_j,
+            "half_width": row.half_width,
+            "windows": row.trials,
+        }
+        for row in rows
+    ]

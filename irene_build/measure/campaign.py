@@ -19,9 +19,8 @@ from irene_build.measure.conditions import SOFT, SUSPENDED_NS, Conditions, boot_
 from irene_build.measure.device import Device
 from irene_build.measure.journal import Journal, pack
 from irene_build.measure.outcome import Outcome, outcome
-from irene_build.measure.plan import Plan, Target, memory_bytes
-from irene_build.measure.plan import Protocol as Settings
-from irene_build.measure.recorder import Recorder, Samples
+from irene_build.measure.plan import MeasurementProtocol, Plan, Target, memory_bytes
+from irene_build.measure.recorder import MeterRecorder, Samples
 from irene_build.measure.relabel import SEARCH_S, fit_pulses, read_readings, relabel
 from irene_build.measure.trial import Runner, run_window, standby_gate
 from irene_build.meters.base import Meter
@@ -88,11 +87,11 @@ class Campaign:
     ) -> None:
         """``say`` is given what a person should know at once; it is in the journal as well."""
         self.journal, self.meter, self.device, self.workload = journal, meter, device, workload
-        self.settings = Settings(**journal.get("protocol"))
+        self.settings = MeasurementProtocol(**journal.get("protocol"))
         self.report, self.say = report, say
         self._info = json.dumps(dict(info))
         self.conditions = Conditions(sampler.sample, gpu, sysfs)
-        self.recorder = Recorder(meter, sampler, journal, self._open_session, say, self.conditions.watch)
+        self.recorder = MeterRecorder(meter, sampler, journal, self._open_session, say, self.conditions.watch)
         self.targets = {n: Target(**json.loads(t)) for n, t in journal.rows("SELECT id, target FROM tree")}
         # The last one wins, so the order is that the first place of a work is the one that is run.
         places = journal.rows("SELECT work, tree, node FROM node ORDER BY tree DESC, node DESC")
@@ -299,7 +298,7 @@ class Campaign:
         for _ in range(2):
             self.recorder.wait_past(time.monotonic_ns(), 4.0 * self.recorder.period_s)
         self.recorder.flush()
-        widths = {row[0]: row[4] for row in relabel(self.journal).result}
+        widths = {row.work: row.half_width for row in relabel(self.journal).result}
         missing = [work for work in usable if work not in widths]
         spent = self._spent()
         last = 1 if spent else self.settings.most_rounds

@@ -49,7 +49,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class MeasurementProtocol:
     """How a node is measured. Times in s, shares relative.
 
     A trial: a pause of up to ``jitter_s`` (random, so that windows begin at changing phases of a sensor that does
@@ -112,7 +112,7 @@ class Protocol:
 
 def protocol_for(
     meter: MeterInfo, noise: float, level: float, precision: float = 0.01, seed: int = 0
-) -> Protocol:
+) -> MeasurementProtocol:
     """The shortest windows that this meter allows.
 
     ``noise``: standard deviation of idle readings, ``level``: their mean, both W. The windows of NOISE_ROUNDS
@@ -122,13 +122,13 @@ def protocol_for(
     """
     period = meter.period_s
     # Somebody else's work on the processor is no part of what a GPU's own meter sees.
-    foreign = float(1 << 20) if meter.boundary == "gpu" else Protocol.foreign_cores
+    foreign = float(1 << 20) if meter.boundary == "gpu" else MeasurementProtocol.foreign_cores
     spread = math.hypot(noise, meter.quantum / math.sqrt(12.0) if meter.kind == "power" else 0.0)
     wanted = (1.96 * spread / (0.5 * precision * level)) ** 2 if level > 0.0 else 0.0
     least = MIN_READINGS * period if meter.kind == "power" else max(0.4, 5.0 * period)
     window = min(PAPER_WINDOW_S, max(least, wanted * period / NOISE_ROUNDS))
     reading_s = max(period, meter.window_s)
-    return Protocol(
+    return MeasurementProtocol(
         precision=precision,
         window_s=window,
         least_window_s=least,
@@ -141,6 +141,15 @@ def protocol_for(
         pulse_unit_s=max(0.35 if meter.kind == "energy" else 0.1, 2.0 * reading_s),
         foreign_cores=foreign,
         seed=seed,
+    )
+
+
+def least_seconds(protocol: MeasurementProtocol) -> float:
+    """What a campaign of a single trial takes, however fast the node."""
+    return (
+        protocol.standby_s
+        + 2.0 * protocol.pulse_s
+        + replace(protocol, window_s=protocol.least_window_s).trial_s(0.0)
     )
 
 
@@ -161,7 +170,7 @@ class Plan:
     targets: tuple[Target, ...]
     trees: tuple[ModelTree, ...]
     works: tuple[Work, ...]
-    protocol: Protocol
+    protocol: MeasurementProtocol
     budget_s: float | None = None
     notes: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -214,7 +223,7 @@ def memory_bytes(tree: ModelTree) -> int:
 def make_plan(
     targets: Sequence[Target],
     tracer: Tracer,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     speed: tuple[float, float],
     budget_s: float | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -286,7 +295,7 @@ def check_target(target: Target) -> None:
 def _assemble(
     targets: Sequence[Target],
     traced: Sequence[tuple[ModelTree, Sequence[str | None]]],
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     speed: tuple[float, float],
     budget_s: float | None,
     arguments: Mapping[str, Any],

@@ -14,6 +14,7 @@ from irene_build.errors import IreneError, MeterError
 from irene_build.measure.conditions import ClockWatch
 from irene_build.measure.journal import Journal
 from irene_build.measure.labels import GAP_PERIODS, longest_gap_s
+from irene_build.measure.rows import PowerRow
 from irene_build.meters.base import Meter
 
 FLUSH_S = 1.0
@@ -21,8 +22,6 @@ FLUSH_S = 1.0
 COUNTER_SPAN_S = 0.2
 #: A meter's clock that moves against the host's by more than this, and a few periods, did not drift.
 CLOCK_BREAK_S = 0.25
-#: host_ns, value, meter_s.
-Row = tuple[int, float, "float | None"]
 
 
 class Samples(Protocol):
@@ -37,7 +36,7 @@ class Samples(Protocol):
     def samples(self, start_ns: int = 0, end_ns: int | None = None) -> Sequence[Any]: ...
 
 
-class Recorder:
+class MeterRecorder:
     """Reads the meter in a thread of its own and writes readings and samples to the journal once a second.
 
     A fault of the meter or of the disk is kept and raised by ``check`` in the thread that measures. What the
@@ -68,7 +67,7 @@ class Recorder:
         self._faults: Mapping[str, int] = {}
         self.period_s = meter.info.period_s
         self._energy = meter.info.kind == "energy"
-        self._rows: list[Row] = []
+        self._rows: list[PowerRow] = []
         self._flushed = 0
         self._sampled_ns = -1
         self._flushing = threading.Lock()
@@ -77,7 +76,7 @@ class Recorder:
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._listen, name="irene-recorder", daemon=True)
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> MeterRecorder:
         self.sampler.start()
         self._thread.start()
         return self
@@ -98,7 +97,7 @@ class Recorder:
             while not self._stop.is_set():
                 readings = self.meter.read_new(min(0.25, self.period_s))
                 self._watch()
-                self._take([(r.host_time_ns, r.value, r.meter_time_s) for r in readings])
+                self._take([PowerRow(r.host_time_ns, r.value, r.meter_time_s) for r in readings])
                 self._alert()
                 if time.monotonic() >= due:
                     self.flush()
@@ -108,7 +107,7 @@ class Recorder:
                 self._error = error
                 self._news.notify_all()
 
-    def _take(self, rows: Sequence[Row]) -> None:
+    def _take(self, rows: Sequence[PowerRow]) -> None:
         """New readings, in sessions of their own from where the meter's clock breaks with the host's."""
         for kind, detail in self._clocks.news():
             self.journal.event(self.session, kind, detail)
@@ -117,11 +116,11 @@ class Recorder:
         self._awake_ns = time.monotonic_ns()
         last = self._rows[-1] if self._rows else None
         for row in rows:
-            slept = self._slept_ns is not None and row[0] > self._slept_ns
+            slept = self._slept_ns is not None and row.host_ns > self._slept_ns
             if slept:
                 self._slept_ns = None
-            if last is not None and row[2] is not None and last[2] is not None:
-                step_s = row[2] - last[2] - (row[0] - last[0]) / 1e9
+            if last is not None and row.meter_s is not None and last.meter_s is not None:
+                step_s = row.meter_s - last.meter_s - (row.host_ns - last.host_ns) / 1e9
                 if slept or abs(step_s) > CLOCK_BREAK_S + GAP_PERIODS * self.period_s:
                     self._renew(step_s)
             with self._news:
@@ -171,7 +170,7 @@ class Recorder:
         """Until a reading has arrived after ``host_ns``; False where none came in time."""
         deadline = time.monotonic() + timeout_s
         with self._news:
-            while not self._rows or self._rows[-1][0] <= host_ns:
+            while not self._rows or self._rows[-1].host_ns <= host_ns:
                 self.check()
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._news.wait(left):
@@ -181,14 +180,14 @@ class Recorder:
     def between(self, start_ns: int, end_ns: int) -> list[tuple[int, float]]:
         """(host_ns, value) of the readings that arrived in a stretch of time."""
         rows = self._rows
-        low = bisect_left(rows, start_ns, key=lambda row: row[0])
-        high = bisect_right(rows, end_ns, key=lambda row: row[0])
-        return [(row[0], row[1]) for row in rows[low:high]]
+        low = bisect_left(rows, start_ns, key=_arrival)
+        high = bisect_right(rows, end_ns, key=_arrival)
+        return [(row.host_ns, row.value) for row in rows[low:high]]
 
-    def readings_from(self, start_ns: int) -> list[Row]:
-        """(host_ns, value, meter_s) of the readings of this session that arrived since a moment."""
+    def readings_from(self, start_ns: int) -> list[PowerRow]:
+        """Readings of this session that arrived since a moment."""
         rows = self._rows
-        return rows[max(self._first, bisect_left(rows, start_ns, key=lambda row: row[0])) :]
+        return rows[max(self._first, bisect_left(rows, start_ns, key=_arrival)) :]
 
     def watts(self, start_ns: int, end_ns: int) -> list[float]:
         """Power readings that arrived in a stretch of time.
@@ -213,15 +212,15 @@ class Recorder:
         Readings that arrived late and are in a row by the meter's own clock are no silence.
         """
         rows = self._rows
-        first = bisect_right(rows, start_ns, key=lambda row: row[0]) - 1
-        last = bisect_left(rows, end_ns, key=lambda row: row[0])
+        first = bisect_right(rows, start_ns, key=_arrival) - 1
+        last = bisect_left(rows, end_ns, key=_arrival)
         if first < 0 or last >= len(rows):
             return math.inf
         times = [0.0]
         for before, after in pairwise(rows[first : last + 1]):
-            gap = (after[0] - before[0]) / 1e9
-            if before[2] is not None and after[2] is not None and after[2] > before[2]:
-                gap = after[2] - before[2]
+            gap = (after.host_ns - before.host_ns) / 1e9
+            if before.meter_s is not None and after.meter_s is not None and after.meter_s > before.meter_s:
+                gap = after.meter_s - before.meter_s
             times.append(times[-1] + gap)
         return longest_gap_s(times, self._energy, self.period_s)
 
@@ -233,3 +232,7 @@ class Recorder:
                 f"{self.meter.info.name}: no reading in {timeout_s:.1f} s;"
                 " check the cable, then see `irene-build doctor`"
             )
+
+
+def _arrival(row: PowerRow) -> int:
+    return row.host_ns

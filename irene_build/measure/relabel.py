@@ -17,7 +17,8 @@ from typing import Any
 
 from irene_build.measure.clock import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 from irene_build.measure.journal import DERIVED, SAMPLE_COLUMNS, Journal
-from irene_build.measure.labels import Readings, estimate, fit_prior, moving, window_energy
+from irene_build.measure.labels import Prior, Readings, estimate, fit_prior, moving, window_energy
+from irene_build.measure.rows import ClockRow, LabelRow, PowerRow, ResultRow, TrialRow
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.sampler import Sample, summarise
 
@@ -25,9 +26,8 @@ from irene_runtime.sampler import Sample, summarise
 SEARCH_S = 5.0
 #: Idle windows this near to a trial tell its idle power, s.
 IDLE_NEAR_S = 30.0
-#: Resource samples around a window that sharpen its ends, ns.
-SAMPLES_AROUND_NS = 2_000_000_000
-Row = tuple[Any, ...]
+#: Resource samples within this of a window sharpen its ends, ns.
+_SAMPLES_AROUND_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,19 @@ class Session:
 class Derived:
     """Rows of the derived tables, as they are stored."""
 
-    clock: list[Row]
-    label: list[Row]
-    result: list[Row]
+    clock: list[ClockRow]
+    label: list[LabelRow]
+    result: list[ResultRow]
 
-    def tables(self) -> Mapping[str, list[Row]]:
+    def tables(self) -> Mapping[str, Sequence[tuple[Any, ...]]]:
         return {name: getattr(self, name) for name in DERIVED}
 
 
 def read_session(journal: Journal, session: int) -> Session:
     """All readings, samples and pulses of a session, with the clock that its pulses give."""
     meter = json.loads(journal.rows("SELECT meter FROM session WHERE id = ?", (session,))[0][0])
-    rows = journal.rows(
-        "SELECT host_ns, value, meter_s FROM power WHERE session = ? ORDER BY rowid", (session,)
-    )
+    query = "SELECT host_ns, value, meter_s FROM power WHERE session = ? ORDER BY rowid"
+    rows = [PowerRow(*row) for row in journal.rows(query, (session,))]
     readings, arrival, own_clock = read_readings(rows, meter)
     samples = [
         Sample(*row)
@@ -77,15 +76,15 @@ def read_session(journal: Journal, session: int) -> Session:
     return Session(clock, readings, samples, len(pulses), reading_s)
 
 
-def read_readings(rows: Sequence[Row], meter: Mapping[str, Any]) -> tuple[Readings, ClockMap, bool]:
-    """Readings out of (host_ns, value, meter_s), their clock by arrival, and whether they have one of their own."""
-    host = [row[0] / 1e9 for row in rows]
-    own_clock = bool(rows) and all(row[2] is not None for row in rows)
+def read_readings(rows: Sequence[PowerRow], meter: Mapping[str, Any]) -> tuple[Readings, ClockMap, bool]:
+    """Readings, their clock by arrival, and whether they have one of their own."""
+    host = [row.host_ns / 1e9 for row in rows]
+    stamps = [row.meter_s for row in rows if row.meter_s is not None]
     # A meter's clock that steps back (a re-plug) orders nothing any more: then the host's stamps count.
-    own_clock = own_clock and all(a[2] < b[2] for a, b in pairwise(rows))
-    times = [row[2] for row in rows] if own_clock else host
+    own_clock = 0 < len(stamps) == len(rows) and all(a < b for a, b in pairwise(stamps))
+    times = stamps if own_clock else host
     energy = meter["kind"] == "energy"
-    readings = Readings(times, [row[1] for row in rows], energy, meter["period_s"], meter["quantum"])
+    readings = Readings(times, [row.value for row in rows], energy, meter["period_s"], meter["quantum"])
     if energy:
         readings = moving(readings)
     if len(readings.times_s) > 2:
@@ -125,68 +124,64 @@ def fit_pulses(
 def derive(journal: Journal) -> Derived:
     """Everything that follows from the raw samples; writes nothing."""
     sessions = {row[0]: read_session(journal, row[0]) for row in journal.rows("SELECT id FROM session")}
-    clocks: list[Row] = [
-        (
-            number,
-            s.clock.offset_s,
-            s.clock.drift,
-            s.clock.reference_s,
-            s.clock.residual_s,
-            s.clock.pulses,
-            s.clock.score,
-            s.sent,
+    clocks = [
+        ClockRow(
+            session=number,
+            offset_s=s.clock.offset_s,
+            drift=s.clock.drift,
+            reference_s=s.clock.reference_s,
+            residual_s=s.clock.residual_s,
+            pulses=s.clock.pulses,
+            score=s.clock.score,
+            sent=s.sent,
         )
         for number, s in sessions.items()
     ]
     source = str(journal.get("label_source"))
-    trials = journal.rows(
-        "SELECT id, session, work, start_ns, end_ns, runs, idle_start_ns, idle_end_ns FROM trial"
-        " WHERE accepted ORDER BY id"
-    )
+    query = f"SELECT {', '.join(TrialRow._fields)} FROM trial WHERE accepted ORDER BY id"
+    trials = [TrialRow(*row) for row in journal.rows(query)]
     idle = _idle_power(trials, sessions, journal.get("protocol")["settle_s"])
-    labels: list[Row] = []
-    by_work: dict[int, list[tuple[float, float, float, dict[str, float]]]] = {}
+    labels: list[LabelRow] = []
+    by_work: dict[int, list[LabelRow]] = {}
     for trial in trials:
-        label = _label(trial, sessions[trial[1]], idle[trial[1]], source)
-        if label is None:
-            continue
-        labels.append(label)
-        by_work.setdefault(trial[2], []).append((label[1], label[10], label[2], json.loads(label[11])))
-    prior = fit_prior([[entry[0] for entry in entries] for entries in by_work.values()])
-    results: list[Row] = []
-    for work, entries in sorted(by_work.items()):
-        found = estimate([e[0] for e in entries], [e[1] for e in entries], prior)
-        above = [e[2] for e in entries if e[2] is not None]
-        features = {}
-        for name in RESOURCE_FEATURES:
-            known = [e[3][name] for e in entries if name in e[3]]
-            if known:
-                features[name] = math.fsum(known) / len(known)
-        results.append(
-            (
-                work,
-                found.mean_j,
-                None if math.isnan(found.std_j) else found.std_j,
-                math.fsum(above) / len(above) if above else None,
-                found.half_width,
-                len(entries),
-                json.dumps(features, sort_keys=True),
-            )
-        )
+        label = _label(trial, sessions[trial.session], idle[trial.session], source)
+        if label is not None:
+            labels.append(label)
+            by_work.setdefault(trial.work, []).append(label)
+    prior = fit_prior([[label.energy_j for label in own] for own in by_work.values()])
+    results = [_result(work, own, prior) for work, own in sorted(by_work.items())]
     return Derived(clocks, labels, results)
 
 
+def _result(work: int, labels: Sequence[LabelRow], prior: Prior | None) -> ResultRow:
+    """What the labels of a work's trials come to; features are means over the trials that have them."""
+    found = estimate([label.energy_j for label in labels], [label.error_j for label in labels], prior)
+    above = [label.above_idle_j for label in labels if label.above_idle_j is not None]
+    seen = [json.loads(label.features) for label in labels]
+    known = {name: [features[name] for features in seen if name in features] for name in RESOURCE_FEATURES}
+    means = {name: math.fsum(values) / len(values) for name, values in known.items() if values}
+    return ResultRow(
+        work=work,
+        energy_j=found.mean_j,
+        std_j=None if math.isnan(found.std_j) else found.std_j,
+        above_idle_j=math.fsum(above) / len(above) if above else None,
+        half_width=found.half_width,
+        trials=len(labels),
+        features=json.dumps(means, sort_keys=True),
+    )
+
+
 def _idle_power(
-    trials: Sequence[Row], sessions: Mapping[int, Session], settle_s: float
+    trials: Sequence[TrialRow], sessions: Mapping[int, Session], settle_s: float
 ) -> dict[int, list[tuple[float, float]]]:
     """Per session (time, W) of the idle windows before trials, in the order of time; seconds of the host."""
     found: dict[int, list[tuple[float, float]]] = {number: [] for number in sessions}
-    for _, number, _, _, _, _, idle_start, idle_end in trials:
-        start, end = idle_start / 1e9, idle_end / 1e9
+    for trial in trials:
+        start, end = trial.idle_start_ns / 1e9, trial.idle_end_ns / 1e9
         if end > start:
-            watts = _idle_watts(sessions[number], start, end, settle_s)
+            watts = _idle_watts(sessions[trial.session], start, end, settle_s)
             if watts is not None:
-                found[number].append(((start + end) / 2.0, watts))
+                found[trial.session].append(((start + end) / 2.0, watts))
     return {number: sorted(points) for number, points in found.items()}
 
 
@@ -208,9 +203,10 @@ def _idle_watts(session: Session, start: float, end: float, settle_s: float) -> 
     return None if window is None else window.power_w(end - start)
 
 
-def _label(trial: Row, session: Session, idle: Sequence[tuple[float, float]], source: str) -> Row | None:
-    number, _, _, start_ns, end_ns, runs, _, _ = trial
-    start, end = start_ns / 1e9, end_ns / 1e9
+def _label(
+    trial: TrialRow, session: Session, idle: Sequence[tuple[float, float]], source: str
+) -> LabelRow | None:
+    start, end, runs = trial.start_ns / 1e9, trial.end_ns / 1e9, trial.runs
     window = window_energy(session.readings, session.clock, start, end)
     if window is None or not window.energy_j > 0.0:
         return None
@@ -218,30 +214,30 @@ def _label(trial: Row, session: Session, idle: Sequence[tuple[float, float]], so
     low = bisect_left(idle, (middle - IDLE_NEAR_S,))
     high = bisect_left(idle, (middle + IDLE_NEAR_S,))
     idle_w = median(watts for _, watts in idle[low:high]) if high > low else None
-    latency = (end_ns - start_ns) / 1e9 / runs
-    near = [
-        s for s in session.samples if start_ns - 2_000_000_000 <= s.host_time_ns <= end_ns + 2_000_000_000
-    ]
-    features = summarise(near, start_ns, end_ns)
+    latency = (trial.end_ns - trial.start_ns) / 1e9 / runs
+    first, last = trial.start_ns - _SAMPLES_AROUND_NS, trial.end_ns + _SAMPLES_AROUND_NS
+    near = [s for s in session.samples if first <= s.host_time_ns <= last]
+    features = summarise(near, trial.start_ns, trial.end_ns)
     if "gpu_energy" in features:
         features["gpu_energy"] /= runs
     if "nvml" in source:
         # DESIGN, rule 4: what gives the label is never a feature of the same calibration.
         features.pop("gpu_energy", None)
     features["latency"] = latency
-    return (
-        number,
-        window.energy_j / runs,
-        None if idle_w is None else window.energy_j / runs - idle_w * latency,
-        window.power_w(end - start),
-        idle_w,
-        latency,
-        window.readings,
-        session.clock.offset_at(middle),
-        session.clock.drift,
-        session.clock.residual_s,
-        window.error_j / runs,
-        json.dumps(features, sort_keys=True),
+    energy = window.energy_j / runs
+    return LabelRow(
+        trial=trial.id,
+        energy_j=energy,
+        above_idle_j=None if idle_w is None else energy - idle_w * latency,
+        power_w=window.power_w(end - start),
+        idle_w=idle_w,
+        latency_s=latency,
+        readings=window.readings,
+        clock_offset_s=session.clock.offset_at(middle),
+        clock_drift=session.clock.drift,
+        clock_residual_s=session.clock.residual_s,
+        error_j=window.error_j / runs,
+        features=json.dumps(features, sort_keys=True),
     )
 
 
@@ -254,5 +250,12 @@ def relabel(journal: Journal) -> Derived:
 
 def stored(journal: Journal) -> Derived:
     """The derived rows as the file has them."""
-    clock, label, result = (journal.rows(f"SELECT * FROM {name} ORDER BY 1") for name in DERIVED)
-    return Derived(clock, label, result)
+
+    def table(name: str) -> list[tuple[Any, ...]]:
+        return journal.rows(f"SELECT * FROM {name} ORDER BY 1")
+
+    return Derived(
+        [ClockRow(*row) for row in table("clock")],
+        [LabelRow(*row) for row in table("label")],
+        [ResultRow(*row) for row in table("result")],
+    )

@@ -11,8 +11,8 @@ from statistics import fmean
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.device import Device
 from irene_build.measure.labels import GAP_PERIODS
-from irene_build.measure.plan import Protocol
-from irene_build.measure.recorder import Recorder
+from irene_build.measure.plan import MeasurementProtocol
+from irene_build.measure.recorder import MeterRecorder
 
 Runner = Callable[[], None]
 #: The device is asked whether it is done about this often, s: rarely enough to cost nothing.
@@ -46,9 +46,9 @@ class Window:
 
 
 def standby_gate(
-    recorder: Recorder,
+    recorder: MeterRecorder,
     conditions: Conditions,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     standby_w: float,
     timeout_s: float,
 ) -> Gate:
@@ -78,9 +78,9 @@ def standby_gate(
 def run_window(
     run: Runner,
     device: Device,
-    recorder: Recorder,
+    recorder: MeterRecorder,
     conditions: Conditions,
-    protocol: Protocol,
+    protocol: MeasurementProtocol,
     window_s: float,
 ) -> Window:
     """Warm up, run the node over and over for ``window_s``, and go on for the guard.

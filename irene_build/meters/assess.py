@@ -21,7 +21,7 @@ class Assessment:
 
     ``period_s``: median time between readings that brought news; ``jitter_s``: its standard deviation.
     ``coverage``: share of the time that the readings claim to cover; how much of it the sensor really looks is
-    ``duty`` of irene_build/meters/duty.py. ``quantum``: smallest step between readings, W or J.
+    ``duty`` of irene_build/meters/duty_cycle.py. ``quantum``: smallest step between readings, W or J.
     ``power_w``, ``noise_w``: mean and standard deviation of one reading (of one step, for a counter).
     ``shortest_window_s``: window for 1 % error at 95 %, see ``shortest_window_s``.
     """
@@ -115,6 +115,20 @@ def shortest_window_s(
     b = (noise_w**2 + ((1.0 - duty) * power_w) ** 2 / 6.0) * period_s
     c = (error * power_w / _Z95) ** 2
     return (b + math.sqrt(b * b + 4.0 * a * c)) / (2.0 * c)
+
+
+def idle_noise(meter: Meter) -> tuple[float, float]:
+    """(standard deviation, mean) of ten idle readings, W; a counter's steps are not noise."""
+    values: list[float] = []
+    deadline = time.monotonic() + min(15.0, max(3.0, 12.0 * meter.info.period_s))
+    while len(values) < 10 and time.monotonic() < deadline:
+        values += [reading.value for reading in meter.read_new(0.25)]
+    if meter.info.kind == "energy" or len(values) < 3:
+        return 0.0, 0.0
+    # Other work only adds, so the quieter half is nearer to the meter's own noise.
+    values.sort()
+    half = values[: max(3, len(values) // 2)]
+    return statistics.pstdev(half), statistics.fmean(half)
 
 
 def _noise(powers: list[float]) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 from irene_build.measure.campaign import Campaign, start_journal
 from irene_build.measure.journal import Journal
 from irene_build.measure.outcome import Outcome
-from irene_build.measure.plan import Plan, Protocol, Target, make_plan
+from irene_build.measure.plan import MeasurementProtocol, Plan, Target, make_plan
 from irene_build.meters.base import Alert, MeterInfo, Reading
 from irene_runtime.sampler import Sample
 from irene_runtime.tree import ModelTree, Node
@@ -178,7 +178,7 @@ def double_tree(target: Target, leaves: int = 3) -> tuple[ModelTree, list[str | 
     return ModelTree(nodes, header), keys
 
 
-FAST = Protocol(
+FAST = MeasurementProtocol(
     precision=2.0, window_s=0.05, max_window_s=0.2, settle_s=0.015, idle_s=0.02, warm_s=0.015, guard_s=0.015,
     gate_timeout_s=0.2, standby_s=0.08, pulse_unit_s=0.02, pulse_every_s=5.0, min_rounds=2, max_rounds=3,
     seed=3, max_attempts=20,  # a machine that is too busy for a while spoils trials that no test is about
@@ -187,7 +187,7 @@ HEADER = {"hardware": "double", "boundary": "wall", "provenance": "simulated", "
 
 
 def double_plan(
-    models: int = 2, leaves: int = 1, protocol: Protocol = FAST, budget_s: float | None = None
+    models: int = 2, leaves: int = 1, protocol: MeasurementProtocol = FAST, budget_s: float | None = None
 ) -> Plan:
     targets = [Target(f"toy{m}", 1, 8) for m in range(models)]
     return make_plan(targets, lambda t: double_tree(t, leaves), protocol, (1e10, 1e9), budget_s)

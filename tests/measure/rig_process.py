@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from irene_build.calibrate.workload import idle_noise
 from irene_build.errors import IreneError
 from irene_build.hardware import HardwareProfile
 from irene_build.measure import journal as journals
 from irene_build.measure.campaign import Campaign, start_journal
 from irene_build.measure.plan import Target, make_plan, protocol_for
 from irene_build.meters import open_meter
+from irene_build.meters.assess import idle_noise
 from irene_runtime.sampler import Sampler
 from tests.measure.curve import IDLE_W, PULSE_W, Curve, node_watts
 from tests.measure.doubles import double_tree

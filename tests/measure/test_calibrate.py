@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import irene_build
-from irene_build.calibrate import workload as parts
+from irene_build.calibrate import targets
+from irene_build.calibrate.request import parse_seconds
 from irene_build.cli import main
 from irene_build.dataset.store import load_dataset, save_dataset
 from irene_build.dataset.table import Dataset
@@ -256,7 +257,8 @@ def test_hardware_without_its_meter_fails_in_one_line_and_leaves_nothing(
     monkeypatch.setenv("IRENE_ARTIFACTS", str(tmp_path / "artifacts"))
     if any(Path("/dev").glob("ttyUSB*")) or any(Path("/dev").glob("ttyACM*")):
         pytest.skip("a serial device is here")
-    line = fails(capsys, "calibrate", "--hardware", "pc1", "--grid", "1x8")
+    asked = ["calibrate", "--hardware", "pc1", "--device", "cpu", "--model", "tests.measure.toy:model"]
+    line = fails(capsys, *asked, "--grid", "1x8")
     assert ("pc1" in line and "instead" in line) or "would work" in line
     assert not (tmp_path / "artifacts" / "pc1").exists()
 
@@ -274,6 +276,7 @@ def test_hardware_without_its_meter_fails_in_one_line_and_leaves_nothing(
         (["--hardware", "virtual", "--method", "magic"], "--method 'magic'"),
         (["--hardware", "virtual", "--from", "pc1"], "belong together"),
         (["--hardware", "virtual", "--resume", "--new"], "exclude each other"),
+        (["--hardware", "virtual", "--threads", "-1"], "--threads -1"),
         (["--hardware", "virtual", "--resume"], "nothing to resume"),
         (["--hardware", "virtual", "--plan", "no.toml"], "plan no.toml"),
         (["--hardware", "virtual", "--plan", "no.toml", "--grid", "1x8"], "leave out"),
@@ -297,9 +300,30 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "artifacts").exists() or not any((tmp_path / "artifacts").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("last_model", "budget", "what"),
+    [
+        ("no-such-model", "10m", "no-such-model"),
+        ("tests.measure.toy:model", "2s", "a budget of 2 s is too short"),
+        ("tests.measure.toy:model", "6s", "too short"),
+    ],
+)
+def test_what_cannot_be_measured_is_found_before_the_meter_is_opened(
+    last_model: str, budget: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown model after ten good targets, a budget for no node, for no input: the meter is not looked for."""
+    plan, profile = tmp_path / "plan.toml", tmp_path / "no-meter.toml"
+    models = ["tests.measure.toy:model"] * 10 + [last_model]
+    plan.write_text("".join(f'[[target]]\nmodel = "{m}"\ngrid = "{n}x8"\n' for n, m in enumerate(models, 1)))
+    profile.write_text('[meter]\ndriver = "emonpi"\nport = "/dev/there-is-none"\n')
+    asked = ("calibrate", "--hardware", str(profile), "--plan", str(plan), "--budget", budget)
+    _, err = says(capsys, tmp_path / "artifacts", *asked, code=2)
+    assert what in err and "there-is-none" not in err and "tracing" not in err
+
+
 def test_times_are_read_in_seconds_minutes_and_hours() -> None:
     for text, seconds in (("30m", 1800.0), ("1.5", 1.5), ("90 s", 90.0), ("2min", 120.0), ("1h", 3600.0)):
-        assert parts.parse_seconds(text) == seconds
+        assert parse_seconds(text) == seconds
 
 
 def test_a_plan_file_gives_targets_and_says_what_is_wrong_in_it(tmp_path: Path) -> None:
@@ -308,7 +332,7 @@ def test_a_plan_file_gives_targets_and_says_what_is_wrong_in_it(tmp_path: Path) 
         '[[target]]\nmodel = "gpt2"\ngrid = "1x8,2x16"\ndtype = "bfloat16"\n'
         '[[target]]\nmodel = "bert-base-uncased"\ngrid = "8x128"\nparts = "leaves"\n'
     )
-    assert parts.read_plan_file(file) == [
+    assert targets.read_plan_file(file) == [
         Target("gpt2", 1, 8, dtype="bfloat16"),
         Target("gpt2", 2, 16, dtype="bfloat16"),
         Target("bert-base-uncased", 8, 128, parts="leaves"),
@@ -321,7 +345,7 @@ def test_a_plan_file_gives_targets_and_says_what_is_wrong_in_it(tmp_path: Path) 
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=what):
-            parts.read_plan_file(file)
+            targets.read_plan_file(file)
 
 
 def test_the_default_plan_holds_in_three_minutes_and_touches_bert_base(
@@ -335,7 +359,7 @@ def test_the_default_plan_holds_in_three_minutes_and_touches_bert_base(
     assert plan["seconds"] <= 180.0 and plan["works"] >= 40 and len(plan["targets"]) >= 4
     measured = {
         key
-        for target in parts.default_targets("cpu", 180.0, (), "")
+        for target in targets.default_targets("cpu", 180.0, (), "")
         if target.parts == "leaves"
         for key in work_keys(trace(target.model, target.batch_size, target.seq_len))
     }

@@ -8,8 +8,8 @@ import pytest
 
 from irene_build.errors import InputError
 from irene_build.measure.plan import (
+    MeasurementProtocol,
     Plan,
-    Protocol,
     Target,
     Work,
     compute_share,
@@ -29,7 +29,7 @@ def info(period_s: float, kind: str = "power", quantum: float = 0.1, window_s: f
 
 
 def plan(*targets: Target, budget_s: float | None = None, labels: int = 0) -> Plan:
-    return make_plan(targets, double_tree, Protocol(), SPEED, budget_s, labels=labels)
+    return make_plan(targets, double_tree, MeasurementProtocol(), SPEED, budget_s, labels=labels)
 
 
 def test_equal_nodes_are_measured_once_and_stand_for_all() -> None:
@@ -44,7 +44,7 @@ def test_leaves_only_takes_cheap_primitives_and_nothing_above() -> None:
     found = plan(Target("a", 1, 8, parts="leaves"))
     assert {work.key for work in found.works} == {"leaf0:1x8", "leaf1:1x8", "leaf2:1x8"}
     slow = make_plan(
-        [Target("a", 1, 8, parts="leaves"), Target("a", 1, 8)], double_tree, Protocol(), (1e4, 1e9)
+        [Target("a", 1, 8, parts="leaves"), Target("a", 1, 8)], double_tree, MeasurementProtocol(), (1e4, 1e9)
     )
     assert all(len(work.places) == 1 for work in slow.works)
 
@@ -108,7 +108,9 @@ def test_wrong_sizes_are_named() -> None:
     with pytest.raises(InputError, match="nothing to measure"):
         plan()
     with pytest.raises(InputError, match="on its own"):
-        make_plan([Target("a", 1, 8)], lambda t: (double_tree(t)[0], [None] * 4), Protocol(), SPEED)
+        make_plan(
+            [Target("a", 1, 8)], lambda t: (double_tree(t)[0], [None] * 4), MeasurementProtocol(), SPEED
+        )
 
 
 def test_windows_are_as_long_as_the_meter_needs() -> None:

@@ -12,7 +12,7 @@ import pytest
 from irene_build.measure.campaign import start_journal
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.journal import Journal
-from irene_build.measure.recorder import Recorder
+from irene_build.measure.recorder import MeterRecorder
 from irene_build.measure.trial import Window, run_window
 from tests.measure.doubles import FAST, HEADER, DoubleDevice, DoubleMeter, DoubleSampler, Power, double_plan
 
@@ -40,19 +40,19 @@ class QueueDevice(DoubleDevice):
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
+def recorder(tmp_path: Path) -> Iterator[MeterRecorder]:
     with Journal(tmp_path / "campaign.sqlite") as journal:
         start_journal(journal, double_plan(), HEADER)
-        with Recorder(DoubleMeter(Power(), 0.04), DoubleSampler(), journal, lambda: 1) as open_recorder:
+        with MeterRecorder(DoubleMeter(Power(), 0.04), DoubleSampler(), journal, lambda: 1) as open_recorder:
             yield open_recorder
 
 
-def measured(recorder: Recorder, device: QueueDevice, guard_s: float) -> Window:
+def measured(recorder: MeterRecorder, device: QueueDevice, guard_s: float) -> Window:
     protocol = replace(FAST, guard_s=guard_s)
     return run_window(device.run, device, recorder, Conditions(DoubleSampler().sample), protocol, 0.05)
 
 
-def test_work_of_a_device_that_returns_at_once_is_waited_for_at_both_ends(recorder: Recorder) -> None:
+def test_work_of_a_device_that_returns_at_once_is_waited_for_at_both_ends(recorder: MeterRecorder) -> None:
     device = QueueDevice()
     window = measured(recorder, device, guard_s=0.03)
     before, until = device.before(window.start_ns), device.before(window.end_ns)
@@ -61,7 +61,7 @@ def test_work_of_a_device_that_returns_at_once_is_waited_for_at_both_ends(record
     assert len(device.log) > len(until), "and it goes on behind the end"
 
 
-def test_a_trial_is_kept_with_the_reading_that_its_label_needs(recorder: Recorder) -> None:
+def test_a_trial_is_kept_with_the_reading_that_its_label_needs(recorder: MeterRecorder) -> None:
     """Whatever happens after it was written down: the window ends before the middle of its last reading."""
     for _ in range(4):
         window = measured(recorder, QueueDevice(), guard_s=0.0)

@@ -39,7 +39,7 @@ def test_a_setting_that_is_wrong_is_named_in_one_line(meter: dict[str, Any], mes
 
 
 def test_settings_that_are_right_pass() -> None:
-    for name in ("pc1", "pc2", "virtual", "h200"):
+    for name in ("pc1", "pc2", "virtual", "h200-host"):
         open_meter(load_profile(name))
     sums = {
         "driver": "rapl+nvml",
