@@ -36,6 +36,47 @@ def units(prediction: Prediction) -> list[tuple[str, str, int]]:
     return out
 
 
+def marked(prediction: Prediction) -> dict[str, int]:
+    """How many nodes carry a flag that speaks against their number: ``{"extrapolates": 12, "uncalibrated": 3}``."""
+    out = {}
+    for flag in ("extrapolates", "uncalibrated"):
+        count = sum(flag in (node.get("flags") or []) for node in prediction["nodes"])
+        if count:
+            out[flag] = count
+    return out
+
+
+#: Kinds of parts, by what their names hold; the first that fits.
+KINDS = {
+    "attention": ("attention", "attn", "softmax", "matmul"),
+    "MLP": (
+        "mlp",
+        "intermediate",
+        "feedforward",
+        "ffn",
+        "expert",
+        "moe",
+        "output",
+        "linear",
+        "conv1d",
+        "gelu",
+        "silu",
+    ),
+    "normalisation": ("norm",),
+    "embedding": ("embed",),
+}
+
+
+def kind_of(module: str) -> str:
+    """``attention``, ``MLP``, ``normalisation``, ``embedding`` or ``other``: what colours mean on bars."""
+    name = module.lower()
+    if "norm" in name:
+        return "normalisation"
+    if "selfoutput" in name:
+        return "attention"
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "other")
+
+
 def bottlenecks(
     predictions: Sequence[Prediction], labels: Sequence[Sequence[float | None]] | None = None
 ) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from html import escape
 from typing import Any
 
 from irene_build.errors import RunError
+from irene_build.report.breakdown import KINDS, kind_of
 from irene_build.report.predictions import Prediction, folded, spans
 
 #: Colour -> CSS variable in ``templates/report.css.j2``. Chosen to differ for the colour-blind (Okabe-Ito).
@@ -364,15 +365,20 @@ def tree(prediction: Prediction, simulated: bool) -> Figure:
 
 @_styled
 def bottleneck_bars(tables: Mapping[str, Sequence[dict[str, Any]]], simulated: bool) -> Figure:
-    """Tables 10 and 12 as bars: per model the shares of its largest units."""
-    drawing, axes = _axes(simulated, (5.4, 1.0 + 0.62 * max(1, len(tables))))
-    tones = [*SERIES, MUTED]
+    """Tables 10 and 12 as bars: per model the shares of its largest units, coloured by kind of part."""
+    from matplotlib.patches import Patch
+
+    drawing, axes = _axes(simulated, (5.4, 1.4 + 0.62 * max(1, len(tables))))
+    tones = dict(zip((*KINDS, "other"), (*SERIES, MUTED), strict=True))
+    kinds: set[str] = set()
     for y, rows in enumerate(tables.values()):
         left = 0.0
         big = [r for r in rows if r["kind"] != "rest" and r["share"] > 0]
-        for k, row in enumerate(big[:5]):
+        for row in big[:5]:
             wide = 100 * row["share"]
-            axes.barh(y, wide, left=left, height=0.62, color=tones[k % 5], alpha=0.9)
+            kind = kind_of(row["module"])
+            kinds.add(kind)
+            axes.barh(y, wide, left=left, height=0.62, color=tones[kind], edgecolor=ON_COLOUR, linewidth=0.8)
             room = int(wide / 2.1)
             if room >= 5:
                 label = row["module"] if len(row["module"]) <= room else row["module"][: room - 1] + "…"
@@ -388,5 +394,9 @@ def bottleneck_bars(tables: Mapping[str, Sequence[dict[str, Any]]], simulated: b
     )
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
+    axes.legend(
+        handles=[Patch(color=tones[kind], label=kind) for kind in tones if kind in kinds],
+        ncols=5, fontsize=7.5, loc="lower left", bbox_to_anchor=(0.0, 1.0), handlelength=1.0, columnspacing=1.0,
+    )  # fmt: skip
     words = "; ".join(f"{m}: {r[0]['module']} {100 * r[0]['share']:.1f} %" for m, r in tables.items() if r)
     return Figure("bottlenecks", "The largest consumers of each model", f"Largest: {words}.", drawing, {})

@@ -3,7 +3,8 @@
 Trees of one model at different sizes share their shape, so it is stored once; per tier and size there
 are three arrays, with five significant digits. ``templates/report_explorer.js.j2`` reads it:
 
-    {"coverage", "models": [{"name", "shapes": [{"scope", "type", "call", "level", "parent", "primitive"}],
+    {"coverage", "models": [{"name", "shapes": [{"scope", "type", "call", "level", "parent", "primitive",
+       "counts": {feature: [...]} where the nodes carry features}],
       "sizes": [{"label", "batch_size", "seq_len", "phase", "shape", "mean_of"}],
       "tiers": {tier: [{"e": [J, ...], "lo", "hi", "flags": {node: [names]}} or null, one per size]}}]}
 
@@ -20,6 +21,8 @@ from typing import Any
 from irene_build.report.predictions import TIERS, Prediction, size_label
 
 _SHAPE = ("scope", "type", "call", "level", "parent", "primitive")
+#: Features that say why a number is what it is.
+_COUNTS = ("flops", "mem_bytes", "kernels", "gemm_batch", "gemm_m", "gemm_n", "gemm_k")
 
 
 def five_digits(value: float | None) -> float | None:
@@ -38,6 +41,13 @@ def _view(prediction: Prediction) -> dict[str, Any]:
         "hi": [five_digits(n["interval_j"][1]) for n in nodes],
         "flags": flags,
     }
+
+
+def _counts(prediction: Prediction) -> dict[str, list[float | None]]:
+    """Per feature of ``_COUNTS`` that any node has: its values, five digits, None where a node lacks it."""
+    rows = [node.get("features") or {} for node in prediction["nodes"]]
+    columns = {name: [five_digits(row.get(name)) for row in rows] for name in _COUNTS}
+    return {name: column for name, column in columns.items() if any(column)}
 
 
 def _mean(views: list[dict[str, Any]]) -> dict[str, Any]:
@@ -62,7 +72,9 @@ def _model(name: str, items: list[tuple[Prediction, list[float | None] | None]])
     sizes: dict[tuple[Any, ...], dict[str, Any]] = {}
     views: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
     for prediction, labels in items:
-        shape = {key: [node.get(key) for node in prediction["nodes"]] for key in _SHAPE}
+        shape: dict[str, Any] = {key: [node.get(key) for node in prediction["nodes"]] for key in _SHAPE}
+        if any("features" in node for node in prediction["nodes"]):
+            shape["counts"] = _counts(prediction)
         text = json.dumps(shape)
         if text not in keys:
             keys[text] = len(shapes)

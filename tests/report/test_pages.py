@@ -127,7 +127,11 @@ def test_simulated_is_written_across_the_page_and_only_then(made: dict[str, str]
 
 def test_each_page_says_which_command_prints_its_numbers(made: dict[str, str]) -> None:
     for name, command in (
-        ("prediction", "irene-build predict OUT bert-base-uncased -b 8 -s 512 --json"),
+        (
+            "prediction",
+            "irene-build predict OUT bert-base-uncased --batch 8 --seq 512 --dtype float32 "
+            "--attention eager --tier static --json",
+        ),
         ("compare", "irene-build compare OUT MODEL ... --json"),
         ("sweep", "irene-build sweep OUT bert-base-uncased --json"),
         ("report", "irene-build report --hardware bench --json"),
