@@ -16,16 +16,17 @@ from irene_build.errors import OutputError
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 
 
-def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write UTF-8 text, and the folders above it. What was there stays where that fails.
+def write_text_atomic(path: str | Path, text: str, parents: bool = True) -> None:
+    """Write UTF-8 text. What was there stays where that fails. Raises OutputError.
 
-    Half a surrogate pair, which no encoding has, is written as its escape. Raises OutputError.
+    ``parents``: make the folders above it; without, a folder that is not there is an error, as it is for a file that
+    a person names. Half a surrogate pair, which no encoding has, is written as its escape.
     """
-    write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"), parents)
 
 
-def write_bytes_atomic(path: str | Path, content: bytes) -> None:
-    """Write a file, and the folders above it. What was there stays where that fails. Raises OutputError.
+def write_bytes_atomic(path: str | Path, content: bytes, parents: bool = True) -> None:
+    """Write a file, as ``write_text_atomic``.
 
     A link is followed; a device or a pipe (``/dev/stdout``) is written to as it is.
     """
@@ -36,7 +37,8 @@ def write_bytes_atomic(path: str | Path, content: bytes) -> None:
                 stream.write(content)
             return
         target = path.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            target.parent.mkdir(parents=True, exist_ok=True)
         part = _beside(target)
         try:
             with part.open("xb") as file:
@@ -122,6 +124,8 @@ def _output_error(path: Path, error: OSError) -> OutputError:
         reason, advice = "it is a folder", "name a file"
     elif not all(p.is_dir() for p in above.parents if p.exists()) or (above.exists() and not above.is_dir()):
         reason = "what is above it is a file"
+    elif not above.exists():
+        reason = f"there is no folder {above}"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
         reason = f"{above} takes no new files ({reason})"
     found = OutputError(f"cannot write {path}: {reason}; {advice}")

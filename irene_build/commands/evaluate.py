@@ -88,19 +88,17 @@ def _save(hardware: str, result: dict[str, Any]) -> Path:
     """evaluation.json is the one that reports show: the method of the estimator, models left out."""
     import json
 
+    from irene_build.files import write_text_atomic
     from irene_build.paths import hardware_dir
 
     folder = hardware_dir(hardware)
-    folder.mkdir(parents=True, exist_ok=True)
     name = "evaluation.json"
     plain = result["protocol"] == "model-out" and "labels" not in result
     if not plain or result["method"] != _trained_method(folder, result["method"]):
         labels = "-root-labels" if "labels" in result else ""
         name = f"evaluation-{result['method']}-{result['protocol']}{labels}.json"
     target = folder / name
-    part = target.with_suffix(".json.part")
-    part.write_text(json.dumps(result, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(target)
+    write_text_atomic(target, json.dumps(result, sort_keys=True, allow_nan=False) + "\n")
     return target
 
 

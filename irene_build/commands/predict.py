@@ -10,6 +10,7 @@ import typer
 
 from irene_build import console
 from irene_build.errors import InputError
+from irene_build.files import write_text_atomic
 
 app = typer.Typer()
 
@@ -157,8 +158,5 @@ def _write_views(
     for path, render in views:
         if path is None:
             continue
-        try:
-            path.write_text(render(data), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        write_text_atomic(path, render(data), parents=False)
         console.note(f"wrote {path}")

@@ -9,6 +9,7 @@ import typer
 
 from irene_build.console import emit_json, note, say, table
 from irene_build.errors import InputError
+from irene_build.files import write_text_atomic
 
 app = typer.Typer()
 
@@ -90,10 +91,7 @@ def trace_command(
         raise InputError("which model? `irene-build models` lists the named ones")
     tree = tree_of(model)
     if output is not None:
-        try:
-            tree.save(str(output))
-        except OSError as error:
-            raise InputError(f"cannot write {output}: {error.strerror}") from None
+        write_text_atomic(output, tree.dumps(), parents=False)
     if as_json:
         say(tree.dumps().rstrip())
         return

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.errors import EstimatorError, ParityError, TreeError
+from irene_build.errors import EstimatorError, InputError, ParityError, TreeError
 from irene_build.export.arrays import encode
 from irene_build.export.builder import OUTPUTS, TIERS
 from irene_runtime.equations import FLAGS
@@ -24,7 +24,7 @@ Outputs = dict[str, np.ndarray]
 _BITS = {name: bit for bit, name in FLAGS.items()}
 #: Flags that every engine gives per node; the others belong to a whole prediction.
 NODE_FLAGS = 3
-_MODULE_TIMEOUT_S = 120
+_TIMEOUT_S = 120
 
 
 class OnnxRuntime:
@@ -95,13 +95,16 @@ def module(
     Raises TreeError where the module refuses the tree, ParityError where it fails or takes another tier.
     """
     command = [*python, str(path), "predict", str(tree_path), "--json", "--tier", tier]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_MODULE_TIMEOUT_S, check=False)
+    done = run(command)
     if done.returncode != 0:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         if done.returncode == TreeError.exit_code:
             raise TreeError(last.removeprefix("irene-estimator: "))
         raise ParityError(f"{path.name} predict {tree_path.name} --tier {tier} failed: {last:.300}")
-    data = json.loads(done.stdout)
+    try:
+        data = json.loads(done.stdout)
+    except ValueError:
+        raise ParityError(f"{' '.join(python)} printed no prediction: is it a Python?") from None
     if data["tier"] != tier:
         raise ParityError(f"{path.name} predicts {tree_path.name} in tier {data['tier']} instead of {tier}")
     nodes = data["nodes"]
@@ -112,6 +115,16 @@ def module(
         "alpha": np.array([1.0 if n["alpha"] is None else n["alpha"] for n in nodes]),
         "flags": np.array([sum(_BITS[f] for f in n["flags"]) & NODE_FLAGS for n in nodes]),
     }
+
+
+def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command and keeps what it prints. Raises InputError where it cannot be run, ParityError where it hangs."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except OSError as error:
+        raise InputError(f"cannot run {command[0]}: {error.strerror or error}; name a Python") from None
+    except subprocess.TimeoutExpired:
+        raise ParityError(f"{' '.join(command[:4])} did not end within {_TIMEOUT_S} s") from None
 
 
 def arrays_of(estimator: Mapping[str, Any], tree: ModelTree) -> dict[str, np.ndarray]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from irene_build.export.graph import build_model
 from irene_build.export.module import MAX_BYTES, render_module, render_readme
 from irene_build.export.samples import example_trees, golden, with_resources
 from irene_build.export.verify import MODULE_NAME, ONNX_NAME, Verified, verify_bundle
+from irene_build.files import check_writable, write_bytes_atomic, write_folder_atomic
 from irene_runtime.model import Estimator
 from irene_runtime.tree import ModelTree
 
@@ -55,21 +54,22 @@ def export(
     """
     out = out.absolute()
     owned = _check_target(out, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     chosen, left_out = _predictable(estimator, example_trees(estimator) if trees is None else trees)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        mask = os.umask(0)
-        os.umask(mask)
-        staging.chmod(0o777 & ~mask)
-        manifest = _write(estimator, staging, chosen)
-        verified = verify_bundle(staging)
-        if owned:
-            _swap(staging, out)
-        else:
-            _merge(staging, out, manifest)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    if owned:
+        with write_folder_atomic(out) as staging:
+            manifest = _write(estimator, staging, chosen)
+            verified = verify_bundle(staging)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            manifest = _write(estimator, Path(scratch), chosen)
+            verified = verify_bundle(Path(scratch))
+            for name in [
+                *manifest["files"],
+                manifests.FILE_NAME,
+            ]:  # the manifest last: it tells of the others
+                write_bytes_atomic(out / name, (Path(scratch) / name).read_bytes())
+    verified.folder = out
     sizes = {name: (out / name).stat().st_size for name in [*manifest["files"], manifests.FILE_NAME]}
     warnings = []
     if sizes[MODULE_NAME] > MAX_BYTES:
@@ -155,28 +155,3 @@ def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, Model
     }
     (folder / manifests.FILE_NAME).write_text(manifests.dumps(manifest), encoding="utf-8")
     return manifest
-
-
-def _swap(staging: Path, out: Path) -> None:
-    """Put the finished folder in place of the old one; the old one comes back if that fails."""
-    if not out.exists():
-        staging.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    try:
-        out.rename(old / "was")
-        try:
-            staging.rename(out)
-        except OSError:
-            (old / "was").rename(out)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _merge(staging: Path, out: Path, manifest: Mapping[str, Any]) -> None:
-    """Write into a folder that has other files; the manifest last, so that an interrupted copy is seen as such."""
-    for name in [*manifest["files"], manifests.FILE_NAME]:
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (staging / name).replace(target)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from irene_build.errors import TreeError
-from irene_build.export import backends
 from irene_build.export.samples import with_resources
-from irene_build.export.verify import MODULE_NAME, open_bundle
+from irene_build.export.verify import open_bundle
 from irene_runtime.main import golden_tree
+from irene_runtime.model import Estimator
 from irene_runtime.tree import ModelTree, load
 
 _HEADER = (
@@ -43,26 +42,34 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
         for path in sorted((folder / "trees").glob("*.json")):
             trees.setdefault(path.stem, load(str(path)))
     shared = [tier for tier in one["tiers"] if tier in other["tiers"]]
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, (name, tree) in enumerate(trees.items()):
-            full = with_resources(tree, constants["ESTIMATOR"])
-            for tier in shared:
-                path = Path(scratch) / f"{number}-{tier}.json"
-                chosen = tree if tier == "static" else full
-                chosen.save(str(path))
-                try:
-                    result["trees"].append(_case(name, tier, chosen, path, old, new))
-                except TreeError as error:
-                    result["not_compared"].setdefault(str(error), []).append(f"{name}, tier {tier}")
+    both = Estimator(constants["ESTIMATOR"]), Estimator(other_constants["ESTIMATOR"])
+    for name, tree in trees.items():
+        full = with_resources(tree, constants["ESTIMATOR"])
+        for tier in shared:
+            case = _case(name, tier, tree if tier == "static" else full, both)
+            if isinstance(case, str):
+                result["not_compared"].setdefault(case, []).append(f"{name}, tier {tier}")
+            else:
+                result["trees"].append(case)
     return result
 
 
-def _case(name: str, tier: str, tree: ModelTree, path: Path, old: Path, new: Path) -> dict[str, Any]:
-    energies = [backends.module(f / MODULE_NAME, path, tier)["energy"].tolist() for f in (old, new)]
+def _case(name: str, tier: str, tree: ModelTree, both: tuple[Estimator, Estimator]) -> dict[str, Any] | str:
+    """What the two say about a tree, or why one of them says nothing."""
+    try:
+        predictions = [estimator.predict(tree, tier=tier) for estimator in both]
+    except TreeError as error:
+        return str(error)
+    for p in predictions:
+        if p.tier != tier:
+            return "; ".join(p.notes)
     nodes = [
-        {"index": i, "name": node.name, "energy_j": [before, after], "change": percent(before, after)}
-        for i, (node, before, after) in enumerate(zip(tree.nodes, *energies, strict=True))
-    ]
+        {
+            "index": i, "name": node.name, "energy_j": [before.energy_j, after.energy_j],
+            "change": percent(before.energy_j, after.energy_j),
+        }
+        for i, (node, before, after) in enumerate(zip(tree.nodes, *predictions, strict=True))
+    ]  # fmt: skip
     root = nodes[0]["energy_j"]
     nodes.sort(key=lambda n: (-abs(n["energy_j"][1] - n["energy_j"][0]), n["index"]))
     return {"tree": name, "tier": tier, "energy_j": root, "change": percent(*root), "nodes": nodes}

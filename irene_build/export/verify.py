@@ -1,7 +1,8 @@
 """Proof that a bundle is what it says: one digest everywhere, and every engine within the parity bound.
 
-``verify_bundle`` reads nothing but the folder. The estimator comes out of the module's text as a literal; the
-module itself is only ever run in a process of its own.
+``verify_bundle`` reads nothing but the folder, and believes none of it: the estimator comes out of the module's text as
+a literal, and the module is run, in a process of its own, only where it is to the last character what this irene-build
+writes for these constants.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,21 @@ from typing import Any
 
 import numpy as np
 
+from irene_build import __version__
 from irene_build.errors import EstimatorError, ParityError, TreeError
 from irene_build.export import backends, oracle
 from irene_build.export.builder import TIERS
 from irene_build.export.manifest import FILE_NAME, canonical, load_manifest
+from irene_build.export.module import render_module
 from irene_build.export.parity import Deviation, compare, scales
 from irene_build.export.samples import with_resources
 from irene_runtime.equations import estimator_digest
 from irene_runtime.main import golden_tree
-from irene_runtime.packed import unpacked
 from irene_runtime.tree import ModelTree, load
 
+_MAX_MODULE_BYTES = 16 * 2**20
 ONNX_NAME = "irene_estimator.onnx"
 MODULE_NAME = "irene_estimator.py"
-_SELFTEST_TIMEOUT_S = 120
 
 
 @dataclass
@@ -65,6 +66,10 @@ def constants_of(path: Path) -> dict[str, Any]:
     Raises EstimatorError.
     """
     try:
+        if path.stat().st_size > _MAX_MODULE_BYTES:
+            raise EstimatorError(
+                f"{path} is larger than {_MAX_MODULE_BYTES >> 20} MiB: no module of irene-build is"
+            )
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EstimatorError(f"{path.parent} holds no {path.name}: export it again") from None
@@ -76,25 +81,13 @@ def constants_of(path: Path) -> dict[str, Any]:
             name = node.targets[0].id
             if name in ("ESTIMATOR", "DIGEST", "VERSION", "GOLDEN"):
                 try:
-                    out[name] = unpacked(ast.literal_eval(node.value))
-                except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+                    out[name] = ast.literal_eval(node.value)
+                except (ValueError, TypeError, RecursionError):
                     raise EstimatorError(f"{path}: {name} is not a plain constant; export it again") from None
     missing = {"ESTIMATOR", "DIGEST", "GOLDEN"} - set(out)
     if missing:
         raise EstimatorError(f"{path}: no {', '.join(sorted(missing))}; it was not written by irene-build")
-    nodes = out["GOLDEN"].get("nodes") if isinstance(out["GOLDEN"], dict) else None
-    if isinstance(nodes, list):
-        out["GOLDEN"]["nodes"] = [_golden_node(node) if isinstance(node, str) else node for node in nodes]
     return out
-
-
-def _golden_node(line: str) -> dict[str, Any]:
-    """A node of GOLDEN in modules from before packed tables: ``parent level primitive feature=value ...``."""
-    parent, level, primitive, *pairs = line.split()
-    node: dict[str, Any] = {"parent": int(parent), "level": level}
-    if primitive != "-":
-        node["primitive"] = primitive
-    return {**node, **{name: float(value) for name, _, value in (pair.partition("=") for pair in pairs)}}
 
 
 def open_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any], backends.OnnxRuntime]:
@@ -157,11 +150,14 @@ def verify_bundle(folder: Path, python: Sequence[str] = (sys.executable, "-I", "
     manifest, constants, graph = open_bundle(folder)
     estimator = constants["ESTIMATOR"]
     report = Verified(folder, manifest, estimator)
-    report.selftest = selftest(folder / MODULE_NAME, python)
-    model = onnx.load(str(folder / ONNX_NAME))
+    text = own_text(folder / MODULE_NAME, constants)
+    model = onnx.load_model_from_string((folder / ONNX_NAME).read_bytes())  # a path could lead to other files
     onnx.checker.check_model(model, full_check=True)
-    others = _Others(graph, backends.Reference(model), oracle.Oracle(estimator), python)
     with tempfile.TemporaryDirectory() as scratch:
+        module = Path(scratch) / MODULE_NAME
+        module.write_text(text, encoding="utf-8")
+        report.selftest = selftest(module, python)
+        others = _Others(module, python, graph, backends.Reference(model), oracle.Oracle(estimator))
         for number, (name, tier, tree) in enumerate(cases_of(folder, estimator, constants["GOLDEN"])):
             path = Path(scratch) / f"{number}.json"
             tree.save(str(path))
@@ -179,19 +175,20 @@ def verify_bundle(folder: Path, python: Sequence[str] = (sys.executable, "-I", "
 
 @dataclass
 class _Others:
-    """The engines that the module is held against, and the Python that runs it."""
+    """The module, the Python that runs it, and what it is held against."""
 
+    module: Path
+    python: Sequence[str]
     graph: backends.OnnxRuntime
     reference: backends.Reference
     oracle: oracle.Oracle
-    python: Sequence[str]
 
 
 def _compare(report: Verified, name: str, tier: str, tree: ModelTree, path: Path, others: _Others) -> None:
     estimator = report.estimator
     arrays = backends.arrays_of(estimator, tree)
     try:
-        ours = backends.module(report.folder / MODULE_NAME, path, tier, others.python)
+        ours = backends.module(others.module, path, tier, others.python)
     except ParityError as error:
         raise ParityError(f"{name}: {error}") from None
     except TreeError as error:
@@ -226,15 +223,28 @@ def _note(report: Verified, engine: str, deviation: Deviation) -> None:
     report.engines[engine] = report.engines.get(engine, Deviation()).worst(deviation)
 
 
+def own_text(path: Path, constants: Mapping[str, Any]) -> str:
+    """The module's text, which is what this irene-build writes for its constants: only then may it be run.
+
+    Raises EstimatorError that names the first line that differs.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    text = render_module(constants["ESTIMATOR"], constants["DIGEST"], constants["GOLDEN"])
+    own = text.splitlines()
+    if lines != own:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(lines, own, strict=False)) if a != b), min(len(lines), len(own))
+        )
+        raise EstimatorError(
+            f"{path} is not what irene-build {__version__} writes for its constants, from line {at + 1} on, and was "
+            f"not run: export it again, or verify it with version {constants.get('VERSION')!s:.20}, its own"
+        )
+    return text
+
+
 def selftest(path: Path, python: Sequence[str]) -> list[str]:
     """What the module's own self test prints, in a separate Python. Raises ParityError where it fails."""
-    done = subprocess.run(
-        [*python, str(path), "selftest"],
-        capture_output=True,
-        text=True,
-        timeout=_SELFTEST_TIMEOUT_S,
-        check=False,
-    )
+    done = backends.run([*python, str(path), "selftest"])
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0:
         failed = [line for line in lines if line.startswith("FAIL")] or done.stderr.strip().splitlines()[-1:]

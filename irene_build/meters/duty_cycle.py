@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irene_build.files import write_text_atomic
 from irene_build.meters.base import Meter, MeterInfo, Reading
 from irene_build.paths import artifacts_dir
 
@@ -212,10 +213,7 @@ def store_duty(info: MeterInfo, found: Duty) -> Path:
     path = artifacts_dir() / _STORE
     data = _stored(path)
     data[_key(info)] = found.as_dict()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    write_text_atomic(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
     return path
 
 

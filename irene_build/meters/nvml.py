@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
+from irene_build.files import write_text_atomic
 from irene_build.meters.base import MeterInfo, Reading
 from irene_build.meters.threaded import PolledMeter
 from irene_build.paths import artifacts_dir
@@ -236,10 +237,7 @@ def store_counter(found: Mapping[str, Any]) -> Path:
         data = {}
     keep = ("step_s", "step_j", "counter_to_power", "seconds")
     data[_key(found)] = {key: found[key] for key in keep if key in found}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    write_text_atomic(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
     return path
 
 

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irene_build.errors import InputError, RunError
+from irene_build.errors import InputError
+from irene_build.files import check_writable, write_bytes_atomic, write_folder_atomic, write_text_atomic
 from irene_build.report.flame import chrome_trace, speedscope
 from irene_build.report.predictions import Prediction
 
@@ -62,18 +64,15 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder} is a file: name a folder for the report")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise InputError(f"{folder} is not empty and holds no report of irene-build: name a new folder")
+    check_writable(folder)
 
 
 def save(path: Path, content: str | bytes) -> None:
-    """Write a file and the folders above it; RunError where the disk refuses."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    """Write a file and the folders above it, whole or not at all. Raises OutputError."""
+    if isinstance(content, bytes):
+        write_bytes_atomic(path, content)
+    else:
+        write_text_atomic(path, content)
 
 
 def save_folder(
@@ -87,20 +86,29 @@ def save_folder(
     """``index.html``, ``report.json``, ``tables/*.csv`` and ``.json``, ``figures/*.png`` and ``.svg``,
     and per prediction ``flame/*.speedscope.json`` and ``*.trace.json``."""
     check_folder(folder)
-    save(folder / MARK, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    save(folder / "index.html", page)
-    for name, rows in tables.items():
-        save(folder / "tables" / f"{name}.csv", csv_text(rows))
-        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
-        save(folder / "tables" / f"{name}.json", f"[\n{lines}\n]\n")
-    for figure in figures:
-        save(folder / "figures" / f"{figure.name}.png", figure.png())
-        save(folder / "figures" / f"{figure.name}.svg", figure.svg())
-    for prediction in predictions:
-        stem = f"{file_stem(prediction['model'])}-{prediction.get('batch_size')}x{prediction.get('seq_len')}"
-        if (prediction.get("phase") or "forward") != "forward":
-            stem += f"-{prediction['phase']}"
-        save(
-            folder / "flame" / f"{stem}.speedscope.json", json.dumps(speedscope(prediction), allow_nan=False)
-        )
-        save(folder / "flame" / f"{stem}.trace.json", json.dumps(chrome_trace(prediction), allow_nan=False))
+    with write_folder_atomic(folder) as staging:
+        if folder.is_dir():  # what somebody added to an earlier report stays
+            shutil.copytree(folder, staging, dirs_exist_ok=True)
+        save(staging / MARK, json.dumps(data, indent=1, allow_nan=False) + "\n")
+        save(staging / "index.html", page)
+        for name, rows in tables.items():
+            save(staging / "tables" / f"{name}.csv", csv_text(rows))
+            lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+            save(staging / "tables" / f"{name}.json", f"[\n{lines}\n]\n")
+        for figure in figures:
+            save(staging / "figures" / f"{figure.name}.png", figure.png())
+            save(staging / "figures" / f"{figure.name}.svg", figure.svg())
+        for prediction in predictions:
+            stem = (
+                f"{file_stem(prediction['model'])}-{prediction.get('batch_size')}x{prediction.get('seq_len')}"
+            )
+            if (prediction.get("phase") or "forward") != "forward":
+                stem += f"-{prediction['phase']}"
+            save(
+                staging / "flame" / f"{stem}.speedscope.json",
+                json.dumps(speedscope(prediction), allow_nan=False),
+            )
+            save(
+                staging / "flame" / f"{stem}.trace.json",
+                json.dumps(chrome_trace(prediction), allow_nan=False),
+            )

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from irene_build.dataset.table import PROVENANCES, Dataset
 from irene_build.errors import EstimatorError, InputError
+from irene_build.files import write_text_atomic
 from irene_runtime.features import FEATURES, PRIMITIVES
 
 FORMAT = "irene-estimator"
@@ -159,20 +158,9 @@ def dumps(estimator: dict[str, Any]) -> str:
 
 
 def save(estimator: dict[str, Any], path: str | Path) -> None:
-    """Check and write the estimator; a crash leaves the old file or the new one. Raises EstimatorError."""
+    """Check and write the estimator; a crash leaves the old file or the new one. Raises EstimatorError, OutputError."""
     validate(estimator, "estimator")
-    path = Path(path)
-    text = dumps(estimator)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text_atomic(path, dumps(estimator))
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -42,8 +42,13 @@ def _raised(x: float) -> float:
     return x if x > TINY else TINY
 
 
+def identity(x: float, by: float) -> float:
+    """A column that is its feature."""
+    return x
+
+
 _MAPS: Dict[str, Callable[[float, float], float]] = {
-    "identity": lambda x, by: x,
+    "identity": identity,
     "log": lambda x, by: math.log(_raised(x)),
     "log1p": lambda x, by: math.log1p(x),
     "ceil_div": lambda x, by: float(math.ceil(x / by)),

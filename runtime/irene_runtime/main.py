@@ -10,7 +10,6 @@ from .errors import EstimatorError, InputError, IreneError
 from .features import FEATURES
 from .model import TIERS, Estimator
 from .monitor import differences, machine_fingerprint
-from .packed import unpacked
 from .tree import LEVELS, ModelTree, from_json, load
 
 
@@ -122,7 +121,7 @@ def golden_tree(golden: Mapping[str, Any], times: float) -> ModelTree:
 
 def selftest() -> Tuple[str, bool]:
     """Evaluates the golden tree; the report, and whether every number lies within its tolerance."""
-    golden = unpacked(globals().get("GOLDEN"))
+    golden = globals().get("GOLDEN")
     if not golden:
         raise EstimatorError("no golden tree here: use a module that `irene-build export` wrote")
     est = Estimator()

@@ -24,7 +24,6 @@ from .explain import explanation
 from .features import COUNTED, RESOURCE_FEATURES
 from .monitor import Monitor
 from .onnx_backend import Graph
-from .packed import unpacked
 from .prediction import NodePrediction, Prediction
 from .tree import ModelTree, Node, load
 
@@ -101,10 +100,7 @@ class Estimator:
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             backend = engine
         own = data is None
-        try:
-            data = unpacked(globals().get("ESTIMATOR")) if data is None else data
-        except (TypeError, ValueError, AttributeError, LookupError):
-            raise EstimatorError("the constants of this module are damaged; export it again") from None
+        data = globals().get("ESTIMATOR") if data is None else data
         if data is None:
             raise EstimatorError("no estimator data: pass it, or use an exported module")
         if data.get("format") != "irene-estimator":

@@ -8,9 +8,10 @@ later version may add some. Two nodes may bear one name; a key that stands twice
 
 import json
 import math
+import os
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
-from .errors import TreeError
+from .errors import OutputError, TreeError
 from .features import FEATURES, PRIMITIVES
 
 TREE_FORMAT = "irene-tree"
@@ -126,8 +127,20 @@ class ModelTree:
         return '%s, "nodes": [\n%s\n]}\n' % (head[:-1], nodes)
 
     def save(self, path: str) -> None:  # build tool only
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(self.dumps())
+        """Write the tree file; what was there stays where that fails. Raises OutputError."""
+        part = path
+        try:
+            if os.path.isfile(path) or not os.path.exists(path):
+                part = "%s.%d.part" % (path, os.getpid())
+            with open(part, "w", encoding="utf-8") as file:
+                file.write(self.dumps())
+            if part != path:
+                os.replace(part, path)
+        except OSError as error:
+            raise OutputError("cannot write %s: %s" % (path, error.strerror or error)) from None
+        finally:
+            if part != path and os.path.exists(part):
+                os.remove(part)
 
 
 def _number(value: Any, where: str) -> float:

@@ -17,17 +17,14 @@ from hypothesis import example, given, settings
 
 from irene_build.errors import TreeError
 from irene_build.export import module
-from irene_build.export.literal import estimator_literal, golden_literal
-from irene_build.export.manifest import canonical
-from irene_build.export.minify import EVERYTHING, FIRST_LINES, USERS
+from irene_build.export.literal import literal
 from irene_build.export.samples import golden, with_resources
 from irene_build.export.verify import constants_of
-from irene_runtime.equations import FORMS, estimator_digest
+from irene_build.paths import runtime_source
+from irene_runtime.equations import estimator_digest
 from irene_runtime.main import golden_tree
 from irene_runtime.model import Estimator
-from irene_runtime.packed import unpacked
 from irene_runtime.tree import load
-from tests.export import examples
 from tests.strategies import Forms, forms
 from tests.strategies import estimator as make_estimator
 
@@ -53,21 +50,19 @@ def pythons() -> list[str]:
 @settings(max_examples=25, deadline=None)
 def test_constants_are_the_estimator_to_the_last_bit(form: Forms) -> None:
     data = json.loads(json.dumps(make_estimator(form)))
-    text = estimator_literal(data)
-    found = unpacked(ast.literal_eval(text))
+    text = literal(data)
+    found = ast.literal_eval(text)
     assert found == data
     assert estimator_digest(found) == estimator_digest(data)
-    assert max(map(len, text.splitlines())) < 250
+    assert max(map(len, text.splitlines())) < 150
 
 
-def test_constants_are_tables_that_a_person_can_read(bundle: Path, estimator: dict[str, Any]) -> None:
+def test_constants_stand_as_a_person_would_write_them(bundle: Path, estimator: dict[str, Any]) -> None:
     text = (bundle / "irene_estimator.py").read_text(encoding="utf-8")
     constants = text[text.index("ESTIMATOR = ") :]
-    assert re.search(r"'terms': \('rows', '''\n +name columns weight( mean scale)?\n", constants)
-    for primitive, leaf in estimator["tiers"]["static"]["leaf"].items():
-        own = constants[constants.index(f"'{primitive}': {{") :]
+    for leaf in estimator["tiers"]["static"]["leaf"].values():
         for term in leaf["terms"]:
-            assert re.search(rf"^ +{term['name']} [\d,]+ ", own, re.M)
+            assert f"'name': {term['name']!r}" in constants and f"'weight': {term['weight']!r}" in constants
     for feature in estimator["features"]:
         assert re.search(rf'[ {{]"{feature}": "[^"]+"', text), "its unit"
 
@@ -168,92 +163,61 @@ def test_the_golden_tree_takes_every_path(estimator: dict[str, Any]) -> None:
         ]
 
 
-def test_golden_literals_read_back(estimator: dict[str, Any], tmp_path: Path) -> None:
+def test_literals_read_back(estimator: dict[str, Any], tmp_path: Path) -> None:
     found = golden(estimator)
     path = tmp_path / "irene_estimator.py"
-    path.write_text(f"ESTIMATOR = {{}}\nDIGEST = ''\n{golden_literal(found)}\n", encoding="utf-8")
+    path.write_text(f"ESTIMATOR = {{}}\nDIGEST = ''\nGOLDEN = {literal(found)}\n", encoding="utf-8")
     assert constants_of(path)["GOLDEN"] == found
 
 
-def test_golden_nodes_of_modules_from_before_tables_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "irene_estimator.py"
-    lines = ["-1 model - kernels=20 flops=33.3", "0 ml Tanh kernels=21"]
-    path.write_text(f"ESTIMATOR = {{}}\nDIGEST = ''\nGOLDEN = {{'nodes': {lines!r}}}\n", encoding="utf-8")
-    assert constants_of(path)["GOLDEN"]["nodes"] == [
-        {"parent": -1, "level": "model", "kernels": 20.0, "flops": 33.3},
-        {"parent": 0, "level": "ml", "primitive": "Tanh", "kernels": 21.0},
-    ]
+def run(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-S", str(path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_selftest_notices_a_changed_constant(copied: Path) -> None:
     """Estimator() refuses constants that do not match the digest, so selftest cannot pass on them."""
     module = copied / "irene_estimator.py"
     text = module.read_text(encoding="utf-8")
-    row = re.search(r"\('rows', '''\n +name columns weight.*\n +\w+ \S+ ", text)
-    assert row
-    module.write_text(text[: row.end()] + "1" + text[row.end() :], encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(module), "selftest"], capture_output=True, text=True, check=False
-    )
+    module.write_text(re.sub(r"'weight': (-?\d)", r"'weight': \g<1>1", text, count=1), encoding="utf-8")
+    done = run(module, "selftest")
     assert done.returncode == 2 and "digest" in done.stderr
 
 
-def test_a_module_whose_tables_are_damaged_says_so(copied: Path) -> None:
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_module_that_was_cut_off_says_so(copied: Path, share: float) -> None:
+    """Also where what is left of it is a program: cut before a definition."""
     path = copied / "irene_estimator.py"
     text = path.read_text(encoding="utf-8")
-    assert "('rows', " in text
-    for spoiled in ("('cows', ", "('rows', 'a', ", "(0, "):
-        path.write_text(text.replace("('rows', ", spoiled, 1), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", str(path), "info"], capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "irene-estimator: the constants of this module are damaged; export it again\n"
+    tops = [node.lineno for node in ast.parse(text).body]
+    line = tops[int(share * len(tops))] - 1
+    path.write_text("".join(text.splitlines(keepends=True)[:line]), encoding="utf-8")
+    done = run(path, "info")
+    assert done.returncode == 1 and "is cut off: copy it again" in done.stderr
 
 
-def test_the_runtime_is_as_roomy_as_fits(
-    estimator: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However it is written, it is the same program, and users find its docstrings and types."""
-    data = json.loads(canonical(estimator))
-    digest, tests = estimator_digest(data), golden(data)
-    path, sizes = tmp_path / "irene_estimator.py", []
-    for spaces, notes in list(module.styles()):
-        monkeypatch.setattr(module, "styles", lambda s=spaces, n=notes: iter([(s, n)]))
-        text = module.render_module(data, digest, tests)
-        sizes.append(len(text.encode("utf-8")))
-        assert re.search(rf"^{' ' * spaces}def predict\(", text, re.M)
-        assert ("# half the cost of waiting" in text) == (notes["sampler"] >= FIRST_LINES)
-        assert ("Monomials stand in" in text) == (notes["equations"] == EVERYTHING)
-        assert ('"""Why a tier cannot be had' in text) == (notes["model"] > USERS)
-        for public in ("Predict one run of ``tree``.", "-> Prediction:", "runs: int = 1", "Grams of CO2"):
-            assert public in text
-        if len(sizes) in (1, 4, 17, 18):
-            path.write_text(text, encoding="utf-8")
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", str(path), "selftest"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            assert re.search(r"^(\d+) of \1 numbers equal to the last bit", done.stdout, re.M)
-    assert sizes == sorted(set(sizes), reverse=True) and len(sizes) == 18
-    monkeypatch.undo()
-    for size in (sizes[0], sizes[5], sizes[-1]):
-        monkeypatch.setattr(module, "MAX_BYTES", size)
-        assert len(module.render_module(data, digest, tests).encode("utf-8")) == size
+def test_the_runtime_ships_as_it_is_written(bundle: Path) -> None:
+    """Four spaces, docstrings and types; only functions of the build tool and hints to tools stay at home."""
+    text = (bundle / "irene_estimator.py").read_text(encoding="utf-8")
+    functions = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    assert all(node.returns is not None for node in functions)
+    names = {node.name for node in functions}
+    for part in module.parts()[0]:
+        source = runtime_source(part.name)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                at_home = module.BUILD_ONLY in source.splitlines()[node.lineno - 1]
+                assert at_home or node.name.startswith("_") or node.name in names
+    assert "# build tool only" not in text and "# type: ignore" not in text and "# fmt: skip" not in text
+    for public in ("Predict one run of ``tree``.", "-> Prediction:", "runs: int = 1", "Grams of CO2"):
+        assert public in text
 
 
-def test_forms_that_an_estimator_does_not_have_are_left_out(estimator: dict[str, Any]) -> None:
-    every = "".join(part.source for part in module.parts(frozenset(module.forms_of(estimator)))[0])
-    none = "".join(part.source for part in module.parts(frozenset())[0])
-    for form in (
-        "class Polynomial",
-        "class Kernel",
-        "class Aggregation",
-        "class Correction",
-        "def coordinates",
-    ):
-        assert form in every and form not in none
-    assert set(module.forms_of(estimator)) == set(FORMS)
-    assert set(module.forms_of(examples.estimator(examples.PAPER))) == {"aggregation"}
+def test_pc1_s_module_is_at_most_150_kb(repository: Path) -> None:
+    data = json.loads((repository / "artifacts" / "pc1" / "estimator.json").read_text(encoding="utf-8"))
+    text = module.render_module(data, estimator_digest(data), golden(data))
+    assert len(text.encode("utf-8")) <= module.MAX_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from irene_build.cli import main
+from irene_build.errors import EstimatorError
 from irene_build.export.arrays import encode
 from irene_build.export.backends import OnnxRuntime
 from irene_build.export.bundle import export
@@ -74,6 +76,33 @@ def test_every_engine_is_compared(bundle: Path) -> None:
     assert report.cases >= 6 and report.nodes > 50 and not report.refused
     assert report.worst.agrees and report.worst.share > 0.0
     assert any("equal to the last bit" in line for line in report.selftest)
+
+
+def test_a_module_that_is_not_ours_is_not_run(copied: Path) -> None:
+    """Though its constants, its digest and its hash are right."""
+    module = copied / "irene_estimator.py"
+    mark = copied / "ran"
+    line = f"    open({str(mark)!r}, 'w')\n"
+    text = module.read_text(encoding="utf-8").replace(
+        "    sys.exit(main())\n", line + "    sys.exit(main())\n"
+    )
+    module.write_text(text, encoding="utf-8")
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["files"]["irene_estimator.py"]["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        EstimatorError, match=r"not what irene-build .* writes .* from line \d+ on, and was not run"
+    ):
+        verify_bundle(copied)
+    compare_bundles(copied, copied)
+    assert not mark.exists()
+
+
+def test_a_python_that_is_none(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for python, code in (("/no/such", 2), ("/bin/true", 1)):
+        assert run("verify", str(bundle), "--python", python) == code
+        error = capsys.readouterr().err
+        assert python in error and error.count("\n") == 1
 
 
 def test_the_oracle_is_scikit_learn(estimator: dict[str, Any]) -> None:
@@ -224,6 +253,7 @@ def test_the_commands(
         (("export", "{tmp}/out", "--hardware", "pc1", "--estimator", "x"), "not both"),
         (("export", "{tmp}/bad.json", "--estimator", "{tmp}/good.json"), "is a file"),
         (("export", "{tmp}", "--estimator", "{tmp}/good.json"), "not a bundle of ours"),
+        (("export", "/proc/x", "--estimator", "{tmp}/good.json"), "cannot write /proc/x"),
         (("verify", "{tmp}/none"), "none"),
         (("verify", "{tmp}"), "manifest.json"),
         (("diff", "{tmp}", "{tmp}"), "manifest.json"),
