@@ -55,6 +55,10 @@ class _LazyGroup(TyperGroup):
         command = typer.main.get_command(module.app)
         command.name = name
         _short_help(command)
+        if "_IRENE_BUILD_COMPLETE" in os.environ:
+            from irene_build.commands._completion import attach
+
+            attach(command)
         return command
 
 
@@ -119,7 +123,7 @@ def main(argv: list[str] | None = None) -> Any:
     arguments = _root_options_first(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False, prog_name="irene-build")
     except IreneError as error:
         if debug:
             traceback.print_exc()

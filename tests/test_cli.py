@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,27 @@ def test_an_output_that_is_full_is_one_line_and_exit_1(arguments: list[str]) -> 
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("irene-build ex", "export"),
+        ("irene-build export --hardware p", "pc1"),
+        ("irene-build trace bert-b", "bert-base-uncased"),
+    ],
+)
+def test_the_shell_completes_commands_hardware_and_models(typed: str, offered: str, tmp_path: Path) -> None:
+    asked = {
+        "_IRENE_BUILD_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "irene_build.cli"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **asked},
+    )
+    assert offered in done.stdout.split(), done.stderr
