@@ -41,7 +41,7 @@ def diff(
         rows.append(
             [
                 case["tree"],
-                case["tier"],
+                case["tier"] + ("*" if case["readings"] else ""),
                 f"{before:.6g}",
                 f"{after:.6g}",
                 f"{after - before:+.3g}",
@@ -61,5 +61,9 @@ def diff(
                         node["change"],
                     ]
                 )
+    if any(case["readings"] for case in found["trees"]):
+        console.note(
+            "* on readings that are made up: the change counts, the joules mean nothing by themselves"
+        )
     if rows:
         console.say(console.table(rows, ["tree", "tier", "before J", "after J", "change J", "change"]))

@@ -42,7 +42,12 @@ class Row:
         try:
             value = float(raw)
         except ValueError:
-            raise DatasetError(f"{self.where}: {column} is {raw[:40]!r}, expected a number") from None
+            advice = (
+                "; write it with a decimal point"
+                if raw.replace(",", ".", 1).replace(".", "", 1).isdigit()
+                else ""
+            )
+            raise DatasetError(f"{self.where}: {column} is {raw[:40]!r}, expected a number{advice}") from None
         if not math.isfinite(value):
             raise DatasetError(f"{self.where}: {column} is {raw[:40]!r}, expected a finite number")
         if value < 0.0 or (positive and value == 0.0):
@@ -82,14 +87,20 @@ def decode(path: Path) -> str:
     return text
 
 
+def _separator(text: str) -> str:
+    """A comma; a semicolon or a tab where the header has these and no comma (spreadsheets of many countries)."""
+    header = text.lstrip().split("\n", 1)[0]
+    return next((sign for sign in ",;\t" if sign in header), ",")
+
+
 def read_csv(path: Path, columns: Iterable[str]) -> list[Row]:
-    """All rows of a CSV file that has at least ``columns``.
+    """All rows of a CSV file that has at least ``columns``; separated by commas, semicolons or tabs.
 
     Raises DatasetError for a missing column, a row with too few or too many cells, a broken quote, another
     encoding, an empty file; the message names the file and the line.
     """
     text = decode(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=_separator(text))
     rows: list[Row] = []
     header: list[str] = []
     try:

@@ -22,7 +22,8 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
     """Differences of two bundles, as ``diff --json`` prints them; changes are new minus old, joules.
 
     Trees are the golden and example trees of both; where a tree has no resource features, tiers that need them get
-    values from inside the old bundle's ranges. ``not_compared``: why trees could not be predicted by both, and which.
+    values from the middle of the old bundle's ranges (``readings``: "made up"): such joules show a change and mean nothing
+    alone. ``not_compared``: why trees could not be predicted by both, and which.
     Raises EstimatorError where a folder is no sound bundle.
     """
     (one, constants, _), (other, other_constants, _) = open_bundle(old), open_bundle(new)
@@ -72,7 +73,11 @@ def _case(name: str, tier: str, tree: ModelTree, both: tuple[Estimator, Estimato
     ]  # fmt: skip
     root = nodes[0]["energy_j"]
     nodes.sort(key=lambda n: (-abs(n["energy_j"][1] - n["energy_j"][0]), n["index"]))
-    return {"tree": name, "tier": tier, "energy_j": root, "change": percent(*root), "nodes": nodes}
+    made_up = tier != "static"
+    return {
+        "tree": name, "tier": tier, "readings": "made up" if made_up else None, "energy_j": root,
+        "change": percent(*root), "nodes": nodes,
+    }  # fmt: skip
 
 
 def percent(before: float, after: float) -> str:

@@ -84,3 +84,17 @@ def test_no_bytes_crash_the_reader(tmp_path_factory: pytest.TempPathFactory, con
     except DatasetError:
         return
     assert rows and all("a" in row.cells for row in rows)
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_semicolons_and_tabs_separate_where_the_header_has_no_comma(file: Path, sign: str) -> None:
+    file.write_text(sign.join("ab") + "\n" + sign.join("12") + "\n")
+    assert read_csv(file, ["a", "b"])[0].cells == {"a": "1", "b": "2"}
+
+
+def test_a_decimal_comma_is_told(file: Path) -> None:
+    file.write_text("a;b\n1,5;2\n")
+    with pytest.raises(
+        DatasetError, match=r"line 2: a is '1,5', expected a number; write it with a decimal point"
+    ):
+        read_csv(file, ["a"])[0].number("a")
