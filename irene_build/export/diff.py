@@ -22,8 +22,8 @@ def compare_bundles(old: Path, new: Path) -> dict[str, Any]:
     """Differences of two bundles, as ``diff --json`` prints them; changes are new minus old, joules.
 
     Trees are the golden and example trees of both; where a tree has no resource features, tiers that need them get
-    values from the middle of the old bundle's ranges (``readings``: "made up"): such joules show a change and mean nothing
-    alone. ``not_compared``: why trees could not be predicted by both, and which.
+    values from the middle of the old bundle's ranges (``readings``: "made up"): such joules show a change,
+    and mean nothing alone. ``not_compared``: why trees could not be predicted by both, and which.
     Raises EstimatorError where a folder is no sound bundle.
     """
     (one, constants, _), (other, other_constants, _) = open_bundle(old), open_bundle(new)
