@@ -81,7 +81,7 @@ class Planner:
         """The meter that was asked for; it is not opened yet."""
         from irene_build.meters import open_meter
 
-        return open_meter(self.profile, self.asked.meter or None)
+        return open_meter(self.profile, self.asked.meter or None, self.device_name)
 
     def check(self, meter: Meter) -> None:
         """Raises what ``plan`` would, in seconds: it looks at the smallest input of each model alone."""
@@ -203,7 +203,8 @@ def _measure(planner: Planner, journal: Journal) -> Outcome:
 
         torch.set_num_threads(asked.threads)
     if journal.has_campaign:
-        unopened = open_meter(profile, asked.meter or journal.get("arguments", {}).get("meter") or None)
+        name = asked.meter or journal.get("arguments", {}).get("meter") or None
+        unopened = open_meter(profile, name, journal.get("device"))
     else:
         unopened = planner.meter()
         planner.check(unopened)
@@ -219,7 +220,7 @@ def _measure(planner: Planner, journal: Journal) -> Outcome:
                 "provenance": meter.info.provenance,
                 "label_source": source,
                 "device": planner.device_name,
-                "fingerprint": fingerprint(profile),
+                "fingerprint": fingerprint(profile, planner.device_name),
             }
             # A profile's standby power is that of its own meter's boundary.
             if profile.standby_power_w is not None and meter.info.boundary == profile.boundary:
@@ -242,8 +243,8 @@ def _run(asked: Request, journal: Journal, meter: Meter, device: Device) -> Outc
 
     stop_after = parse_seconds(asked.stop_after) if asked.stop_after else None
     nodes = workload.ReplayWorkload(device.name, workload.free_bytes(device.name))
-    gpu = None if device.name == "cpu" else int(device.name.partition(":")[2] or 0)
-    sampler = Sampler()
+    gpu = None if device.name == "cpu" else device.name
+    sampler = Sampler(gpu=gpu)
     info = {
         "sampler": sampling_cost(seconds=1.0),
         "threads": workload.torch_threads(),
@@ -259,12 +260,12 @@ def _run(asked: Request, journal: Journal, meter: Meter, device: Device) -> Outc
         return campaign.run(stop_after)
 
 
-def fingerprint(profile: HardwareProfile) -> dict[str, str]:
+def fingerprint(profile: HardwareProfile, device: str) -> dict[str, str]:
     """What tells this PC from another, as the runtime will ask for it."""
     from irene_runtime.monitor import machine_fingerprint
     from irene_runtime.sampler import Sampler
 
-    with_gpu = Sampler().open()
+    with_gpu = Sampler(gpu=None if device == "cpu" else device).open()
     try:
         return {**machine_fingerprint(with_gpu.gpu_name), "profile": profile.name}
     finally:

@@ -81,7 +81,7 @@ class Campaign:
         workload: Workload,
         report: Report,
         info: Mapping[str, Any],
-        gpu: int | None = None,
+        gpu: str | None = None,
         say: Callable[[str], None] = lambda text: None,
         sysfs: Path = Path("/sys"),
     ) -> None:
@@ -128,6 +128,10 @@ class Campaign:
         self.journal.event(self.session, "start", {"pid": os.getpid()})
         try:
             with self.recorder:
+                if self.conditions.unwatched:
+                    self._note(
+                        f"throttling and other processes on the GPU are not seen: {self.conditions.unwatched}"
+                    )
                 self._standby()
                 self._pulses()
                 finished = self._rounds(stop_at)

@@ -74,10 +74,11 @@ class Snapshot:
 class Conditions:
     """Looks at the machine.
 
-    ``sample`` takes a resource sample, whose CPU ticks are compared; ``gpu``: NVML index; ``root``: sysfs.
+    ``sample`` takes a resource sample, whose CPU ticks are compared; ``gpu``: what ``irene_runtime.gpu.find_gpu``
+    takes, None where no GPU is watched; ``root``: sysfs.
     """
 
-    def __init__(self, sample: Callable[[], Any], gpu: int | None = None, root: Path = Path("/sys")) -> None:
+    def __init__(self, sample: Callable[[], Any], gpu: str | None = None, root: Path = Path("/sys")) -> None:
         self._sample = sample
         self._tick = os.sysconf("SC_CLK_TCK")
         cpus = root / "devices/system/cpu"
@@ -85,6 +86,11 @@ class Conditions:
         self._heat_files = sorted(root.glob("class/thermal/thermal_zone*/temp")) + _cpu_sensors(root)
         self._gpu = None if gpu is None else GpuWatch(gpu)
         self._watched_at = 0.0
+
+    @property
+    def unwatched(self) -> str:
+        """Why the GPU that should be watched is not; empty where it is, or where there is none to watch."""
+        return "" if self._gpu is None else self._gpu.missing
 
     def close(self) -> None:
         if self._gpu is not None:

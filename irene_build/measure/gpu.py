@@ -6,22 +6,31 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from irene_build.errors import HardwareError
+from irene_runtime.gpu import find_gpu
+
 #: Clock event reasons that are a fault: hardware slowdown, thermal (software, hardware), power brake.
 THROTTLE_MASK = 0x8 | 0x20 | 0x40 | 0x80
 
 
 class GpuWatch:
-    """One GPU by its NVML index. Whatever the driver does not tell is ``None`` or counts as not seen."""
+    """One GPU, as ``irene_runtime.gpu.find_gpu`` takes it. What the driver does not tell is ``None`` or not seen.
 
-    def __init__(self, index: int) -> None:
+    ``missing``: why nothing is known of it at all; empty where something is.
+    """
+
+    def __init__(self, which: str) -> None:
         import pynvml
 
         self._nvml: Any = pynvml
         self._handle: Any = None
         self._throttles = 0
-        with suppress(pynvml.NVMLError):
+        self.missing = ""
+        try:
             pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            self._handle = find_gpu(pynvml, which)
+        except (HardwareError, pynvml.NVMLError) as error:
+            self.missing = str(error)
 
     def close(self) -> None:
         self._handle = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from irene_build.files import write_text_atomic
 from irene_build.meters.base import MeterInfo, Reading
 from irene_build.meters.threaded import PolledMeter
 from irene_build.paths import artifacts_dir
+from irene_runtime.gpu import find_gpu, gpu_name
 
 _POLL_S = 0.010
 _POWER_POLL_S = 0.020
@@ -43,18 +43,6 @@ def nvml_session() -> Any:
     return pynvml
 
 
-def gpu_handle(nvml: Any, which: str) -> Any:
-    """Handle of a GPU by index or UUID; ``auto`` is the first of CUDA_VISIBLE_DEVICES, else 0."""
-    if which == "auto":
-        which = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-    try:
-        if which.lstrip("-").isdigit():
-            return nvml.nvmlDeviceGetHandleByIndex(int(which))
-        return nvml.nvmlDeviceGetHandleByUUID(which)
-    except nvml.NVMLError as error:
-        raise HardwareError(f"NVML: GPU {which}: {error}") from None
-
-
 def instant_power_w(nvml: Any, handle: Any) -> float:
     """Instant board power, W: the field value where the driver has it, else ``nvmlDeviceGetPowerUsage``.
 
@@ -72,7 +60,7 @@ def instant_power_w(nvml: Any, handle: Any) -> float:
 
 
 class NvmlMeter(PolledMeter):
-    """Settings: ``gpu`` (index or UUID, ``auto``), ``reading``: ``counter``, ``power``, or ``auto``,
+    """Settings: ``gpu`` (as in ``irene_runtime.gpu.find_gpu``), ``reading``: ``counter``, ``power``, or ``auto``,
     ``step_s`` of the counter (measured on opening where it is not given).
 
     Emits only when the counter moved: an unchanged reading is no news. A counter that goes backwards (the
@@ -110,7 +98,7 @@ class NvmlMeter(PolledMeter):
 
     def _open(self) -> None:
         nvml = self._nvml = nvml_session()
-        handle = self._handle = gpu_handle(nvml, str(self._config.get("gpu", "auto")))
+        handle = self._handle = find_gpu(nvml, self._config.get("gpu"))
         self._details = describe_gpu(nvml, handle)
         reading = str(self._config.get("reading", "auto"))
         if reading not in ("auto", "counter", "power"):
@@ -220,7 +208,7 @@ def characterise(config: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """
     nvml = nvml_session()
     try:
-        handle = gpu_handle(nvml, str(config.get("gpu", "auto")))
+        handle = find_gpu(nvml, config.get("gpu"))
         details = describe_gpu(nvml, handle)
         moves, powers = _observe(nvml, handle, seconds, None, details)
     finally:
@@ -293,7 +281,7 @@ def describe_gpu(nvml: Any, handle: Any) -> dict[str, Any]:
     """Name, UUID, driver, power limit; what the driver does not say is absent."""
     found: dict[str, Any] = {"gpu": "GPU"}
     for key, read in (
-        ("gpu", lambda: str(nvml.nvmlDeviceGetName(handle))),
+        ("gpu", lambda: gpu_name(nvml, handle)),
         ("uuid", lambda: str(nvml.nvmlDeviceGetUUID(handle))),
         ("driver", lambda: str(nvml.nvmlSystemGetDriverVersion())),
         ("power_limit_w", lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1e3),

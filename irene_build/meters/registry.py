@@ -37,23 +37,37 @@ _ORDER = ("emonpi", "rapl+nvml", "nvml", "rapl")
 _BOUNDARY = {"emonpi": "wall", "nvml": "gpu", "rapl": "cpu"}
 
 
-def open_meter(profile: HardwareProfile, name: str | None = None) -> Meter:
+def open_meter(profile: HardwareProfile, name: str | None = None, device: str = "") -> Meter:
     """The meter of a profile, or the source ``name`` on that PC. Enter it to start reading.
 
     ``name`` may be a sum, ``rapl+nvml``. With ``reconcile = "rapl+nvml"`` in the profile, the meter
-    is watched against those parts while it is read. Lines that are no frames are kept in the
+    is watched against those parts while it is read. ``device``: where models run; where
+    it is ``cuda:N``, NVML reads that GPU, if the profile names no other. Lines that are no frames are kept in the
     hardware's folder of artifacts, in quarantine.txt.
 
     Raises HardwareError for an unknown source; one that is not here is told on entering, in one line that
     says what was looked for and what would work instead.
     """
     own = str(profile.meter["driver"])
-    settings = {"quarantine": str(hardware_dir(profile.name) / "quarantine.txt"), **profile.meter}
+    settings: dict[str, Any] = {
+        "quarantine": str(hardware_dir(profile.name) / "quarantine.txt"),
+        **profile.meter,
+    }
+    if device.startswith("cuda:"):
+        settings = _on_device(settings, own, device)
     meter: Meter = _Guarded(_make(name or own, settings), profile.name)
     parts = profile.meter.get("reconcile")
     if parts and (name or own) == own:
         meter = ReconciledMeter(meter, _make(str(parts), settings))
     return meter
+
+
+def _on_device(settings: dict[str, Any], own: str, device: str) -> dict[str, Any]:
+    """The settings with NVML on this CUDA device, unless they name a GPU themselves."""
+    table = settings if own == "nvml" else settings.get("nvml", {})
+    if table.get("gpu", "auto") != "auto":
+        return settings
+    return {**settings, "gpu": device} if own == "nvml" else {**settings, "nvml": {**table, "gpu": device}}
 
 
 def _make(name: str, settings: Mapping[str, Any]) -> FeedMeter:

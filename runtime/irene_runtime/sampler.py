@@ -9,6 +9,9 @@ import threading
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from .errors import HardwareError
+from .gpu import find_gpu, gpu_name
+
 #: The paper's period (appendix A.3).
 PERIOD_S = 0.170
 _GPU = ("gpu_util", "gm_usg", "g_clk", "gm_clk", "gpu_energy")
@@ -134,7 +137,7 @@ def summarise(samples: Iterable[Sample], start_ns: int, end_ns: int) -> Dict[str
 class Sampler:
     """Samples in a background thread, every ``period_s`` seconds, from ``start`` to ``stop``.
 
-    ``gpu``: NVML index or UUID; by default the first of CUDA_VISIBLE_DEVICES, else 0. At ``capacity``
+    ``gpu``: as in ``find_gpu``; by default the GPU that CUDA's device 0 is. At ``capacity``
     samples, every second one of the older half goes. ``missing``: feature -> why it is not known here.
     ``gpu_energy_source``: ``counter``, ``integrated`` (power) or ``None``.
     """
@@ -299,21 +302,18 @@ class Sampler:
         except ImportError:
             self._no_gpu("pynvml is not installed (pip install nvidia-ml-py)")
             return
-        which = self._gpu
-        if which is None:
-            which = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
         try:
             pynvml.nvmlInit()
-            self._nvml = pynvml
-            number = str(which).lstrip("-").isdigit()
-            find = pynvml.nvmlDeviceGetHandleByIndex if number else pynvml.nvmlDeviceGetHandleByUUID
-            self._handle = find(int(which) if number else str(which))
-            name = pynvml.nvmlDeviceGetName(self._handle)
         except pynvml.NVMLError as error:
-            what = "no NVIDIA driver answers" if self._nvml is None else "GPU %s" % which
-            self._no_gpu("%s: %s" % (what, error))
+            self._no_gpu("no NVIDIA driver answers: %s" % error)
             return
-        self.gpu_name = name.decode() if isinstance(name, bytes) else name
+        self._nvml = pynvml
+        try:
+            self._handle = find_gpu(pynvml, self._gpu)
+            self.gpu_name = gpu_name(pynvml, self._handle)
+        except (HardwareError, pynvml.NVMLError) as error:
+            self._no_gpu(str(error))
+            return
         for feature in _GPU:
             self.missing.pop(feature, None)
         n, h = pynvml, self._handle

@@ -15,7 +15,7 @@ SAMPLED_S = 0.06
 
 @pytest.fixture
 def gpu(fake_nvml: FakeNvml) -> Iterator[GpuWatch]:
-    watch = GpuWatch(0)
+    watch = GpuWatch("cuda")
     yield watch
     watch.close()
 
@@ -55,7 +55,7 @@ def test_a_throttle_counts_as_often_as_it_is_seen_and_ordinary_reasons_do_not(
 def test_a_gpu_that_is_lost_or_never_was_there_is_not_known(gpu: GpuWatch, fake_nvml: FakeNvml) -> None:
     assert gpu.temperature_c() == 41.0
     fake_nvml.set(lost=1)
-    nobody = GpuWatch(7)
+    nobody = GpuWatch("7")
     for watch in (gpu, nobody):
         assert watch.temperature_c() is None and watch.others_share(0) is None and watch.seen_us() == 0
         assert watch.look() == 0

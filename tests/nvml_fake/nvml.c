@@ -16,7 +16,7 @@ typedef struct {
     double power_w, instant_w, step_ms, counter_ratio, gpu_util, memory_used_mib, memory_total_mib;
     double sm_clock, memory_clock, temperature_c, throttle, gpus, start_mj, counter_mj, field_supported;
     double init_error, energy_error, power_error, util_error, clock_error, lost, stuck, calls_fail_every;
-    double own_listed, own_sm, other_pid, other_sm;
+    double own_listed, own_sm, other_pid, other_sm, differ, mig;
 } State;
 
 static const struct { const char *name; size_t at; double standard; } KEYS[] = {
@@ -27,6 +27,7 @@ static const struct { const char *name; size_t at; double standard; } KEYS[] = {
     KEY(field_supported, 1), KEY(init_error, 0), KEY(energy_error, 0), KEY(power_error, 0), KEY(util_error, 0),
     KEY(clock_error, 0), KEY(lost, 0), KEY(stuck, 0), KEY(calls_fail_every, 0),
     KEY(own_listed, 1), KEY(own_sm, 40), KEY(other_pid, 0), KEY(other_sm, 0),
+    KEY(differ, 0), KEY(mig, 0),
 };
 
 static State load(void) {
@@ -90,11 +91,25 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
     return nvmlDeviceGetHandleByIndex_v2(index, handle);
 }
 
-int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
+int nvmlDeviceGetHandleByPciBusId_v2(const char *address, void **handle) {
+    unsigned domain, bus;
+    if (sscanf(address, "%x:%x:00.0", &domain, &bus) != 2) return 2;
+    return nvmlDeviceGetHandleByIndex_v2(bus - 16, handle);
+}
+
+int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     (void)handle;
+    if (load().mig < 0) return 3;
+    *current = *pending = (unsigned)load().mig;
+    return 0;
+}
+
+/* `differ`: the GPUs have names of their own. */
+int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
     State state = load();
     if (state.lost) return 15;
-    snprintf(text, size, "Fake GPU");
+    if (state.differ) snprintf(text, size, "Fake GPU %u", (unsigned)(uintptr_t)handle - 1);
+    else snprintf(text, size, "Fake GPU");
     return 0;
 }
 

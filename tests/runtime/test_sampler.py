@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -195,20 +194,6 @@ def test_a_stuck_counter_is_not_zero_joules(fake_nvml: FakeNvml) -> None:
     with Sampler(0.02) as sampler:
         time.sleep(0.2)
     assert "gpu_energy" not in sampler.summary()
-
-
-def test_the_module_stands_alone() -> None:
-    """It is pasted into every exported estimator: standard library, nothing at import."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules); import sampler; "
-        "new = {n.split('.')[0] for n in set(sys.modules) - before}; "
-        "print(sorted(new - set(sys.stdlib_module_names)))"
-    )
-    folder = Path(__file__).resolve().parents[2] / "runtime" / "irene_runtime"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, str(folder)], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "['sampler']", done.stderr
 
 
 def row(t_s: float, **values: float) -> Sample:
