@@ -47,7 +47,7 @@ def predicted(
             past_len=past_len if phase == "decode" else 0, attention=attention_of(estimator.attention),
             cost_model=estimator.cost_model,
         )  # fmt: skip
-    return estimator.predict(tree, tier="static").to_json()
+    return estimator.predict(tree, tier="static").to_dict()
 
 
 def is_tree_file(path: Path) -> bool:

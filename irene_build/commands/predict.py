@@ -80,7 +80,7 @@ def predict(
         tree = trace(what, batch_size, seq_len, cost_model=estimator.cost_model, **size)
     window = _run(estimator, what, batch_size, seq_len, device, size) if live else None
     prediction = estimator.predict(tree, window, tier or None)
-    data = prediction.to_json()
+    data = prediction.to_dict()
     if co2 is not None:
         data["co2_g"] = prediction.co2_g(co2)
     _write_views(data, html, speedscope, chrome_trace)

@@ -66,7 +66,7 @@ def predict_all(
             if prediction.tier != tier:
                 out.skipped[tier] = out.skipped.get(tier, 0) + 1
                 continue
-            out.predictions.append(prediction.to_json())
+            out.predictions.append(prediction.to_dict())
             out.labels.append([float(x) if math.isfinite(x) else None for x in labelled.energy_j])
             out.measurements.append([int(m) for m in labelled.measurement])
         progress(done + 1)

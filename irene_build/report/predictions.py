@@ -17,7 +17,7 @@ FORMAT = "irene-prediction"
 VERSION = 1
 #: From the most to the least that is known when predicting (DESIGN, terms).
 TIERS = ("profile", "live", "static")
-#: Predictions are dictionaries as ``Prediction.to_json()`` gives them.
+#: Predictions are dictionaries as ``Prediction.to_dict()`` gives them.
 Prediction = dict[str, Any]
 
 

@@ -10,6 +10,7 @@ from .errors import EstimatorError, InputError, IreneError
 from .features import FEATURES
 from .model import TIERS, Estimator
 from .monitor import differences, machine_fingerprint
+from .prediction import printable
 from .tree import LEVELS, ModelTree, from_json, load
 
 
@@ -67,7 +68,7 @@ def _predict(args: Any) -> Tuple[str, int]:
         raise InputError("--depth %d: expected 0 (the model alone) or more" % args.depth)
     p = Estimator(backend=args.backend).predict(load(args.tree), tier=args.tier)
     if args.json:
-        return _dumps(p.to_json() if args.co2 is None else dict(p.to_json(), co2_g=p.co2_g(args.co2))), 0
+        return _dumps(p.to_dict() if args.co2 is None else dict(p.to_dict(), co2_g=p.co2_g(args.co2))), 0
     if args.csv or args.openmetrics:
         return p.to_csv() if args.csv else p.to_openmetrics(), 0
     if args.explain is not None:
@@ -179,7 +180,7 @@ def _monitor(args: Any) -> Tuple[str, int]:
     p = None if tree is None else est.predict(tree, live)
     if args.json:
         data = {key: getattr(live, key) for key in ("features", "missing", "runs", "seconds", "differs")}
-        return _dumps(dict(data, exit_code=code, prediction=p and p.to_json())), code
+        return _dumps(dict(data, exit_code=code, prediction=p and p.to_dict())), code
     lines = ["%-11s %.6g %s" % (name, value, FEATURES[name][1]) for name, value in live.features.items()]
     reasons: Dict[str, List[str]] = {}
     for name, reason in live.missing.items():
@@ -196,11 +197,13 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         args = _parser().parse_args(argv)
         text, code = args.run(args)
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
         return int(code)
     except IreneError as error:
-        sys.stderr.write("irene-estimator: %s\n" % error)
+        if sys.stderr is not None:
+            sys.stderr.write("irene-estimator: %s\n" % printable(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130

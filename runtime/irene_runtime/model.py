@@ -1,5 +1,6 @@
 """The estimator: from a tree to its joules, in one pass from the leaves to the root."""
 
+import json
 import math
 import os
 import warnings
@@ -24,8 +25,8 @@ from .explain import explanation
 from .features import COUNTED, RESOURCE_FEATURES
 from .monitor import Monitor
 from .onnx_backend import Graph
-from .prediction import NodePrediction, Prediction
-from .tree import ModelTree, Node, load
+from .prediction import NodePrediction, Prediction, printable
+from .tree import ModelTree, Node, from_json, load, loads
 
 #: Best first; a prediction falls to the next one where features are missing.
 TIERS = ("profile", "live", "static")
@@ -73,9 +74,35 @@ def _beside() -> str:
     return str(os.path.splitext(os.path.abspath(module))[0]) + ".onnx"
 
 
+def _tree(given: Any) -> ModelTree:
+    """A tree that was given as such, as a dict, or as JSON text. Raises InputError."""
+    if isinstance(given, ModelTree):
+        return given
+    if isinstance(given, Mapping):
+        return from_json(given)
+    try:
+        text = bytes(given).decode("utf-8") if isinstance(given, (bytes, bytearray)) else given
+    except UnicodeDecodeError as error:
+        raise TreeError("the tree is not UTF-8 text (byte %d)" % error.start) from None
+    if isinstance(text, str) and text.lstrip()[:1] == "{":
+        return loads(text)
+    what = "%.80r, a text that is no JSON" % text if isinstance(text, str) else type(given).__name__
+    raise InputError("predict wants a tree, as load_tree(path) gives it, a dict or JSON text, not %s" % what)
+
+
 def load_tree(path: str) -> ModelTree:
     """Read and check a tree file. Raises TreeError."""
     return load(path)
+
+
+class _Explainer:
+    """Writes explanations of one prediction; unlike a function in a function, it can be pickled."""
+
+    def __init__(self, estimator: "Estimator", tier: str, features: List[Dict[str, float]]) -> None:
+        self.estimator, self.tier, self.features = estimator, tier, features
+
+    def __call__(self, prediction: Prediction, index: int) -> str:
+        return explanation(self.estimator.tiers[self.tier], prediction, index, self.features)
 
 
 class Estimator:
@@ -123,8 +150,52 @@ class Estimator:
         if backend not in ("python", "onnx"):
             raise InputError("backend %.20r: use python or onnx" % (backend,))
         self._graph: Optional[Graph] = None
+        self._made_of = (None if own else data, backend, graph)
         if backend == "onnx":
             self._graph = Graph(graph or _beside(), data, self.digest)
+
+    def __reduce__(self) -> Any:
+        return type(self), self._made_of
+
+    def __repr__(self) -> str:
+        about = self.hardware, self.boundary, self.provenance, ", ".join(self.tiers), self.digest[:12]
+        return "<Estimator of %s: %s, %s, tiers %s, digest %s>" % tuple(map(printable, about))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what it is, and how good it was on models that were left out."""
+        from html import escape
+
+        rows = [
+            (key, str(self.data.get(key)))
+            for key in "hardware boundary provenance label_source method cost_model attention".split()
+        ]
+        rows += [("tiers", ", ".join(self.tiers)), ("digest", self.digest)]
+        for row in self._evaluation():
+            name = "error, %(tier)s, %(protocol)s, %(level)s" % row
+            rows.append((name, "%.2f %%" % row["mape"]))
+        cells = ["<tr><th>%s</th><td>%s</td></tr>" % (escape(a), escape(printable(b))) for a, b in rows]
+        return "<table>%s</table>" % "".join(cells)
+
+    def _evaluation(self) -> List[Dict[str, Any]]:
+        return [
+            dict(found, tier=tier, protocol=protocol, level=level)
+            for tier, protocols in (self.data.get("evaluation") or {}).items()
+            for protocol, levels in protocols.items()
+            for level, found in levels.items()
+            if isinstance(found, Mapping) and "mape" in found
+        ]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The estimator's data (format ``irene-estimator``), a copy."""
+        return json.loads(json.dumps(self.data))  # type: ignore[no-any-return]
+
+    def to_pandas(self) -> Any:
+        """How good it was: a ``pandas.DataFrame``, one row a tier, protocol and level. Raises InputError."""
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("to_pandas needs pandas: pip install pandas") from None
+        return pandas.DataFrame(self._evaluation())
 
     @property
     def simulated(self) -> bool:
@@ -149,21 +220,18 @@ class Estimator:
 
     def predict(
         self,
-        tree: ModelTree,
+        tree: Union[ModelTree, Mapping[str, Any], str, bytes],
         live: Union[None, Monitor, Mapping[str, float]] = None,
         tier: Optional[str] = None,
     ) -> Prediction:
-        """Predict one run of ``tree``.
+        """Predict one run of ``tree``, as ``load_tree`` gives it, or as the JSON of a tree file: a dict or text.
 
         ``live``: what ``monitor`` or ``attach`` saw, or a mapping of resource features of one whole run
         (names and units of Table 1). ``tier``: the best that can be had unless named. Where features are
         missing the next lower tier is taken, with the flag ``fell-back`` and a note.
         Raises TreeError for trees that cannot be predicted, InputError for wrong arguments.
         """
-        if not isinstance(tree, ModelTree):
-            raise InputError(
-                "predict wants a tree, as load_tree(path) gives it, not %s" % type(tree).__name__
-            )
+        tree = _tree(tree)
         if not (live is None or isinstance(live, (Monitor, Mapping))):
             raise InputError("live is %s, not a monitor or a mapping" % type(live).__name__)
         head = tree.header
@@ -375,14 +443,12 @@ class Estimator:
             flags |= mask
             if mask not in names:
                 names[mask] = flag_names(mask)
+            share = energy / root if root > 0.0 else math.inf
             nodes.append(NodePrediction(
                 index, node.scope, node.type, node.call, node.level, node.parent, node.primitive, energy,
-                (low, high), energy / root if root > 0.0 else None, alpha if index else None, seen,
+                (low, high), share if share < math.inf else None, alpha if index else None, seen,
                 names[mask],
             ))  # fmt: skip
         about = {key: getattr(self, key) for key in ("hardware", "boundary", "provenance", "digest")}
-
-        def explain(prediction: Prediction, index: int) -> str:
-            return explanation(tier, prediction, index, features)
-
+        explain = _Explainer(self, tier.name, features)
         return Prediction(tree, about, tier.name, nodes, flags, notes, explain)

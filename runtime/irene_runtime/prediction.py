@@ -1,12 +1,13 @@
 """What an estimator says about one tree: per node, and as table, JSON, CSV and OpenMetrics text."""
 
+import json
 import math
 import os
 import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from .equations import SIMULATED, flag_names
-from .errors import TreeError
+from .errors import InputError, TreeError
 from .tree import ModelTree
 
 COVERAGE = 0.9
@@ -40,9 +41,9 @@ class NodePrediction(NamedTuple):
     flags: List[str]
 
 
-def printable(text: Any) -> str:
-    """Names come from files: nothing in them may steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
+def printable(text: Any, but: str = "") -> str:
+    """Names come from files: nothing in them may steer a terminal, ``but`` for these characters."""
+    return "".join(c if c.isprintable() or c in but else "?" for c in str(text))
 
 
 def joules(value: float) -> str:
@@ -143,7 +144,7 @@ class Prediction:
         """How a number came about: path and alphas, children or leaf terms, reading, interval."""
         return str(self._explainer(self, self.index(key)))
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_dict(self) -> Dict[str, Any]:
         """The format ``irene-prediction`` version 1, as a dict of plain values."""
         out: Dict[str, Any] = {"format": "irene-prediction", "version": 1}
         out.update((key, self.tree.header[key]) for key in _HEAD)
@@ -153,13 +154,30 @@ class Prediction:
         )  # fmt: skip
         return out
 
+    def to_json(self) -> str:
+        """The format ``irene-prediction`` version 1, as text."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``, one row a node. Raises InputError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise InputError("to_pandas needs pandas: pip install pandas") from None
+        rows = []
+        for n in self.nodes:
+            row = n._asdict()
+            low, high = row.pop("interval_j")
+            rows.append(dict(row, low_j=low, high_j=high))
+        return pandas.DataFrame(rows).set_index("index")
+
     def to_csv(self) -> str:
         """One line a node. Names that a spreadsheet would run as a formula get a leading apostrophe."""
         import csv
         import io
 
-        def safe(text: Optional[str]) -> Optional[str]:
-            return "'" + text if text and text[0] in "=+-@\t\r" else text
+        def safe(text: str) -> str:
+            return printable("'" + text if text[:1] in "=+-@\t\r" and text else text)
 
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
@@ -175,7 +193,7 @@ class Prediction:
         """OpenMetrics text: three gauges a node (energy and the two ends of its interval)."""
 
         def label(value: Any) -> str:
-            text = "" if value is None else str(value)
+            text = "" if value is None else printable(value, "\n")
             return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
         common = {k: self.about[k] for k in _ABOUT}
@@ -198,6 +216,32 @@ class Prediction:
             out += ["# TYPE %s gauge" % name, "# UNIT %s joules" % name, "# HELP %s %s." % (name, what)]
             out += ["%s{%s} %r" % (name, text, values[column]) for text, values in rows]
         return "\n".join(out) + "\n# EOF\n"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the tree, collapsible, with energies, intervals, shares and flags."""
+        from html import escape
+
+        out = ["<div style='font-family:monospace;white-space:pre;line-height:1.4'>"]
+        out += ["<div>%s</div>" % escape(line) for line in self.heading()]
+        children, ends = self.tree.children, []  # type: Tuple[List[List[int]], List[int]]
+        depths = self.tree.depths
+        for n in self.nodes:
+            while ends and depths[n.index] <= ends[-1]:
+                out.append("</details>")
+                ends.pop()
+            low, high = n.interval_j
+            text = "%s  %s to %s  %.1f%%  <b>%s</b> %s" % (
+                joules(n.energy_j), joules(low), joules(high), 100.0 * (n.share or 0.0),
+                escape(printable(self.tree.nodes[n.index].name)), escape(", ".join(n.flags)),
+            )  # fmt: skip
+            inset = "style='margin-left:%dch'" % min(20, 2 * depths[n.index])
+            if children[n.index]:
+                ends.append(depths[n.index])
+                shown = " open" if depths[n.index] < 2 else ""
+                out.append("<details%s><summary %s>%s</summary>" % (shown, inset, text))
+            else:
+                out.append("<div %s>%s</div>" % (inset, text))
+        return "\n".join(out + ["</details>"] * len(ends) + ["</div>"])
 
     def heading(self, g_per_kwh: Optional[float] = None) -> List[str]:
         """The lines above every table."""
@@ -228,7 +272,8 @@ class Prediction:
 
         stream = sys.stdout
         if color is None:
-            color = stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+            plain = stream is None or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+            color = not plain and stream.isatty()
         block = "\u2588" if "utf" in (getattr(stream, "encoding", "") or "").lower() else "#"
         lines = [row for line in self.heading(g_per_kwh) for row in wrap(line, width, subsequent_indent="  ")]
         lines += ["", "    energy     +/-   share             node"]

@@ -204,7 +204,7 @@ def from_json(data: Any) -> ModelTree:
 
     Raises TreeError that names the node and the field.
     """
-    if not isinstance(data, dict) or data.get("format") != TREE_FORMAT:
+    if not isinstance(data, Mapping) or data.get("format") != TREE_FORMAT:
         raise TreeError('not a model tree: expected an object with "format": "%s"' % TREE_FORMAT)
     version: Any = data.get("version")
     raw: Any = data.get("nodes")

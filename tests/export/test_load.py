@@ -37,7 +37,7 @@ def test_both_backends_say_what_the_runtime_says(bundle: Path) -> None:
         for backend in ("python", "onnx"):
             loaded, manifest = load_bundle(bundle, backend)
             got = loaded.predict(tree(), live)
-            assert got.to_json()["digest"] == manifest["digest"]
+            assert got.about["digest"] == manifest["digest"]
             assert (got.tier, got.flags) == (want.tier, want.flags)
             for a, b in zip(got, want, strict=True):
                 assert a.energy_j == pytest.approx(b.energy_j, rel=1e-14)

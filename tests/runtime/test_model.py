@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -384,12 +386,40 @@ def test_wrong_live_features(live: dict[str, Any], message: str) -> None:
         Estimator(estimator()).predict(tree(), live)
 
 
+def test_a_tree_may_come_as_dict_or_as_json_text() -> None:
+    est, text = Estimator(estimator()), tree().dumps()
+    for form in (text, text.encode(), json.loads(text), "\n " + text):
+        assert est.predict(form).to_dict() == est.predict(tree()).to_dict()
+
+
+def test_it_says_what_it_is() -> None:
+    est = Estimator(estimator(hardware="<pc>"))
+    assert repr(est).startswith("<Estimator of <pc>: wall, measured, tiers profile, live, static, digest ")
+    assert "<td>&lt;pc&gt;</td>" in est._repr_html_() and "1.50 %" in est._repr_html_()
+    assert est.to_dict() == est.data and est.to_dict() is not est.data
+    assert list(est.to_pandas()["mape"]) == [1.5]
+
+
+def test_estimators_and_predictions_can_be_pickled() -> None:
+    """To another process, say; what comes out says and explains the same."""
+    est = pickle.loads(pickle.dumps(Estimator(estimator())))
+    p = est.predict(tree(), {"latency": 0.02, "gpu_energy": 5.0})
+    q = pickle.loads(pickle.dumps(p))
+    assert q.to_json() == p.to_json() and q.explain("block") == p.explain("block")
+
+
+def test_a_share_that_is_no_number_is_left_out() -> None:
+    """A root of next to nothing: what its parts have of it fits no float64."""
+    p = Estimator(estimator()).predict(tree(), {"latency": 5e-324, "gpu_energy": 5e-324})
+    shares = [node["share"] for node in json.loads(p.to_json())["nodes"]]
+    assert shares[0] == 1.0 and None in shares and "Net" in p.table()
+
+
 def test_wrong_arguments() -> None:
-    wrong: list[Any] = ["tree.json", {"nodes": []}, None]
-    for no_tree in wrong:
-        with pytest.raises(
-            InputError, match=r"a tree, as load_tree\(path\) gives it, not (str|dict|NoneType)"
-        ):
+    wrong: list[Any] = ["tree.json", None, 5, b"\xff", "{", {"nodes": []}]
+    says = "'tree.json', a text|not NoneType|not int|not UTF-8|not a model tree: Exp|expected an object"
+    for no_tree, part in zip(wrong, says.split("|"), strict=True):
+        with pytest.raises(InputError, match=part):
             Estimator(estimator()).predict(no_tree)
     with pytest.raises(InputError, match="live is int"):
         Estimator(estimator()).predict(tree(), 5)  # type: ignore[arg-type]

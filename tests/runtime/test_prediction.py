@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from irene_runtime.errors import InputError, TreeError
 from irene_runtime.model import Estimator
-from irene_runtime.prediction import Prediction, joules
+from irene_runtime.prediction import Prediction, joules, printable
 from irene_runtime.tree import ModelTree, Node
 from tests.runtime.examples import estimator, tree
 
@@ -87,7 +87,7 @@ def test_joules(value: float, text: str) -> None:
 
 
 def test_json_follows_its_format() -> None:
-    out = json.loads(json.dumps(predict().to_json(), allow_nan=False))
+    out = json.loads(predict().to_json())
     assert out["format"] == "irene-prediction" and out["version"] == 1
     assert out["energy_j"] == 15.0 and out["coverage"] == 0.9 and out["tier"] == "static"
     assert re.fullmatch("[0-9a-f]{64}", out["digest"])
@@ -105,6 +105,35 @@ def test_csv_reads_back_exactly() -> None:
     assert [float(row["energy_j"]) for row in rows] == [n.energy_j for n in p]
     assert [float(row["high_j"]) for row in rows] == [n.interval_j[1] for n in p]
     assert rows[0]["provenance"] == "measured"
+
+
+def test_no_name_steers_who_reads_csv_or_openmetrics() -> None:
+    """Nor does half a surrogate pair, which no encoding has, end in an error."""
+    model_tree = tree(model="m\ud800\x1b[2J")
+    model_tree.nodes[4].scope = "a\x1b]0;b\x07\udc00"
+    p = predict(model_tree)
+    for text in (p.to_csv(), p.to_openmetrics(), p.to_json(), p._repr_html_(), p.table(), p.explain(4)):
+        assert "\x1b" not in text and "\x07" not in text and text.encode("utf-8")
+
+
+def test_a_notebook_shows_the_tree_collapsible() -> None:
+    model_tree = tree(model="<b>")
+    model_tree.nodes[4].scope = "<i>&"
+    html = predict(model_tree)._repr_html_()
+    assert html.count("<details") == html.count("</details>") == 2 and html.count(" open>") == 2
+    assert "&lt;i&gt;&amp;" in html and "<i>" not in html and "&lt;b&gt;, batch 8" in html
+
+
+def test_a_frame_has_one_row_a_node() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = predict().to_pandas()
+    assert isinstance(frame, pandas.DataFrame) and list(frame["energy_j"]) == [15.0, 12.0, 4.0, 8.0, 3.0]
+    assert frame.loc[2, "low_j"] == predict()[2].interval_j[0] and frame.loc[2, "scope"] == "block.fc"
+
+
+def test_without_a_terminal_or_any_stdout_there_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert "15.00 J a run" in predict().table()
 
 
 def test_csv_starts_no_formula() -> None:
@@ -125,7 +154,8 @@ def test_openmetrics_is_what_the_official_parser_reads(scope: str, kind: str, mo
     assert family.type == "gauge" and family.unit == "joules"
     assert [s.value for s in family.samples] == [n.energy_j for n in p]
     labels = family.samples[4].labels
-    assert (labels["scope"], labels["type"], labels["model"]) == (scope, kind, model)
+    seen = [printable(name, "\n") for name in (scope, kind, model)]
+    assert [labels["scope"], labels["type"], labels["model"]] == seen
     assert labels["provenance"] == "measured" and labels["boundary"] == "wall"
 
 
@@ -174,7 +204,7 @@ def test_simulated_energy_is_named_in_every_output() -> None:
     p = predict(provenance="simulated")
     assert p.table().startswith("SIMULATED")
     assert p.explain().startswith("SIMULATED")
-    assert p.to_json()["provenance"] == "simulated" and "simulated" in p.to_json()["flags"]
+    assert p.to_dict()["provenance"] == "simulated" and "simulated" in p.to_dict()["flags"]
     assert all(row["provenance"] == "simulated" for row in csv.DictReader(io.StringIO(p.to_csv())))
     metrics = p.to_openmetrics()
     assert (

@@ -271,7 +271,7 @@ def _used(data: Any) -> None:
     try:
         p = Estimator(estimator()).predict(from_json(data))
         p.table(), p.to_csv(), p.to_openmetrics(), p.explain()
-        json.dumps(p.to_json(), allow_nan=False)
+        p.to_json()
     except IreneError as error:
         assert str(error)
 

@@ -45,7 +45,7 @@ import irene_estimator as m
 for tree in m.json.load(open(sys.argv[1] + "/trees.json")):
     p = m.Estimator().predict(m.from_json(tree))
     print(" ".join(x.hex() for n in p for x in (n.energy_j, *n.interval_j, n.alpha or 0.0)))
-    print(m.json.dumps(p.to_json()))
+    print(p.to_json())
     print(p.to_csv(), p.to_openmetrics(), p.table(width=100, color=False), p.explain())
 newer = '{"format": "irene-tree", "version": %s}' % ("9" * 300)
 for text in ("[" * 200000, '{"a":' * 200000, "9" * 100000, newer):
