@@ -410,7 +410,9 @@ def test_estimators_and_predictions_can_be_pickled() -> None:
 
 def test_a_share_that_is_no_number_is_left_out() -> None:
     """A root of next to nothing: what its parts have of it fits no float64."""
-    p = Estimator(estimator()).predict(tree(), {"latency": 5e-324, "gpu_energy": 5e-324})
+    data = estimator()
+    data["tiers"]["live"]["rescale"] = {"module": 1.0}
+    p = Estimator(data).predict(tree(), {"latency": 5e-324, "gpu_energy": 5e-324})
     shares = [node["share"] for node in json.loads(p.to_json())["nodes"]]
     assert shares[0] == 1.0 and None in shares and "Net" in p.table()
 
