@@ -8,6 +8,7 @@ colours: each colour below is replaced by the CSS variable of its name, so light
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
@@ -25,6 +26,11 @@ PALETTE = {
     "#fffefd": "--on",
 }  # fmt: skip
 INK, MUTED, LINE, *SERIES, ON_COLOUR = PALETTE
+#: Shades of a heat map from little to much, and the ink on each; a page in the dark has others under the same names.
+SHADES = ("#fff7e3", "#fde3ae", "#f9b768", "#e27a2b", "#a8450f", "#6a2506")
+INKS = ("#201000", "#201001", "#201002", "#201003", "#fffff4", "#fffff5")
+PALETTE.update({colour: f"--h{k}" for k, colour in enumerate(SHADES)})
+PALETTE.update({colour: f"--i{k}" for k, colour in enumerate(INKS)})
 _MARKS = "osD^"
 _STYLE = {
     "svg.fonttype": "none",
@@ -277,25 +283,22 @@ def heat_map(
     Cells that extrapolate carry a star and a dashed frame.
     """
     drawing, axes = _axes(simulated, (max(4.2, 1.2 + 0.72 * len(batches)), max(2.4, 1.1 + 0.42 * len(seqs))))
-    from matplotlib import colormaps
-    from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
     key = f"energy_per_{per}_j"
-    values = [[cells[b, s][key] for b in batches] for s in seqs]
-    flat = [v for row in values for v in row if v > 0]
-    norm = LogNorm(min(flat), max(flat) if max(flat) > min(flat) else min(flat) * 1.01) if flat else None
-    shades = colormaps["YlOrBr"]
-    axes.imshow(values, cmap=shades, norm=norm, aspect="auto", rasterized=True)
+    flat = [cell[key] for cell in cells.values() if cell[key] > 0]
+    least, most = (math.log(min(flat)), math.log(max(flat))) if flat else (0.0, 0.0)
     axes.grid(False)
     hints = {}
     for r, seq in enumerate(seqs):
         for c, batch in enumerate(batches):
-            cell = cells[batch, seq]
-            dark = norm is not None and cell[key] > 0 and norm(cell[key]) > 0.6
-            star = "*" if cell["extrapolates"] else ""
-            # White and near-black on the cell itself: these two do not change with the page.
-            ink = "#fffffe" if dark else "#201000"
+            cell = cells.get((batch, seq))
+            if cell is None:  # a size that the model does not take
+                continue
+            place = (math.log(cell[key]) - least) / (most - least) if cell[key] > 0 and most > least else 0.0
+            shade = min(len(SHADES) - 1, int(place * len(SHADES)))
+            star, ink = "*" if cell["extrapolates"] else "", INKS[shade]
+            axes.add_patch(Rectangle((c - 0.5, r - 0.5), 1.0, 1.0, fc=SHADES[shade], ec=ON_COLOUR, lw=0.8))
             text = axes.text(c, r, _joules(cell[key]) + star, ha="center", va="center", fontsize=8,
                              color=ink)  # fmt: skip
             text.set_gid(f"cell-{r}-{c}")
@@ -306,6 +309,7 @@ def heat_map(
             )
             if star:
                 axes.add_patch(Rectangle((c - 0.46, r - 0.44), 0.92, 0.88, fill=False, ls="--", lw=1, ec=ink))
+    axes.set(xlim=(-0.5, len(batches) - 0.5), ylim=(len(seqs) - 0.5, -0.5))
     axes.set(xticks=range(len(batches)), xticklabels=batches, yticks=range(len(seqs)), yticklabels=seqs,
              xlabel="batch size", ylabel="sequence length")  # fmt: skip
     words = (

@@ -152,7 +152,7 @@ def test_two_models_stand_side_by_side(visit: Open) -> None:
     compared = grid.compare(models)
     tab = visit(html.render_compare(compared, models, drawings.of_compare(compared)))
     tab.locator(".second summary").click()
-    assert tab.locator("[data-explorer]").count() == 2
+    playwright.expect(tab.locator("[data-explorer]")).to_have_count(2)
     names = tab.locator("[name=model]").evaluate_all(
         "all => all.map((s) => s.selectedOptions[0].textContent)"
     )
@@ -186,3 +186,11 @@ def test_axe_finds_nothing(visit: Open) -> None:
                 summary.click()
             found = axe.run(tab).response["violations"]
             assert [(one["id"], one["nodes"][0]["target"]) for one in found] == [], (name, scheme)
+
+
+def test_heat_maps_follow_the_page_into_the_dark(visit: Open) -> None:
+    swept = grid.sweep([prediction(batch_size=1), prediction(batch_size=8, seed=1)])
+    page = html.render_sweep(swept, [prediction()], drawings.of_sweep(swept))
+    script = "getComputedStyle(document.querySelector('figure path[style*=\"--h5\"]')).fill"
+    light, dark = (visit(page, color_scheme=scheme).evaluate(script) for scheme in ("light", "dark"))
+    assert (light, dark) == ("rgb(106, 37, 6)", "rgb(255, 208, 138)")

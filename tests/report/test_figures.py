@@ -103,3 +103,9 @@ def test_heat_map_marks_cells_that_extrapolate(drawn: list[Figure]) -> None:
     text = next(f for f in drawn if f.name == "energy-per-token").inline()
     assert len(re.findall(r"; extrapolates</title>", text)) == 2
     assert "J*" in re.sub(r"<title>.*?</title>", "", text)
+
+
+def test_a_heat_map_leaves_sizes_out_that_were_not_predicted() -> None:
+    swept = grid.sweep([prediction(batch_size=1, seq_len=64), prediction(batch_size=8, seq_len=128)])
+    (per_token, _) = drawings.of_sweep(swept)
+    assert len(re.findall(r"<title>batch \d+, \d+ tokens: ", per_token.inline())) == 2
