@@ -51,8 +51,9 @@ def test_make_targets_exist(readme: str, repository: Path) -> None:
 
 def test_links_and_named_files_exist(readme: str, repository: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", readme):
-        if not target.startswith("http"):
-            assert (repository / target).exists(), target
+        assert target.startswith("https://"), f"{target}: a package index has no files beside the README"
+    for named in re.findall(r"`((?:docs|examples)/[\w/.-]+|[A-Z]+\.md)`", readme):
+        assert (repository / named).exists(), named
     for named in re.findall(r"`((?:irene_build|runtime|templates|benchmarks)/[\w/.-]+)", readme):
         assert (repository / named).exists(), named
     for named in re.findall(r"`(meters|train|measure|dataset|export)/([\w.-]*)`", readme):
