@@ -26,6 +26,9 @@ def of_report(report: dict[str, Any], pairs: dict[str, Any], example: Prediction
             if level in pairs[tier]
         }
         out.append(draw.predicted_against_measured(points, tier, simulated))
+    if report["errors"]["pairs_in_sample"]:
+        for figure in out:
+            figure.title += " (in sample: the runs that it was trained on)"
     observed: dict[str, dict[str, float]] = {}
     for row in report["errors"]["by_level"]:
         if row["coverage90"] is not None:

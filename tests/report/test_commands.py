@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def test_numbers_of_a_report_are_those_of_its_json_and_of_the_estimator(
         engine.predict(first.tree, tier="static").energy_j, rel=1e-4
     )
     assert model["tiers"]["measured"][at]["e"][3] is None
+
+
+def test_figures_of_in_sample_numbers_say_so(report: tuple[Path, str, str]) -> None:
+    page = (report[0] / "index.html").read_text()
+    titles = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    shown = [title for title in titles if "error" in title or "measured" in title.lower()]
+    assert shown and all("in sample" in title for title in shown)
 
 
 def test_a_held_out_evaluation_takes_the_place_of_in_sample_errors(
