@@ -28,7 +28,8 @@ except ImportError:
 
 #: command -> its module in irene_build.commands, in the order of ``--help``.
 COMMANDS = {
-    "doctor": "doctor", "models": "models", "trace": "trace", "calibrate": "calibrate", "relabel": "relabel",
+    "doctor": "doctor", "models": "models", "devices": "devices", "trace": "trace", "calibrate": "calibrate",
+    "relabel": "relabel",
     "import": "import_", "train": "train", "evaluate": "evaluate", "export": "export", "verify": "verify",
     "predict": "predict", "diff": "diff", "report": "report", "compare": "compare", "sweep": "sweep",
 }  # fmt: skip
