@@ -17,7 +17,7 @@ from irene_build import __version__
 from irene_build.errors import EstimatorError
 from irene_build.export.literal import literal
 from irene_build.paths import runtime_source, templates_dir
-from irene_runtime import MODULES
+from irene_runtime import MODULES, PUBLIC, errors
 from irene_runtime.features import MEANINGS
 
 #: A module above this is written all the same, with a warning.
@@ -119,6 +119,9 @@ def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str
         digest=digest,
         runtime=runtime,
         imports=imports,
+        public=literal(
+            [*PUBLIC, *(name for name in vars(errors) if name.endswith("Error"))], len("__all__ = ")
+        ),
         constants=literal(estimator, len("ESTIMATOR = ")),
         golden=literal(golden, len("GOLDEN = ")),
     )

@@ -8,7 +8,8 @@ from typing import Any
 from irene_build.errors import ModelError
 from irene_runtime.tree import ModelTree
 
-from .request import COST_MODELS, CPU_LIMIT_S, Inputs, Pass
+from .given import as_function
+from .request import COST_MODELS, CPU_LIMIT_S, Pass
 
 
 def trace_model(
@@ -21,7 +22,7 @@ def trace_model(
     attention: str = "sdpa",
     cost_model: str = "analytic",
     weights: str | None = None,
-    inputs: Inputs | None = None,
+    inputs: Any = None,
     cpu_limit_s: float = CPU_LIMIT_S,
 ) -> ModelTree:
     """The model tree of one pass of ``model``: an ``nn.Module``, or what ``models.build`` takes.
@@ -29,6 +30,8 @@ def trace_model(
     ``phase``: ``forward`` (no cache), ``prefill`` (fills a key-value cache), ``decode`` (one token behind
     ``past_len`` cached ones; without ``past_len``, behind ``seq_len``). ``weights``: ``int8`` or ``int4``
     counts matrices of Linear layers at that size. ``cost_model`` ``irene2021`` implies eager attention.
+    ``inputs``: a tensor, a tuple of arguments, or a dict by name (their sizes take the place of ``batch_size`` and
+    ``seq_len``), or a function that makes such a dict from module, batch size and length.
     ``cpu_limit_s``: how long a pass with real tensors may take, where values steer the model.
     A module that was given keeps its weights, its device and its mode. Features are in the units of
     ``irene_runtime.features``. Raises ModelError that names the operation and the module path.
@@ -46,7 +49,15 @@ def trace_model(
     from .fallbacks import with_fallbacks
 
     run = Pass(
-        batch_size, seq_len, phase, past_len, dtype, attention, weights, inputs, cpu_limit_s=cpu_limit_s
+        batch_size,
+        seq_len,
+        phase,
+        past_len,
+        dtype,
+        attention,
+        weights,
+        as_function(inputs),
+        cpu_limit_s=cpu_limit_s,
     ).checked()
     tree = with_fallbacks(resolve(model), model, run) if isinstance(model, str) else _given(model, run)
     if cost_model == "irene2021":

@@ -1,5 +1,10 @@
 """What ships: tree format, samplers, feature resolution and evaluation. Standard library only."""
 
+#: What the generated module offers to ``from irene_estimator import *``, beside its errors.
+PUBLIC = (
+    "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction", "load_tree",
+    "main",
+)  # fmt: skip
 #: The modules in the order in which the generated file holds them: each uses only those before it.
 MODULES = (
     "errors", "features", "tree", "equations", "prediction", "explain", "gpu", "sampler", "monitor", "attach",

@@ -67,6 +67,17 @@ def test_constants_stand_as_a_person_would_write_them(bundle: Path, estimator: d
         assert re.search(rf'[ {{]"{feature}": "[^"]+"', text), "its unit"
 
 
+def test_what_it_offers(bundle: Path) -> None:
+    names: dict[str, Any] = {"__name__": "irene_estimator"}
+    exec((bundle / "irene_estimator.py").read_text(encoding="utf-8"), names)
+    assert set(names["__all__"]) == {
+        "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction", "load_tree",
+        "main", "IreneError", "InputError", "TreeError", "EstimatorError", "DatasetError", "ModelError", "HardwareError",
+        "OutputError", "RunError", "MeterError", "MeasurementError", "ParityError",
+    }  # fmt: skip
+    assert all(name in names and (name == "main" or names[name].__doc__) for name in names["__all__"])
+
+
 def test_importing_it_does_nothing(bundle: Path, tmp_path: Path) -> None:
     code = (
         "import sys, threading; sys.path.insert(0, sys.argv[1]); before = set(sys.modules)\n"
