@@ -72,8 +72,8 @@ def test_what_it_offers(bundle: Path) -> None:
     exec((bundle / "irene_estimator.py").read_text(encoding="utf-8"), names)
     assert set(names["__all__"]) == {
         "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction", "load_tree",
-        "main", "IreneError", "InputError", "TreeError", "EstimatorError", "DatasetError", "ModelError", "HardwareError",
-        "OutputError", "RunError", "MeterError", "MeasurementError", "ParityError",
+        "main", "IreneError", "InputError", "TreeError", "EstimatorError", "DatasetError", "ModelError",
+        "HardwareError", "OutputError", "RunError", "MeterError", "MeasurementError", "ParityError",
     }  # fmt: skip
     assert all(name in names and (name == "main" or names[name].__doc__) for name in names["__all__"])
 
