@@ -224,7 +224,7 @@ def test_the_runtime_ships_as_it_is_written(bundle: Path) -> None:
                 at_home = module.BUILD_ONLY in source.splitlines()[node.lineno - 1]
                 assert at_home or node.name.startswith("_") or node.name in names
     assert "# build tool only" not in text and "# type: ignore" not in text and "# fmt: skip" not in text
-    for public in ("Predict one run of ``tree``.", "-> Prediction:", "runs: int = 1", "Grams of CO2"):
+    for public in ("Predict one run of ``tree``, ", "-> Prediction:", "runs: int = 1", "Grams of CO2"):
         assert public in text
 
 
