@@ -50,7 +50,7 @@ def functions(model: Any) -> Iterator[Any]:
 
 
 @given(forms, shapes)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_onnxruntime_is_the_trainer_on_random_estimators_and_trees(form: Forms, shape: Shape) -> None:
     data = make_estimator(form)
     tree = make_tree(data["features"], data["primitives"], shape)
@@ -70,7 +70,7 @@ def test_onnxruntime_is_the_trainer_on_random_estimators_and_trees(form: Forms, 
 
 
 @given(forms, shapes)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 def test_the_specification_s_own_evaluator_agrees(form: Forms, shape: Shape) -> None:
     data = make_estimator(form)
     model = build_model(data, {})
@@ -171,7 +171,7 @@ rows = st.lists(st.tuples(numbers, numbers, numbers, st.integers(0, 3)), min_siz
     rows,
     st.sampled_from([(1.0, 2.0, 3.0, 5.0), (0.0, 0.0, 0.0, 0.0), (2.0**0.5, 3.0**0.5, 5.0**0.5, 7.0**0.5)]),
 )
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 def test_no_row_is_taken_for_another(distinct: Any, table: list[Any], mix: tuple[float, ...]) -> None:
     """Also where different rows have the same number, and where a number is lost beside a larger one."""
     x = np.array([row[:3] for row in table])

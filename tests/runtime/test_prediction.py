@@ -142,7 +142,7 @@ def test_csv_starts_no_formula() -> None:
     assert list(csv.DictReader(io.StringIO(predict(model_tree).to_csv())))[4]["scope"] == "'=HYPERLINK(1)"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(scope=NAMES, kind=NAMES, model=NAMES)
 def test_openmetrics_is_what_the_official_parser_reads(scope: str, kind: str, model: str) -> None:
     model_tree = tree(model=model)
@@ -189,7 +189,7 @@ def test_depth_and_colour_of_the_table() -> None:
     assert re.sub("\x1b\\[[0-9]+m", "", p.table(color=True)) == p.table(color=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(scope=NAMES, width=st.integers(80, 200))
 def test_no_name_steers_the_terminal_or_breaks_the_width(scope: str, width: int) -> None:
     model_tree = tree(model=scope)
