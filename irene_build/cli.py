@@ -31,7 +31,7 @@ COMMANDS = {
     "doctor": "doctor", "models": "models", "devices": "devices", "trace": "trace", "calibrate": "calibrate",
     "relabel": "relabel",
     "import": "import_", "train": "train", "evaluate": "evaluate", "export": "export", "verify": "verify",
-    "predict": "predict", "diff": "diff", "report": "report", "compare": "compare", "sweep": "sweep",
+    "predict": "predict", "diff": "diff", "report": "report", "compare": "compare", "sweep": "sweep", "score": "score",
 }  # fmt: skip
 
 

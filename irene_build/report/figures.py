@@ -103,7 +103,7 @@ class Figure:
         return buffer.getvalue()
 
 
-def _axes(simulated: bool, size: tuple[float, float] = _SIZE) -> tuple[Any, Any]:
+def drawing_with_axes(simulated: bool, size: tuple[float, float] = _SIZE) -> tuple[Any, Any]:
     """A figure and its axes, with SIMULATED across them where the joules are."""
     from matplotlib.figure import Figure as Drawing
 
@@ -124,7 +124,7 @@ def _axes(simulated: bool, size: tuple[float, float] = _SIZE) -> tuple[Any, Any]
     return drawing, axes
 
 
-def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draws under the house style; matplotlib is imported when a figure is, and missed by name."""
 
     @wraps(function)
@@ -141,10 +141,10 @@ def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     return inside
 
 
-@_styled
+@styled
 def error_cdf(errors: Mapping[str, Sequence[float]], level: str, simulated: bool) -> Figure:
     """Figure 3: the share of nodes whose absolute error (percent) is at most x, one curve a tier."""
-    drawing, axes = _axes(simulated)
+    drawing, axes = drawing_with_axes(simulated)
     words, end = [], 0.0
     for (tier, values), colour, dash in zip(errors.items(), SERIES, ("-", "--", "-.", ":"), strict=False):
         ordered = sorted(values)
@@ -168,12 +168,12 @@ def error_cdf(errors: Mapping[str, Sequence[float]], level: str, simulated: bool
     return Figure(f"error-cdf-{level}", f"How large errors are: {what}", "; ".join(words) + ".", drawing, {})
 
 
-@_styled
+@styled
 def predicted_against_measured(
     points: Mapping[str, tuple[Sequence[float], Sequence[float]]], tier: str, simulated: bool
 ) -> Figure:
     """Measured (x) against predicted (y) joules on log axes, one mark a level."""
-    drawing, axes = _axes(simulated)
+    drawing, axes = drawing_with_axes(simulated)
     names = {"ml": "ML primitives", "module": "modules", "model": "whole models"}
     ends: list[float] = []
     for (level, (measured, predicted)), colour, mark in zip(points.items(), SERIES, _MARKS, strict=False):
@@ -197,10 +197,10 @@ def predicted_against_measured(
     )
 
 
-@_styled
+@styled
 def coverage(observed: Mapping[str, Mapping[str, float]], nominal: float, simulated: bool) -> Figure:
     """Empirical coverage of the intervals, percent, per tier (mark) and level (row)."""
-    drawing, axes = _axes(simulated, (5.0, 2.4))
+    drawing, axes = drawing_with_axes(simulated, (5.0, 2.4))
     levels = list(dict.fromkeys(level for row in observed.values() for level in row))
     words = []
     for k, (tier, row) in enumerate(observed.items()):
@@ -222,12 +222,12 @@ def coverage(observed: Mapping[str, Mapping[str, float]], nominal: float, simula
     return Figure("coverage", f"Do {nominal:g} % intervals hold?", "; ".join(words) + ".", drawing, {})
 
 
-@_styled
+@styled
 def energy_accuracy(rows: Sequence[dict[str, Any]], front: Sequence[int], simulated: bool) -> Figure:
     """Figure 4: energy (x, with its interval) against accuracy (y) and the Pareto front."""
     from matplotlib.ticker import LogLocator
 
-    drawing, axes = _axes(simulated, (5.4, 3.9))
+    drawing, axes = drawing_with_axes(simulated, (5.4, 3.9))
     hints = {}
     xs = [row["energy_j"] for row in rows]
     axes.step([xs[i] for i in front], [rows[i]["accuracy"] for i in front], where="post",
@@ -270,7 +270,7 @@ def _short(model: str) -> str:
     return f"L{found[1]} H{found[2]}" if found else model.rsplit("/", 1)[-1][:22]
 
 
-@_styled
+@styled
 def heat_map(
     batches: Sequence[int],
     seqs: Sequence[int],
@@ -282,7 +282,7 @@ def heat_map(
 
     Cells that extrapolate carry a star and a dashed frame.
     """
-    drawing, axes = _axes(simulated, (max(4.2, 1.2 + 0.72 * len(batches)), max(2.4, 1.1 + 0.42 * len(seqs))))
+    drawing, axes = drawing_with_axes(simulated, (max(4.2, 1.2 + 0.72 * len(batches)), max(2.4, 1.1 + 0.42 * len(seqs))))
     from matplotlib.patches import Rectangle
 
     key = f"energy_per_{per}_j"
@@ -327,7 +327,7 @@ def _joules(value: float) -> str:
     raise AssertionError
 
 
-@_styled
+@styled
 def tree(prediction: Prediction, simulated: bool) -> Figure:
     """Figure 5 as a still icicle: width is joules, colour the share of the model's energy.
 
@@ -341,7 +341,7 @@ def tree(prediction: Prediction, simulated: bool) -> Figure:
     depth: list[int] = []
     for node in nodes:
         depth.append(0 if node["parent"] < 0 else depth[node["parent"]] + 1)
-    drawing, axes = _axes(simulated, (9.0, 0.9 + 0.42 * (max(depth) + 1)))
+    drawing, axes = drawing_with_axes(simulated, (9.0, 0.9 + 0.42 * (max(depth) + 1)))
     shades = colormaps["YlOrBr"]
     whole = where[0][1] or 1.0
     for node, (start, width), level in zip(nodes, where, depth, strict=True):
@@ -367,12 +367,12 @@ def tree(prediction: Prediction, simulated: bool) -> Figure:
     )
 
 
-@_styled
+@styled
 def bottleneck_bars(tables: Mapping[str, Sequence[dict[str, Any]]], simulated: bool) -> Figure:
     """Tables 10 and 12 as bars: per model the shares of its largest units, coloured by kind of part."""
     from matplotlib.patches import Patch
 
-    drawing, axes = _axes(simulated, (5.4, 1.4 + 0.62 * max(1, len(tables))))
+    drawing, axes = drawing_with_axes(simulated, (5.4, 1.4 + 0.62 * max(1, len(tables))))
     tones = dict(zip((*KINDS, "other"), (*SERIES, MUTED), strict=True))
     kinds: set[str] = set()
     for y, rows in enumerate(tables.values()):
