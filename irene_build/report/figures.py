@@ -282,7 +282,9 @@ def heat_map(
 
     Cells that extrapolate carry a star and a dashed frame.
     """
-    drawing, axes = drawing_with_axes(simulated, (max(4.2, 1.2 + 0.72 * len(batches)), max(2.4, 1.1 + 0.42 * len(seqs))))
+    drawing, axes = drawing_with_axes(
+        simulated, (max(4.2, 1.2 + 0.72 * len(batches)), max(2.4, 1.1 + 0.42 * len(seqs)))
+    )
     from matplotlib.patches import Rectangle
 
     key = f"energy_per_{per}_j"
