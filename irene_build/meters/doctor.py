@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from irene_build.errors import HardwareError, IreneError
+from irene_build.errors import HardwareError, IreneError, OutputError
 from irene_build.hardware import HardwareProfile, machine
 from irene_build.meters.assess import Assessment, assess, shortest_window_s
 from irene_build.meters.base import Finding, Meter
@@ -107,7 +107,7 @@ def _duties(meters: Mapping[str, Meter], seconds: float, burns: Mapping[str, Bur
         if name not in found:
             found[name] = Duty(None, reason="nothing loaded what it meters")
         if found[name].duty is not None:
-            with suppress(OSError):  # where nothing can be kept, what was found is told all the same
+            with suppress(OutputError):  # where nothing can be kept, what was found is told all the same
                 store_duty(meter.info, found[name])
     return found
 
@@ -140,8 +140,8 @@ def _counter(seconds: float) -> dict[str, Any]:
         return {"error": str(error)}
     try:
         figures["stored_in"] = str(store_counter(figures))
-    except OSError as error:
-        figures["stored_in"] = f"nothing: {error.strerror}"
+    except OutputError as error:
+        figures["stored_in"] = f"nothing: {error}"
     return figures
 
 
