@@ -62,8 +62,8 @@ def flop_check(spec: Any, tree: Any, attention: str) -> dict[str, Any]:
 
     from irene_build.models.build import instantiate
     from irene_build.trace import conditions, tracer
+    from irene_build.trace.bare import as_if_on_cpu
     from irene_build.trace.request import Pass
-    from irene_build.trace.unwrap import as_if_on_cpu
     from irene_build.trace.value_tracking import Shadows, shadows_for
 
     rung, dtype = tree.header["traced_by"]["tensors"], tree.header["dtype"]

@@ -26,8 +26,31 @@ def trace_command(
     ),
     phase: str = typer.Option("forward", "--phase", help="forward, prefill or decode."),
     past_len: int = typer.Option(0, "--past", help="Cached tokens in phase decode (default: --seq)."),
-    dtype: str = typer.Option("float32", "--dtype", help="float32, float16 or bfloat16."),
-    weights: str = typer.Option("", "--weights", help="int8 or int4: size of the weights of Linear layers."),
+    dtype: str = typer.Option(
+        "", "--dtype", help="float32, float16 or bfloat16 (default: what the checkpoint says, else float32)."
+    ),
+    weights: str = typer.Option(
+        "",
+        "--weights",
+        help="How matrices of Linear layers are stored: int8, int8-pure, int4, nf4, gptq, awq, fp8, fp8-block, nvfp4, "
+        "mxfp4, or full (default: what the checkpoint says).",
+    ),
+    quantise_head: bool = typer.Option(
+        False,
+        "--quantise-head",
+        help="With --weights: the output projection as well, which no common recipe does.",
+    ),
+    cache: str = typer.Option(
+        "dynamic",
+        "--cache",
+        help="dynamic (copied as it grows, as generate does) or static (written in place).",
+    ),
+    images: int = typer.Option(
+        None, "--images", help="Images a sequence, beside the text.", show_default=False
+    ),
+    image_size: str = typer.Option(
+        "", "--image-size", help="Their height and width, as 448x672 or 448.", show_default=False
+    ),
     attention: str = typer.Option("sdpa", "--attention", help="eager or sdpa."),
     cost_model: str = typer.Option(
         "analytic", "--cost-model", help="analytic or irene2021 (the paper's counts)."
@@ -55,7 +78,7 @@ def trace_command(
     as_json: bool = typer.Option(False, "--json", help="Print the tree (or the difference) as JSON."),
 ) -> None:
     """Count the work of every part of a model, without its weights."""
-    from irene_build.trace import render
+    from irene_build.trace import contents, render
 
     if sort and sort not in render.SORTS:
         raise InputError(f"--sort {sort}: expected one of {', '.join(render.SORTS)}")
@@ -76,12 +99,16 @@ def trace_command(
             seq_len,
             phase,
             past_len,
-            dtype,
+            dtype or None,
             attention,
             cost_model,
             weights or None,
             parse(inputs),
             cpu_limit,
+            quantise_head=quantise_head,
+            cache=cache,
+            images=images,
+            image_size=_size(image_size),
         )
 
     if diff[0]:
@@ -98,11 +125,21 @@ def trace_command(
     say(render.title(tree))
     header = ("node", "primitive", "FLOPs", "memory", "parameters", "kernels")
     say(table(render.rows(tree, depth, sort, collapse=not every), header))
-    for message in (render.otherwise(tree), render.fallback(tree), render.reach(tree)):
+    for message in (*contents.said(tree), render.otherwise(tree), render.fallback(tree), render.reach(tree)):
         if message:
             note(message)
     if output is not None:
         note(f"wrote {output}")
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    """``448x672`` as (height, width), ``448`` as a square."""
+    if not text:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdigit() for side in sides):
+        raise InputError(f"--image-size {text}: expected a height and a width, as 448x672, or one number")
+    return int(sides[0]), int(sides[-1])
 
 
 def _is_tree(path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from irene_build.errors import ModelError
 
 from .specs import Spec, resolve
+from .unwrap import plain_module
 
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("eager", "sdpa")
@@ -35,8 +36,7 @@ def instantiate(spec: Spec, dtype: str, attention: str, device: str) -> Any:
                 module = spec.factory()
         except Exception as error:
             raise ModelError(f"{spec.name} raised {type(error).__name__}: {error}") from error
-        if not isinstance(module, torch.nn.Module):
-            raise ModelError(f"{spec.name} returned {type(module).__name__}, expected a torch.nn.Module")
+        module = plain_module(module, f"what {spec.name} returned")
         return module.to(getattr(torch, dtype)).eval()
     settings = {"dtype": getattr(torch, dtype)}
     try:

@@ -6,13 +6,15 @@ import difflib
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from irene_build.errors import ModelError
+
+from .stored import Stored, of_config
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class Spec:
     kind: Any = None
     config: Any = None
     factory: Callable[[], Any] | None = None
+    #: What a checkpoint says of its weights: their dtype, and ``quantization_config``.
+    dtype: str | None = None
+    quantization: Mapping[str, Any] | None = None
+
+    def stored(self) -> Stored | None:
+        """How the weights are stored, where not in ``dtype``. Raises ModelError for a format that is not known."""
+        return of_config(self.quantization, self.name)
 
 
 @cache
@@ -95,6 +104,7 @@ def _transformers_class(name: str, spec: str) -> Any:
 
 def _from_file(path: Path) -> Spec:
     file = path / "config.json" if path.is_dir() else path
+    _refuse_weights(file)
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -102,6 +112,30 @@ def _from_file(path: Path) -> Spec:
     except ValueError as error:
         raise ModelError(f"{file} is not a transformers configuration: {error}") from None
     return _from_config(data, str(path))
+
+
+#: What begins a file of weights or of a graph -> what it is, and what to pass instead.
+_FILES = (
+    (("gguf",), b"GGUF", "a GGUF file", "its model's config.json, with --weights int4 or what it is stored in"),
+    (("onnx",), b"\x08", "an ONNX graph", "the nn.Module that it was exported from, or its config.json"),
+    (("safetensors",), b"", "a file of weights", "the config.json beside it, or its folder"),
+    (("bin", "pt", "pth", "ckpt", "h5", "msgpack"), b"PK", "a file of weights", "the config.json beside it"),
+    (("pt2",), b"PK", "an exported program", "the nn.Module that it was exported from"),
+    (("tflite", "engine", "plan", "mlmodel"), b"", "a compiled model", "the nn.Module that it was made from"),
+)  # fmt: skip
+
+
+def _refuse_weights(file: Path) -> None:
+    """Raises ModelError for files that hold weights or graphs: a tree is traced from a model's structure."""
+    suffix = file.suffix.removeprefix(".").lower()
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(4)
+    except OSError:
+        return
+    for suffixes, magic, what, instead in _FILES:
+        if suffix in suffixes or (magic and len(magic) > 1 and head.startswith(magic)):
+            raise ModelError(f"{file} is {what}, not a model's structure; pass {instead}")
 
 
 def _from_hub(name: str) -> Spec:
@@ -148,7 +182,16 @@ def _from_config(data: Any, where: str) -> Spec:
     except Exception as error:
         said = " ".join(str(error).split())[:240]
         raise ModelError(f"{where}: {kind.config_class.__name__} refuses it: {said}") from None
-    return Spec(where, kind, config)
+    inner = data.get("text_config")
+    text: dict[str, Any] = inner if isinstance(inner, dict) else {}
+    dtype = next(
+        (d for part in (data, text) for d in (part.get("dtype"), part.get("torch_dtype")) if d), None
+    )
+    quantization = data.get("quantization_config") or text.get("quantization_config")
+    return Spec(
+        where, kind, config, dtype=str(dtype).removeprefix("torch.") if dtype else None,
+        quantization=quantization if isinstance(quantization, dict) else None,
+    )  # fmt: skip
 
 
 def _factory(spec: str) -> Callable[[], Any]:

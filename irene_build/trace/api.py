@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from irene_build.errors import ModelError
+from irene_build.models.stored import Stored
 from irene_runtime.tree import ModelTree
 
-from .given import as_function
-from .request import COST_MODELS, CPU_LIMIT_S, Pass
+from .request import COST_MODELS, CPU_LIMIT_S, DTYPES, WEIGHTS, Inputs, Pass
 
 
 def trace_model(
@@ -18,48 +18,49 @@ def trace_model(
     seq_len: int = 128,
     phase: str = "forward",
     past_len: int = 0,
-    dtype: str = "float32",
+    dtype: str | None = None,
     attention: str = "sdpa",
     cost_model: str = "analytic",
     weights: str | None = None,
-    inputs: Any = None,
+    inputs: Inputs | Any = None,
     cpu_limit_s: float = CPU_LIMIT_S,
+    *,
+    quantise_head: bool = False,
+    cache: str = "dynamic",
+    images: int | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> ModelTree:
     """The model tree of one pass of ``model``: an ``nn.Module``, or what ``models.build`` takes.
 
     ``phase``: ``forward`` (no cache), ``prefill`` (fills a key-value cache), ``decode`` (one token behind
-    ``past_len`` cached ones; without ``past_len``, behind ``seq_len``). ``weights``: ``int8`` or ``int4``
-    counts matrices of Linear layers at that size. ``cost_model`` ``irene2021`` implies eager attention.
-    ``inputs``: a tensor, a tuple of arguments, or a dict by name (their sizes take the place of ``batch_size`` and
-    ``seq_len``), or a function that makes such a dict from module, batch size and length.
+    ``past_len`` cached ones; without ``past_len``, behind ``seq_len``). ``dtype``: what a checkpoint says, else
+    float32. ``weights``: how matrices of Linear layers are stored (``WEIGHTS``), what a checkpoint says if None; the
+    output projection only with ``quantise_head``. ``cost_model`` ``irene2021`` implies eager attention and float32.
+    ``inputs``: one tensor, a tuple of positional arguments, a dict by name, or a function (module, batch_size, seq_len)
+    that returns one of these. ``cache``: ``dynamic`` (copied as it grows, as ``generate`` does by default) or
+    ``static``. ``images``, ``image_size``: images a sequence and their (height, width), of models that take some.
     ``cpu_limit_s``: how long a pass with real tensors may take, where values steer the model.
     A module that was given keeps its weights, its device and its mode. Features are in the units of
     ``irene_runtime.features``. Raises ModelError that names the operation and the module path.
     """
-    if cost_model not in COST_MODELS:
-        raise ModelError(f"cost model {cost_model!r}: expected one of {', '.join(COST_MODELS)}")
+    for what, value, known in (
+        ("cost model", cost_model, COST_MODELS),
+        ("weights", weights, (None, *WEIGHTS)),
+    ):
+        if value not in known:
+            raise ModelError(f"{what} {value!r}: expected one of {', '.join(k for k in known if k)}")
     if cost_model == "irene2021":
-        if weights is not None or dtype != "float32":
+        if weights is not None or dtype not in (None, "float32"):
             raise ModelError(
                 f"cost model irene2021 counts float32 weights, as the paper does; {weights or dtype} needs analytic"
             )
-        attention = "eager"
-    from irene_build.models.specs import resolve
-
-    from .fallbacks import with_fallbacks
-
+        attention, dtype, weights = "eager", "float32", "full"
+    stored = None if weights in (None, "full") else Stored(weights, head=quantise_head)
     run = Pass(
-        batch_size,
-        seq_len,
-        phase,
-        past_len,
-        dtype,
-        attention,
-        weights,
-        as_function(inputs),
+        batch_size, seq_len, phase, past_len, dtype or "float32", attention, stored, cache, images, image_size, inputs,
         cpu_limit_s=cpu_limit_s,
-    ).checked()
-    tree = with_fallbacks(resolve(model), model, run) if isinstance(model, str) else _given(model, run)
+    ).checked()  # fmt: skip
+    tree = _named(model, run, dtype, weights) if isinstance(model, str) else _given(model, run)
     if cost_model == "irene2021":
         from .irene2021 import published_tree
 
@@ -67,19 +68,27 @@ def trace_model(
     return tree
 
 
+def _named(name: str, run: Pass, dtype: str | None, weights: str | None) -> ModelTree:
+    """A model by name; what was not asked for is as its checkpoint says."""
+    from irene_build.models.specs import resolve
+
+    from .fallbacks import with_fallbacks
+
+    spec = resolve(name)
+    if dtype is None and spec.dtype in DTYPES:
+        run = replace(run, dtype=spec.dtype)
+    if weights is None:
+        run = replace(run, stored=spec.stored())
+    return with_fallbacks(spec, name, run)
+
+
 def _given(module: Any, run: Pass) -> ModelTree:
-    """A module of the user's: on meta as it is, else a copy of it without its weights."""
-    from .tracer import attention_of, collecting, record, variants
-    from .unwrap import plain_module, without_weights
+    """A module of the user's: on meta as it is, else copies of it, without its weights first."""
+    from irene_build.models.unwrap import plain_module
+
+    from .fallbacks import Given, dtype_of, with_fallbacks
+    from .tracer import attention_of
 
     module = plain_module(module)
-    parameter = next(module.parameters(), None)
-    if parameter is not None:
-        run = replace(run, dtype=str(parameter.dtype)[6:])
-    run = replace(run, attention=attention_of(module) or run.attention)
-    bare = without_weights(module)
-    errors: list[ModelError] = []
-    for variant in range(variants(bare, run)):
-        with collecting(errors):
-            return record(bare, type(module).__name__, replace(run, variant=variant))[0]
-    raise errors[0]
+    run = replace(run, dtype=dtype_of(module) or run.dtype, attention=attention_of(module) or run.attention)
+    return with_fallbacks(Given(module), type(module).__name__, run)

@@ -7,13 +7,18 @@ What a module computes itself becomes leaves of its own after its children, one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from irene_build.models.stored import Stored, stored_bytes
 from irene_runtime.tree import ModelTree, Node
 
 from .formulas import Cost
 from .ops import Op
+from .packed_costs import unpacked
 from .recorder import Call
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MILLION = 1e6
 MIB = float(2**20)
@@ -36,10 +41,13 @@ def cost_of_ops(ops: Iterable[Op]) -> Cost:
         total.weight_bytes += op.weight_bytes
         total.kernels += 1
         weights.extend(op.weights)
+        total.unseen += op.unseen
+        if op.attended is not None:
+            total.shape["attended"] = total.shape.get("attended", 0) + op.attended
         if op.gemm is not None:
             gemms.append(op.gemm)
     if len(gemms) == 1:
-        total.shape = dict(zip(("gemm_batch", "gemm_m", "gemm_n", "gemm_k"), gemms[0], strict=True))
+        total.shape |= dict(zip(("gemm_batch", "gemm_m", "gemm_n", "gemm_k"), gemms[0], strict=True))
     total.weights = tuple(weights)
     return total
 
@@ -60,11 +68,15 @@ class Assembler:
     """Builds nodes; ``positions`` maps (call's sequence, own primitive or None) to the node's index."""
 
     def __init__(
-        self, header: dict[str, Any], parameters: Mapping[int, Any], weights: str | None = None
+        self,
+        header: dict[str, Any],
+        parameters: Mapping[int, Tensor],
+        stored: Stored | None = None,
+        kept: set[int] | None = None,
     ) -> None:
-        """``parameters``: id -> the parameter; ``weights``: int8, int4 or None."""
+        """``parameters``: id -> the parameter; ``stored``: how, but for those whose ids are ``kept``."""
         self.header = header
-        self._parameters, self._weights = parameters, weights
+        self._parameters, self._stored, self._kept = parameters, stored, kept or set()
         self.nodes: list[Node] = []
         self.positions: dict[tuple[int, str | None], int] = {}
         self._element_size = element_sizes()
@@ -104,6 +116,8 @@ class Assembler:
             for name in SUMS:
                 sums[name] += child_node.features[name]
         sums["num_parameters"] = float(parameters_of(call.module))
+        if unseen := sum(child.features.get("unseen", 0.0) for child in children):
+            sums["unseen"] = unseen
         node.features = self._features(sums)
         return node
 
@@ -118,12 +132,9 @@ class Assembler:
         elements = (
             sum(op.elements for op in ops) if own else sum(_product(_dimensions(text)) for text in outputs)
         )
-        if self._weights is not None and is_quantised(primitive, self.nodes[parent].type):
+        if self._stored is not None and self._stored.is_stored(primitive, self.nodes[parent].type):
             read = [self._parameters[i] for i in dict.fromkeys(cost.weights)]
-            cost.weight_bytes = quantised_bytes(read, cost.weight_bytes, self._weights)
-        largest = max(ops, key=lambda op: op.write_bytes, default=None) if not outputs else None
-        texts = outputs or ([largest.signature.rpartition("->")[2].partition(";")[0]] if largest else [])
-        dtype = texts[0].partition(":")[2].partition("/")[0] if texts else ""
+            cost.weight_bytes = stored_bytes(read, cost.weight_bytes, self._stored, self._kept)
         features = {
             "flops": (cost.matmul_flops + cost.elementwise_flops) / MILLION,
             "matmul_flops": cost.matmul_flops / MILLION,
@@ -135,9 +146,11 @@ class Assembler:
             "kernels": cost.kernels,
             "num_parameters": float(count),
             "elements": float(elements),
-            "bytes_per_element": float(self._element_size.get(dtype, 4)),
+            "bytes_per_element": self._bytes_per_element(outputs, ops),
             **cost.shape,
         }
+        if cost.unseen:
+            features["unseen"] = float(cost.unseen)
         if primitive in ROWS and "rows" not in features and inputs and (sizes := _dimensions(inputs[0])):
             features["rows"] = float(_product(sizes[:-1]))
             features["cols"] = float(sizes[-1])
@@ -151,37 +164,21 @@ class Assembler:
         self.nodes.append(node)
         return node
 
+    def _bytes_per_element(self, outputs: list[str], ops: list[Op]) -> float:
+        """The size of a written element, the mean weighted by bytes."""
+        texts = outputs or [
+            text for op in ops for text in op.signature.rpartition("->")[2].split(";") if text
+        ]
+        total = weighted = 0
+        for text in texts:
+            size = self._element_size.get(text.partition(":")[2].partition("/")[0], 4)
+            count = _product(_dimensions(text)) * size
+            total, weighted = total + count, weighted + count * size
+        return weighted / total if total else 4.0
+
 
 #: Leaves that work row by row, whose row count and length regressors want.
 ROWS = ("Softmax", "LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm", "BatchNorm1d", "TopK", "Embedding")
-
-
-#: Leaves whose matrices are stored in 8 or 4 bits where the model's weights are.
-QUANTISED = ("Linear", "Conv1D", "GroupedExperts")
-
-
-def is_quantised(primitive: str, module: str) -> bool:
-    """Linear layers, and products that a module of experts computes, however it does. ``module``: its type."""
-    return primitive in QUANTISED or (primitive == "MatMul" and module.endswith("Experts"))
-
-
-def quantised_bytes(parameters: Iterable[Any], weight_bytes: float, weights: str) -> float:
-    """Bytes of weights stored in ``int8`` (a 2-byte scale an output row) or ``int4`` (one every 128 values).
-
-    ``parameters``: those that were read; vectors (biases) stay as they are. ``weight_bytes``: how much of them was
-    read at their full size; the same share is read of the small ones.
-    """
-    full = small = 0.0
-    for parameter in parameters:
-        count = parameter.numel()
-        full += count * parameter.element_size()
-        if parameter.dim() < 2:
-            small += count * parameter.element_size()
-        elif weights == "int8":
-            small += count + 2.0 * (count / parameter.shape[-1])
-        else:
-            small += count / 2 + 2.0 * count / 128
-    return weight_bytes * small / full if full else weight_bytes
 
 
 def element_sizes() -> dict[str, int]:
@@ -200,8 +197,16 @@ def is_empty(call: Call) -> bool:
 
 
 def parameters_of(module: Any) -> int:
-    """Elements of a module's parameters, shared ones once."""
-    return sum(_numel(p) for p in module.parameters()) if module is not None else 0
+    """Elements of a module's parameters, shared ones once; those of packed weights too."""
+    if module is None:
+        return 0
+    return sum(_numel(p) for p in module.parameters()) + sum(map(_packed, module.modules()))
+
+
+def _packed(module: Any) -> int:
+    """Elements of weights that a module holds as an object of TorchScript."""
+    holder = getattr(module, "_packed_params", None)
+    return sum(t.numel() for t in unpacked(holder)) if type(holder).__name__ == "ScriptObject" else 0
 
 
 def _numel(parameter: Any) -> int:

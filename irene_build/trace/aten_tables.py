@@ -12,7 +12,24 @@ POINTWISE_FLOPS = {
     "silu": 5, "silu_": 5, "gelu": 6, "elu": 5, "elu_": 5, "relu": 1, "sqrt": 1, "rsqrt": 2, "pow": 2,
     "leaky_relu": 2, "addcmul": 2, "addcmul_": 2, "lerp": 3, "polar": 8, "isin": 1, "glu": 5, "hardswish": 4,
     "hardswish_": 4, "_prelu_kernel": 2, "celu": 5, "celu_": 5, "_add_relu": 2, "rrelu_with_noise": 2,
+    "fake_quantize_per_tensor_affine_cachemask": 5, "fake_quantize_per_channel_affine_cachemask": 5,
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": 5, "_fused_moving_avg_obs_fq_helper": 7,
+    "fake_quantize_per_tensor_affine": 5, "fake_quantize_per_channel_affine": 5,
+    "_fake_quantize_learnable_per_tensor_affine": 5, "_fake_quantize_learnable_per_channel_affine": 5,
+    "quantize_per_tensor": 3, "quantize_per_channel": 3, "quantize_per_tensor_dynamic": 5, "dequantize": 2,
+    "_thnn_fused_lstm_cell": 28, "_thnn_fused_gru_cell": 19,
 }  # fmt: skip
+#: Of complex values; what is not here counts twice what real values do.
+COMPLEX_FLOPS = {
+    "mul": 6,
+    "div": 11,
+    "true_divide": 11,
+    "reciprocal": 8,
+    "abs": 4,
+    "angle": 4,
+    "sgn": 6,
+    "pow": 14,
+}
 #: Of a row's element: what operations count that are neither pointwise nor a plain reduction.
 ROWWISE = {
     "_softmax": ("Softmax", 5), "_log_softmax": ("Softmax", 5), "_safe_softmax": ("Softmax", 5),
@@ -27,6 +44,10 @@ ROWWISE = {
     "std": ("Reduction", 3), "topk": ("TopK", 0), "sort": ("TopK", 0), "argsort": ("TopK", 0),
     "median": ("TopK", 0), "nanmedian": ("TopK", 0), "kthvalue": ("TopK", 0), "mode": ("TopK", 0),
     "_weight_norm_interface": ("Reduction", 4), "histc": ("Reduction", 0), "bincount": ("Reduction", 0),
+    "aminmax": ("Reduction", 2), "_aminmax": ("Reduction", 2), "renorm": ("Reduction", 3),
+    "nll_loss_forward": ("Reduction", 1), "nll_loss2d_forward": ("Reduction", 1), "_ctc_loss": ("Reduction", 5),
+    "_cummax_helper": ("Reduction", 1), "_cummin_helper": ("Reduction", 1), "_logcumsumexp": ("Reduction", 5),
+    "_choose_qparams_per_tensor": ("Reduction", 2), "std_mean": ("Reduction", 3),
     "_is_all_true": ("Reduction", 0), "_is_any_true": ("Reduction", 0), "equal": ("Reduction", 0),
 }  # fmt: skip
 #: Operations that only move data.
@@ -49,6 +70,9 @@ COPIES = frozenset([
     "view_as_complex_copy", "_reshape_copy", "affine_grid_generator", "diag_embed", "_local_scalar_dense",
     "is_same_size", "triu_mask", "set_", "tile", "pad", "complex", "reflection_pad3d", "block_diag", "rot90",
     "max_unpool2d", "max_unpool3d", "index_reduce", "randint_like", "exponential", "geometric", "_chunk_cat",
+    "_to_sparse", "_to_sparse_csr", "_to_dense", "_coalesce", "_jagged_to_padded_dense_forward", "int_repr",
+    "_padded_dense_to_jagged_forward", "_nested_from_padded", "to_padded_tensor", "_nested_view_from_buffer_copy",
+    "_nested_tensor_from_tensor_list", "_convert_weight_to_int4pack", "_convert_weight_to_int4pack_for_cpu",
 ])  # fmt: skip
 #: Operations of other primitives, told by name alone.
 NAMED = {

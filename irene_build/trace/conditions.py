@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 _CHECKS = "TRANSFORMERS_DISABLE_TORCH_CHECK"
+#: torch.compile hands back the function that it is given.
+_EAGER = "TORCHDYNAMO_DISABLE"
 
 
 @contextmanager
@@ -40,6 +42,32 @@ def _named(package: str, **values: Any) -> Iterator[None]:
 
 
 @contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _never_compiled() -> Iterator[None]:
+    """What was compiled before (parts of the model, functions that it calls) runs as it is written."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    import torch
+
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
 def ordinary_run() -> Iterator[None]:
     """transformers takes the path of an ordinary first run, whatever its tensors are.
 
@@ -49,20 +77,14 @@ def ordinary_run() -> Iterator[None]:
     values are off: nothing is known of most values, and they are no work of the model.
     Kernels of the meta device that ask which device a tensor stands for are told the CPU, not CUDA.
     """
-    checks = os.environ.get(_CHECKS)
-    os.environ[_CHECKS] = "1"
-    try:
-        with (
-            _named("transformers.utils.import_utils", is_fake_tensor=lambda _: False),
-            _named("transformers.pytorch_utils", is_torchdynamo_compiling=lambda: True),
-            _named("torch._meta_registrations", device_hint=lambda _: "cpu"),
-        ):
-            yield
-    finally:
-        if checks is None:
-            del os.environ[_CHECKS]
-        else:
-            os.environ[_CHECKS] = checks
+    with (
+        _environment(**dict.fromkeys((_CHECKS, _EAGER), "1")),
+        _never_compiled(),
+        _named("transformers.utils.import_utils", is_fake_tensor=lambda _: False),
+        _named("transformers.pytorch_utils", is_torchdynamo_compiling=lambda: True),
+        _named("torch._meta_registrations", device_hint=lambda _: "cpu"),
+    ):
+        yield
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .ops import tensors_of, text_of
+from .arguments import forward_parameters
+from .tensors import tensors_of, text_of
 
 if TYPE_CHECKING:
     from .request import Pass
@@ -34,7 +34,7 @@ def described(inputs: Mapping[str, Any]) -> list[str]:
 def not_given(module: Any, inputs: Mapping[str, Any]) -> list[str]:
     """Tensors that ``forward`` takes and was not given, those that only mask, label or cache aside."""
     found = []
-    for name, parameter in inspect.signature(module.forward).parameters.items():
+    for name, parameter in forward_parameters(module).items():
         kind = parameter.annotation
         tensor = kind is parameter.empty or "Tensor" in str(kind) or kind is Any
         ordinary = name in _ORDINARY or name.startswith("output_") or name.endswith("labels")

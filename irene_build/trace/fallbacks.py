@@ -8,23 +8,79 @@ three give the same tree wherever each of them gives one; the header says which 
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from irene_build.errors import ModelError
 from irene_runtime.tree import ModelTree
 
+from .bare import as_if_on_cpu, without_weights
 from .conditions import fake_mode
 from .request import Pass, RefusedError
+from .tensors import is_sparse
 from .tracer import collecting, record, variants
-from .unwrap import as_if_on_cpu
 from .value_tracking import Shadows
 
 #: Real tensors are for models up to this many bytes of parameters.
 MAX_REAL_BYTES = 2**32
+
+
+@dataclass(frozen=True)
+class Given:
+    """A module of the user's, in the place of a spec: copies of it, without its weights or with them."""
+
+    original: Any
+
+    def copied(self, dtype: str, device: str, emptied: Emptied = lambda real, empty: None) -> Any:
+        """Raises ModelError where there is no such copy."""
+        own = dtype_of(self.original)
+        if own not in (None, dtype):
+            raise ModelError(f"{type(self.original).__name__} is in {own}, not in {dtype}")
+        if device == "meta":
+            return without_weights(self.original, emptied)
+        tensors = [*self.original.parameters(), *self.original.buffers()]
+        # Sparse tensors do not copy themselves.
+        sparse = [t for t in tensors if is_sparse(t)]
+        memo = {id(t): type(t)(t.detach().clone(), requires_grad=False) for t in sparse}
+        return _copy(self.original, memo).to(device)
+
+    def cannot_run(self) -> str:
+        """Why there is no pass with real tensors; empty where there is."""
+        tensors = [*self.original.parameters(), *self.original.buffers()]
+        if not any(t.is_meta for t in tensors):
+            return ""
+        return "It has no weights to run with real tensors: where it asks for values, give it some, random ones will do"
+
+
+#: emptied(tensor with values, the one that took its place)
+Emptied = Callable[[Any, Any], None]
+
+
+def _copy(module: Any, memo: dict[int, Any] | None = None) -> Any:
+    """A deep copy. Raises ModelError where the module has none."""
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:
+        raise ModelError(f"{type(module).__name__} cannot be copied: {error}") from error
+
+
+def dtype_of(module: Any) -> str | None:
+    """The dtype of a module's first parameter; None where it has none."""
+    parameter = next(module.parameters(), None)
+    return None if parameter is None else str(parameter.dtype)[6:]
+
+
+def _module(source: Any, dtype: str, attention: str, device: str) -> Any:
+    """The module of a ``Spec``, or a copy of a ``Given`` one."""
+    from irene_build.models.build import instantiate
+
+    if isinstance(source, Given):
+        return source.copied(dtype, device)
+    return instantiate(source, dtype, attention, device)
 
 
 class TooLongError(ModelError):
@@ -33,9 +89,7 @@ class TooLongError(ModelError):
 
 def with_fallbacks(spec: Any, name: str, run: Pass) -> ModelTree:
     """The tree of the first kind of tensors and the first variant of inputs that work. Raises the first ModelError."""
-    from irene_build.models.build import instantiate
-
-    module = instantiate(spec, run.dtype, run.attention, "meta")
+    module = _module(spec, run.dtype, run.attention, "meta")
     tries = [replace(run, variant=v) for v in range(variants(module, run))]
     errors: list[ModelError] = []
     for trial in tries:
@@ -57,8 +111,10 @@ def with_fallbacks(spec: Any, name: str, run: Pass) -> ModelTree:
             "for values, pass a configuration with fewer layers or experts"
         )
     try:
+        if isinstance(spec, Given) and (reason := spec.cannot_run()):
+            raise ModelError(f"{errors[0]}. {reason}")
         with limited(run.cpu_limit_s):
-            real = _in_time(lambda: instantiate(spec, run.dtype, run.attention, "cpu"))
+            real = _in_time(lambda: _module(spec, run.dtype, run.attention, "cpu"))
             for trial in tries:
                 with suppress(ModelError):
                     tree, _ = record(real, name, replace(trial, tensors="cpu"))
@@ -73,30 +129,30 @@ def with_fallbacks(spec: Any, name: str, run: Pass) -> ModelTree:
 
 def with_buffers(spec: Any, name: str, run: Pass) -> ModelTree:
     """On meta; what the constructor computes from constants (strides, positions, tables) is known."""
-    from irene_build.models.build import instantiate
-
     shadows = Shadows()
+    if isinstance(spec, Given):
+        return record(spec.copied(run.dtype, "meta", shadows.put_small), name, run, shadows=shadows)[0]
     with shadows.following():
-        module = instantiate(spec, run.dtype, run.attention, "meta")
+        module = _module(spec, run.dtype, run.attention, "meta")
     return record(module, name, run, shadows=shadows)[0]
 
 
 def in_bfloat16(spec: Any, name: str, run: Pass) -> ModelTree:
-    from irene_build.models.build import instantiate
-
     if run.dtype != "float32":
         raise ModelError(f"{name} was to be traced in {run.dtype}")
-    module = instantiate(spec, "bfloat16", run.attention, "meta")
+    module = _module(spec, "bfloat16", run.attention, "meta")
     return record(module, name, replace(run, dtype="bfloat16"))[0]
 
 
 def on_fake(spec: Any, name: str, run: Pass) -> ModelTree:
     """With fake tensors; the values of buffers are known here as well."""
-    from irene_build.models.build import instantiate
-
     built = Shadows()
-    with built.following():
-        bare = instantiate(spec, run.dtype, run.attention, "meta")
+    if isinstance(spec, Given):
+        # Not the user's own, whose tensors would be replaced.
+        bare = _copy(spec.copied(run.dtype, "meta", built.put_small))
+    else:
+        with built.following():
+            bare = _module(spec, run.dtype, run.attention, "meta")
     with fake_mode() as mode:
         shadows = Shadows(mode)
 

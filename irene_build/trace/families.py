@@ -12,13 +12,16 @@ from typing import Any
 
 from . import media
 from .config import deep, first_of, token_ids, torch_zeros
+from .request import Pass, RefusedError
 from .special import FAMILIES
 
 Variant = Callable[[], dict[str, Any]]
 
 
-def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_len: int) -> list[Variant]:
-    """The ways to call a transformers model, the fullest first."""
+def variants(module: Any, config: Any, names: list[str], run: Pass) -> list[Variant]:
+    """The ways to call a transformers model, the fullest first; with images as they were asked for, if they were."""
+    batch_size, seq_len, asked = run.batch_size, run.seq_len, run.images
+    sized = media.sized(config, run.image_size)
     found: list[Variant] = []
     main = getattr(module, "main_input_name", "input_ids")
     text_too = "input_ids" in names
@@ -39,7 +42,8 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
         def make() -> dict[str, Any]:
             import torch
 
-            guesses = {kind: media.GUESSES[kind](config, names, batch_size) for kind in kinds}
+            each = {kind: asked or 1 if kind == "image" else 1 for kind in kinds}
+            guesses = {kind: media.GUESSES[kind](sized, names, batch_size, each[kind]) for kind in kinds}
             given = media.with_text(module, config, batch_size, seq_len, guesses)
             if masked:
                 given["attention_mask"] = torch.ones_like(given["input_ids"])
@@ -48,7 +52,9 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
         return make
 
     def alone(kind: str, number: int = 0) -> Variant:
-        return lambda: with_decoder(dict([*media.GUESSES[kind](config, names, batch_size)][number]))
+        return lambda: with_decoder(
+            dict([*media.GUESSES[kind](sized, names, batch_size, asked or 1)][number])
+        )
 
     def completed(makers: list[Variant]) -> list[Variant]:
         return [lambda make=make: complete(module, config, make(), batch_size, seq_len) for make in makers]  # type: ignore[misc]
@@ -57,6 +63,8 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
     if entry is not None:
         special: list[Variant] = [lambda: entry(module, config, batch_size, seq_len)]
         return completed([*special, text] if main == "input_ids" and text_too else special)
+    if text_too and asked == 0:
+        return completed([text])
     has_image = "pixel_values" in names or "grid_thw" in names or "image_grid_thw" in names
     kinds = [kind for kind, there in (
         ("image", has_image and main != "pixel_values_videos"),
@@ -80,12 +88,22 @@ def variants(module: Any, config: Any, names: list[str], batch_size: int, seq_le
         pair_of, large = (batch_size, 2), (batch_size, media.channels(config), 1536, 1536)
         found.append(lambda: {"pixel_values": media.pixels(config, *pair_of)})
         found.append(lambda: {"pixel_values": torch_zeros(*large)})
+    if asked and text_too and kinds:
+        # Not text alone, silently.
+        return completed(found)
+    if asked or run.image_size:
+        _check_images(module, kinds)
     if text_too:
         found.append(text)
     if not found:
         ids = main.endswith("ids") or main in ("inputs", "tokens")
         found.append(lambda: with_decoder({main: token_ids(config, batch_size, seq_len)} if ids else {}))
     return completed(found)
+
+
+def _check_images(module: Any, kinds: list[str]) -> None:
+    if "image" not in kinds:
+        raise RefusedError(f"{type(module).__name__} takes no images: leave out --images and --image-size")
 
 
 def complete(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
-from .ops import Costs, attention_flops, convolution_flops, window
+from . import attention as scores
+from .aten_costs import convolution_flops, window
+from .ops import Costs
+from .tensors import data_of, is_sparse, numel, stored
 
 
 @dataclass
@@ -26,12 +28,13 @@ class Cost:
     kernels: float = 1.0
     shape: dict[str, float] = field(default_factory=dict)
     weights: tuple[int, ...] = ()
+    unseen: int = 0
 
 
 def moved(costs: Costs, operands: list[Any], outputs: list[Any], **values: Any) -> Cost:
     """A cost whose bytes are: every operand read once, every output written once."""
     read, weight, ids = costs.traffic([t for t in operands if t is not None])
-    write = float(sum(t.numel() * t.element_size() for t in outputs))
+    write = float(sum(numel(t) * t.element_size() for t in outputs))
     return Cost(read_bytes=read, weight_bytes=weight, write_bytes=write, weights=ids, **values)
 
 
@@ -44,23 +47,31 @@ def input_only(module: Any, args: tuple[Any, ...]) -> list[Any]:
 
 
 def linear(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
-    """x[..., k] w[n, k] + b: 2 m n k, and m n for the bias."""
+    """x[..., k] w[n, k] + b: 2 m n k (of stored weights where they are sparse), and m n for the bias."""
     x, weight = operands[0], operands[1]
     k = int(x.shape[-1])
-    m = x.numel() // max(k, 1)
+    m = numel(x) // max(k, 1)
     n = int(weight.shape[0]) if weight.dim() == 2 else 1
     bias = m * n if len(operands) > 2 and operands[2] is not None else 0
     gemm = {"gemm_batch": 1, "gemm_m": m, "gemm_n": n, "gemm_k": k}
+    held = stored(weight) if is_sparse(weight) else n * k
+    each = _complex(x)
     return moved(
-        costs, operands, outputs, matmul_flops=2.0 * m * n * k, elementwise_flops=float(bias), shape=gemm
-    )
+        costs, operands, outputs, matmul_flops=2.0 * each * m * held,
+        elementwise_flops=float(bias * (2 if each > 1 else 1)), shape=gemm,
+    )  # fmt: skip
+
+
+def _complex(x: Any) -> int:
+    """Real products in one of complex values."""
+    return 4 if x.is_complex() else 1
 
 
 def conv1d_gpt(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
     """GPT's Conv1D is a Linear with its weight stored as [k, n]."""
     x, weight = operands[0], operands[1]
     k, n = (int(size) for size in weight.shape)
-    m = x.numel() // max(k, 1)
+    m = numel(x) // max(k, 1)
     gemm = {"gemm_batch": 1, "gemm_m": m, "gemm_n": n, "gemm_k": k}
     return moved(
         costs, operands, outputs, matmul_flops=2.0 * m * n * k, elementwise_flops=float(m * n), shape=gemm
@@ -73,15 +84,16 @@ def rowwise(per_element: float) -> Callable[[Costs, list[Any], list[Any]], Cost]
     def cost(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
         x = operands[0]
         cols = int(x.shape[-1]) if x.dim() else 1
-        shape = {"rows": x.numel() // max(cols, 1), "cols": cols}
-        return moved(costs, operands, outputs, elementwise_flops=per_element * x.numel(), shape=shape)
+        shape = {"rows": numel(x) // max(cols, 1), "cols": cols}
+        return moved(costs, operands, outputs, elementwise_flops=per_element * numel(x), shape=shape)
 
     return cost
 
 
 def pointwise(per_element: float) -> Callable[[Costs, list[Any], list[Any]], Cost]:
     def cost(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
-        return moved(costs, operands[:1], outputs, elementwise_flops=per_element * operands[0].numel())
+        each = per_element * (2 if operands[0].is_complex() else 1)
+        return moved(costs, operands[:1], outputs, elementwise_flops=each * numel(operands[0]))
 
     return cost
 
@@ -109,29 +121,56 @@ def convolution(transposed: bool) -> Callable[[Costs, list[Any], list[Any]], Cos
     return cost
 
 
-def attention(costs: Costs, operands: list[Any], outputs: list[Any]) -> Cost:
+def attention(costs: Costs, operands: list[Any], outputs: list[Any], causal: float = 0.0) -> Cost:
     """Fused softmax(q k' + mask) v: two products and a softmax, scores are never written to memory."""
     q, k, v = operands[:3]
-    rows, cols = prod(q.shape[:-1]), int(k.shape[-2])
-    shape = {
-        "rows": rows, "cols": cols, "gemm_batch": prod(q.shape[:-2]), "gemm_m": int(q.shape[-2]),
-        "gemm_n": cols, "gemm_k": int(q.shape[-1]),
-    }  # fmt: skip
-    flops = attention_flops(q, k, v)
+    mask = operands[3] if len(operands) > 3 else None
+    found = _scores(costs, q, k, v, mask, bool(causal))
     return moved(
-        costs, operands[:4], outputs, matmul_flops=flops, elementwise_flops=5.0 * rows * cols, shape=shape
-    )
+        costs, operands[:4], outputs, matmul_flops=found.matmul_flops * _complex(q),
+        elementwise_flops=found.softmax_flops, shape=found.shape,
+    )  # fmt: skip
+
+
+def _scores(costs: Costs, q: Any, k: Any, v: Any, mask: Any, causal: bool) -> scores.Attended:
+    """Scores of [..., heads, tokens, width] operands; of sequences of different lengths one by one."""
+    if not q.is_nested:
+        return scores.of_heads(q, k, v, mask, causal)
+    # Jagged: [sequences, heads, lengths, width] is a view of [tokens, heads, width].
+    ends = [t.offsets() for t in (q, k)]
+    sides = [scores.lengths_of(e, costs.values(e), _longest(t)) for e, t in zip(ends, (q, k), strict=True)]
+    packed = [data_of(t) for t in (q, k, v)]
+    if packed[0].shape[0] != sum(sides[0]):
+        packed = [t.transpose(0, 1) for t in packed]
+    lengths = list(zip(*sides, strict=True))
+    return scores.of_sequences(packed[0], packed[1], packed[2], lengths, causal)
+
+
+def _longest(nested: Any) -> int:
+    """The length of the longest sequence, or their mean where it is not known."""
+    cached = getattr(nested, "_metadata_cache", None) or {}
+    known = cached.get("max_seqlen")
+    values = data_of(nested)
+    mean = -(-int(values.shape[nested._ragged_idx - 1]) // max(int(nested.shape[0]), 1))
+    return int(known.shape[0]) if known is not None else mean
+
+
+def is_causal(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    """Whether fused attention is told that a token sees only those before it."""
+    return float(bool(args[5] if len(args) > 5 else kwargs.get("is_causal")))
 
 
 def hollow_attention(operands: list[Any], grouped: bool) -> Any:
     """The fused kernel of the CPU lays its result out as the query is; what it does not take runs as products.
 
     It takes four dimensions, rows without gaps, one width, one number of heads (unless ``grouped``), and a
-    mask of two or four dimensions (torch's ``sdp_utils_cpp``).
+    mask of two or four dimensions (torch's ``sdp_utils_cpp``). None where it has to be called: nested tensors.
     """
     import torch
 
     query, key, value = operands[:3]
+    if query.is_nested:
+        return None
     mask = operands[3] if len(operands) > 3 else None
     fused = (
         query.dim() == 4
@@ -141,7 +180,9 @@ def hollow_attention(operands: list[Any], grouped: bool) -> Any:
         and (grouped or query.shape[1] == key.shape[1] == value.shape[1])
         and (mask is None or (mask.dim() in (2, 4) and not mask.requires_grad))
     )
-    return torch.empty_like(query) if fused else query.new_empty((*query.shape[:-1], value.shape[-1]))
+    if fused:
+        return torch.empty_like(query)
+    return query.new_empty((*scores.lead_of(query, key, value), query.shape[-2], value.shape[-1]))
 
 
 def pool(costs: Costs, operands: list[Any], outputs: list[Any], looked_at: float) -> Cost:

@@ -6,13 +6,13 @@ images among tokens). Families that want more than the general rules are in ``fa
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from irene_build.errors import ModelError
 
-from . import families
+from . import arguments, families
 from .config import positions_of, token_ids
 from .request import Pass, RefusedError
 
@@ -29,12 +29,13 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
             f"({parts or 'it has none'})"
         )
     wanted = run.past_len if run.phase == "decode" else run.seq_len
-    if run.inputs is not None:
-        given = run.inputs(module, run.batch_size, wanted)
+    if run.inputs is None:
+        given = variants_of(module, replace(run, seq_len=wanted))[run.variant]()
     else:
-        given = variants_of(module, run.batch_size, wanted)[run.variant]()
-    inputs = dict(on_device(given, device, shadows))
-    inputs = _as_dtype(inputs, module)
+        given = run.inputs(module, run.batch_size, wanted) if callable(run.inputs) else run.inputs
+    if run.cache == "static" and run.phase != "forward":
+        given = {**arguments.named(module, given), "past_key_values": _static_cache(module, run)}
+    inputs = _as_dtype(on_device(arguments.named(module, given), device, shadows), module)
     if run.phase == "forward":
         if caches(module):
             inputs.setdefault("use_cache", False)
@@ -42,12 +43,29 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
     if not caches(module):
         raise RefusedError(f"{type(module).__name__} keeps no cache: only phase forward can be traced")
     # Where it is one of ``**kwargs`` it would reach encoders too, which refuse it; filling a cache is the default.
-    if accepts(module, "use_cache"):
+    if arguments.is_accepted(module, "use_cache"):
         inputs["use_cache"] = True
     if run.phase == "prefill":
         return inputs, 0
     past = _cached(module, run, inputs)
-    return _next_token(module, inputs, module(**inputs), device, shadows), past
+    return _next_token(module, inputs, arguments.call(module, inputs), device, shadows), past
+
+
+def _static_cache(module: Any, run: Pass) -> Any:
+    """Room for all tokens of the pass, written in place. Raises RefusedError for models that take another cache."""
+    from transformers import StaticCache
+
+    config = getattr(module, "config", None)
+    if (
+        not arguments.is_accepted(module, "past_key_values")
+        or getattr(config, "is_encoder_decoder", False)
+        or config is None
+    ):
+        raise RefusedError(
+            f"{type(module).__name__} takes no static cache: only --cache dynamic can be traced"
+        )
+    room = run.past_len + 1 if run.phase == "decode" else run.seq_len
+    return StaticCache(config=config.get_text_config(decoder=True), max_cache_len=room)
 
 
 def _cached(module: Any, run: Pass, inputs: Mapping[str, Any]) -> int:
@@ -85,7 +103,7 @@ def _next_token(
     batch = inputs[name].shape[0]
     step[name] = on_device(torch.full((batch, 1), 5), device, shadows)
     hidden = getattr(output, "encoder_last_hidden_state", None)
-    if hidden is not None and accepts(module, "encoder_outputs"):
+    if hidden is not None and arguments.is_accepted(module, "encoder_outputs"):
         from transformers.modeling_outputs import BaseModelOutput
 
         step["encoder_outputs"] = BaseModelOutput(last_hidden_state=hidden)
@@ -103,57 +121,49 @@ def cache_of(output: Any) -> tuple[str, Any] | None:
 
 def caches(module: Any) -> bool:
     """Whether ``forward`` can be told to fill a cache; a model of text may take that among its ``**kwargs``."""
-    swallows = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(module.forward).parameters.values())
-    of_text = accepts(module, "past_key_values") and accepts(module, "input_ids")
-    return accepts(module, "use_cache") or (swallows and of_text)
-
-
-def accepts(module: Any, name: str) -> bool:
-    """Whether ``forward`` names this parameter."""
-    return name in inspect.signature(module.forward).parameters
+    swallows = any(p.kind is p.VAR_KEYWORD for p in arguments.forward_parameters(module).values())
+    of_text = arguments.is_accepted(module, "past_key_values") and arguments.is_accepted(module, "input_ids")
+    return arguments.is_accepted(module, "use_cache") or (swallows and of_text)
 
 
 def on_device(inputs: Any, device: str, shadows: Any) -> Any:
     """Inputs moved to ``device``, or emptied; the values of the small ones stay known to ``shadows``."""
-    if isinstance(inputs, Mapping):
-        return {name: on_device(value, device, shadows) for name, value in inputs.items()}
-    if isinstance(inputs, (list, tuple)):
-        return type(inputs)(on_device(value, device, shadows) for value in inputs)
-    if not hasattr(inputs, "untyped_storage"):
-        return inputs
-    if shadows is None:
-        return inputs.to(device)
-    if shadows.hollow(inputs):
-        return inputs
-    empty = shadows.emptied(inputs)
-    if inputs.numel() <= 2**20:
-        shadows.put(empty, inputs)
-    return empty
+    from torch import Tensor
+    from torch.utils._pytree import tree_map_only
+
+    def moved(tensor: Any) -> Any:
+        if shadows is None:
+            return tensor.to(device)
+        if shadows.hollow(tensor):
+            return tensor
+        empty = shadows.emptied(tensor)
+        if tensor.numel() <= 2**20:
+            shadows.put(empty, tensor)
+        return empty
+
+    return tree_map_only(Tensor, moved, inputs)
 
 
 def _as_dtype(value: Any, module: Any) -> Any:
     """Floating point inputs in the dtype of the model."""
-    if isinstance(value, dict):
-        return {name: _as_dtype(item, module) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_as_dtype(item, module) for item in value)
-    if hasattr(value, "untyped_storage") and value.is_floating_point():
-        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), value.dtype)
-        return value.to(dtype)
-    return value
+    from torch import Tensor
+    from torch.utils._pytree import tree_map_only
+
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    return tree_map_only(Tensor, lambda t: t.to(dtype or t.dtype) if t.is_floating_point() else t, value)
 
 
-def variants_of(module: Any, batch_size: int, seq_len: int) -> list[Callable[[], Mapping[str, Any]]]:
+def variants_of(module: Any, run: Pass) -> list[Callable[[], Mapping[str, Any]]]:
     """Ways to call a transformers model, or a module with a method ``example_inputs(batch_size, seq_len)``."""
     own = getattr(module, "example_inputs", None)
     if callable(own):
-        return [lambda: own(batch_size, seq_len)]
+        return [lambda: own(run.batch_size, run.seq_len)]
     config = getattr(module, "config", None)
-    names = list(inspect.signature(module.forward).parameters)
+    names = list(arguments.forward_parameters(module))
     if config is not None and hasattr(config, "model_type"):
-        return list(families.variants(module, config, names, batch_size, seq_len))
+        return list(families.variants(module, config, names, run))
     if "input_ids" in names:
-        return [lambda: {"input_ids": token_ids(None, batch_size, seq_len)}]
+        return [lambda: {"input_ids": token_ids(None, run.batch_size, run.seq_len)}]
     raise ModelError(
         f"{type(module).__name__}: inputs are known for transformers models only; give the module a method "
         "example_inputs(batch_size, seq_len), or pass --inputs module:function or --inputs name=8x128:int64"

@@ -6,6 +6,7 @@ its kin) takes is the one, and what that returns says how many placeholder token
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
@@ -35,6 +36,17 @@ def image_size(config: Any) -> tuple[int, int]:
     return pair(first_of(part, *names) or first_of(config, *names) or deep(config, *names) or 224)
 
 
+def sized(config: Any, size: tuple[int, int] | None) -> Any:
+    """A copy of the configuration whose images have this (height, width); itself where none was asked for."""
+    if size is None:
+        return config
+    made = copy.deepcopy(config)
+    for part in {id(p): p for p in (made, vision_of(made))}.values():
+        part.image_size = list(size)
+    vision_of(made).image_size_asked = list(size)
+    return made
+
+
 def channels(config: Any) -> int:
     names = ("num_channels", "in_channels", "in_chans", "num_input_channels", "input_channels")
     return int(first_of(vision_of(config), *names) or 3)
@@ -47,18 +59,23 @@ def pixels(config: Any, *lead: int) -> Any:
     return torch.zeros((*lead, channels(config), *image_size(config)))
 
 
-def patch_grid(config: Any, batch_size: int) -> tuple[Any, Any, int]:
-    """Flattened patches [patches, values], their grids [batch, 3] (time, height, width), tokens an image."""
+def patch_grid(config: Any, images: int) -> tuple[Any, Any, int]:
+    """Flattened patches [patches, values], their grids [images, 3] (time, height, width), tokens an image.
+
+    An image is 4 x 4 tokens, unless a size was asked for: then it is rounded to whole tokens.
+    """
     import torch
 
     part = vision_of(config)
     patch = pair(first_of(part, "patch_size", "spatial_patch_size", default=14))
     merge = int(first_of(part, "spatial_merge_size", "merge_size", "pixel_shuffle_factor", default=1) or 1)
-    side = 4 * merge
+    size = first_of(part, "image_size_asked")
+    unit = patch[0] * merge
+    height, width = (max(1, round(n / unit)) * merge for n in size) if size else (4 * merge, 4 * merge)
     frames = int(first_of(part, "temporal_patch_size", "patch_temporal", default=1) or 1)
     values = channels(part) * frames * prod(patch)
-    grid = torch.tensor([[1, side, side]] * batch_size)
-    return torch.zeros((batch_size * side * side, values)), grid, side * side // merge**2
+    grid = torch.tensor([[1, height, width]] * images)
+    return torch.zeros((images * height * width, values)), grid, height * width // merge**2
 
 
 def feature_tokens(module: Any, method: str, given: dict[str, Any]) -> int:
@@ -85,6 +102,12 @@ _PLACEHOLDERS = {
     "audio": ("audio_token_id", "audio_token_index", "audio_token", "speech_token_id"),
     "video": ("video_token_id", "video_token_index"),
 }
+
+
+def placeholder_of(config: Any, modality: str) -> int | None:
+    """The token that stands for features of a modality; None where the configuration names none."""
+    token = first_of(config, *_PLACEHOLDERS[modality])
+    return int(token) if isinstance(token, int) else None
 
 
 def placeholder(config: Any, modality: str) -> int | None:
@@ -123,7 +146,7 @@ def with_text(
 
 
 #: The input that holds a modality's features.
-_FED = {
+FED = {
     "image": ("pixel_values",),
     "audio": ("input_features", "input_values"),
     "video": ("pixel_values_videos",),
@@ -135,7 +158,7 @@ def placed(module: Any, given: Guess) -> Guess:
     config, ids, at = getattr(module, "config", None), given.get("input_ids"), 0
     if config is None or ids is None or not hasattr(config, "model_type"):
         return given
-    for modality, names in _FED.items():
+    for modality, names in FED.items():
         if not any(name in given for name in names) or not hasattr(module, f"get_{modality}_features"):
             continue
         token = placeholder(config, modality)
@@ -164,9 +187,14 @@ def _first_taken(module: Any, modality: str, options: Iterable[Guess]) -> tuple[
     raise first
 
 
-def images(config: Any, names: list[str], batch_size: int) -> Iterator[Guess]:
-    """Image inputs by the names of forward's parameters; then other shapes that families give them."""
+def images(config: Any, names: list[str], samples: int, each: int = 1) -> Iterator[Guess]:
+    """Image inputs by the names of forward's parameters; then other shapes that families give them.
+
+    ``samples`` sequences with ``each`` images: most models take all of them in one batch.
+    """
     import torch
+
+    batch_size = samples * each
 
     grids = [n for n in names if n in ("image_grid_thw", "grid_thw", "image_grid_hws", "spatial_shapes")]
     if grids and ("image_grid_thw" in names or "grid_thw" in names):
@@ -201,9 +229,9 @@ def images(config: Any, names: list[str], batch_size: int) -> Iterator[Guess]:
         * pair(first_of(vision_of(config), "patch_size", default=1))[0]
     )
     height, width = (-(-side // unit) * unit for side in image_size(config))
-    stacked: Guess = {"pixel_values": torch.ones((batch_size, 1, channels(config), height, width))}
+    stacked: Guess = {"pixel_values": torch.ones((samples, each, channels(config), height, width))}
     if "pixel_attention_mask" in names:
-        stacked["pixel_attention_mask"] = torch.ones((batch_size, 1, height, width), dtype=torch.bool)
+        stacked["pixel_attention_mask"] = torch.ones((samples, each, height, width), dtype=torch.bool)
     yield stacked
 
 
@@ -252,7 +280,7 @@ def _patches(config: Any, names: list[str], batch_size: int, grid_name: str) -> 
     yield {name: torch_zeros(flat.shape[0], merged, merged, channels(part)), **rest}
 
 
-def sounds(config: Any, names: list[str], batch_size: int) -> Iterator[Guess]:
+def sounds(config: Any, names: list[str], batch_size: int, each: int = 1) -> Iterator[Guess]:
     """Log-mel features [batch, bins, frames] or [batch, frames, bins], or the waveform, with their masks."""
     import torch
 
@@ -296,7 +324,7 @@ def sounds(config: Any, names: list[str], batch_size: int) -> Iterator[Guess]:
                 yield features(length, width, swapped, "padding_mask")
 
 
-def videos(config: Any, names: list[str], batch_size: int) -> Iterator[Guess]:
+def videos(config: Any, names: list[str], batch_size: int, each: int = 1) -> Iterator[Guess]:
     """Frames [batch, frames, channels, height, width]."""
     counts = ("num_frames", "frames_per_clip", "video_length")
     frames = int(first_of(config, *counts) or deep(config, *counts) or 8)
@@ -304,7 +332,7 @@ def videos(config: Any, names: list[str], batch_size: int) -> Iterator[Guess]:
     yield {name: pixels(config, batch_size, frames)}
 
 
-#: modality -> guesses(config, names of forward's parameters, batch_size).
-GUESSES: dict[str, Callable[[Any, list[str], int], Iterator[Guess]]] = {
+#: modality -> guesses(config, names of forward's parameters, batch_size, how many a sequence).
+GUESSES: dict[str, Callable[[Any, list[str], int, int], Iterator[Guess]]] = {
     "image": images, "audio": sounds, "video": videos,
 }  # fmt: skip

@@ -18,7 +18,8 @@ from typing import Any
 
 from . import formulas as f
 from .formulas import Cost
-from .ops import Costs, tensors_of
+from .ops import Costs
+from .tensors import tensors_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Primitive:
     operands: Callable[[Any, tuple[Any, ...]], list[Any]] | None = None
     setting: Callable[[Any, tuple[Any, ...], dict[str, Any]], float] | None = None
     on_hollow: Callable[[list[Any], bool], Any] | None = None
+
+    @property
+    def as_run(self) -> Primitive:
+        """This primitive as the sum of the operations that run inside it."""
+        return Primitive(self.name)
 
     def cost_of(
         self, costs: Costs, operands: list[Any], outputs: list[Any], source: Any, args: Any, kwargs: Any
@@ -67,7 +73,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         "special.softmax",
     ), cost=f.rowwise(5.0), operands=f.input_only),
     Primitive("Attention", functions=(_F + "scaled_dot_product_attention",), cost=f.attention,
-              on_hollow=f.hollow_attention),
+              setting=f.is_causal, on_hollow=f.hollow_attention),
     Primitive("LayerNorm", (_NN + "LayerNorm",), functions=(_F + "layer_norm", "layer_norm"), cost=f.rowwise(8.0),
               operands=f.weight_bias),
     Primitive("RMSNorm", (_NN + "RMSNorm",), pattern=r"RMSNorm|T5LayerNorm$|RMSLayerNorm|RmsNorm",
@@ -199,12 +205,35 @@ def of_pattern(name: str) -> Primitive | None:
 
 
 def of_module(module: Any) -> Primitive | None:
-    """The primitive that a module is, None if it is an inner node."""
-    kind: Any = type(module)
-    entry: Primitive | None = of_class(kind)
-    if entry is None and not module._modules:
-        entry = of_pattern(type(module).__name__)
-    return entry
+    """The primitive that a module is, None if it is an inner node.
+
+    A leaf is priced by its class, so a module that runs something else than its class's ``forward`` is none: one with
+    sub-modules (adapters, parametrizations), with hooks, or with a ``forward`` of its own.
+    """
+    if module._modules or runs_something_else(module):
+        return None
+    entry: Primitive | None = of_class(module.__class__)
+    return entry if entry is not None else of_pattern(type(module).__name__)
+
+
+def runs_something_else(module: Any) -> bool:
+    """Whether calling ``module`` is more, or other, than its class's ``forward``."""
+    from torch.nn.modules import module as everywhere
+
+    own = vars(module).get("forward")
+    if own is not None and getattr(own, "__func__", None) is not type(module).forward:
+        return True
+    # Lazy modules learn their shapes in a hook.
+    before = [
+        hook
+        for hook in module._forward_pre_hooks.values()
+        if getattr(hook, "__name__", "") != "_infer_parameters"
+    ]
+    return bool(
+        module._forward_hooks or before
+        or everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
+        or (type(module).__call__ is not everywhere.Module.__call__)
+    )  # fmt: skip
 
 
 def operands_of_function(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -17,10 +17,11 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import cpu_strides, primitives
-from .formulas import Cost
-from .ops import Costs, Op, storage_key, tensors_of, text_of
+from . import cpu_strides, higher_order, primitives
+from .formulas import Cost, is_causal, moved
+from .ops import Costs, Op
 from .primitives import Primitive
+from .tensors import is_batched, storage_key, tensors_of, text_of
 from .value_tracking import Shadows
 
 
@@ -90,11 +91,18 @@ class _Functions(TorchFunctionMode):
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         entry = self._table.get(func)
+        shadows = self._recorder.shadows
         if entry is not None:
+            if shadows is not None:
+                args, kwargs = shadows.all_hollow(args), shadows.all_hollow(kwargs)
             return self._recorder.function(entry, func, args, kwargs)
         if func is self._composite:
             return self._expand(func, args, kwargs)
-        shadows = self._recorder.shadows
+        if higher_order.is_flex_attention(func):
+            return self._recorder.flex_attention(func, args, kwargs)
+        if higher_order.is_higher_order(func) and (written := higher_order.as_written(func)) is not None:
+            with self:
+                return written(*args, **kwargs)
         return func(*args, **kwargs) if shadows is None else shadows.call(func, args, kwargs)
 
     def _expand(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -138,11 +146,12 @@ class Recorder:
         self.owners: list[tuple[str, int, str | None]] = []
         self._model, self._keep, self._audit = model, keep, bool(audit)
         self._names = {module: name for name, module in model.named_modules()}
-        self.parameters = {}
+        #: What each module is, before it has hooks of ours.
+        self._entries = {module: primitives.of_module(module) for module in self._names}
+        self._costs = Costs(self.known)
         for parameter in model.parameters():
             if not _unmaterialised(parameter):
-                self.parameters[storage_key(parameter)] = id(parameter)
-        self._costs = Costs(self.parameters)
+                self._costs.hold(parameter)
         self._stack: list[Call] = []
         self._leaf = 0
         self._sequence = 0
@@ -157,7 +166,9 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         for module in self._names:
-            self._handles.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
+            # Around hooks of the model's own, whose work is the module's.
+            before = module.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True)
+            self._handles.append(before)
             self._handles.append(module.register_forward_hook(self._after, with_kwargs=True))
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
@@ -196,8 +207,12 @@ class Recorder:
 
     @property
     def weights(self) -> dict[int, Any]:
-        """Id of a parameter -> the parameter."""
-        return {id(p): p for p in self._model.parameters() if not _unmaterialised(p)}
+        """Id of a parameter -> the parameter; those that no module had registered as well."""
+        return self._costs.held | {id(p): p for p in self._model.parameters() if not _unmaterialised(p)}
+
+    def known(self, tensor: Any) -> Any:
+        """The values of a tensor, None where they are not known."""
+        return tensor if self.shadows is None else self.shadows.get(tensor)
 
     def touched(self) -> set[int]:
         """Ids of the parameters that any leaf or operation read."""
@@ -260,12 +275,14 @@ class Recorder:
         if self._leaf:
             self._leaf += 1
             return
-        entry = primitives.of_module(module)
+        entry = self._entries.get(module)
         scope = self._names.get(module, "")
         if not self._stack and self.root is None and (entry is not None):
             self._open(scope, type(module).__name__, module, None)
-        call = self._open(scope, type(module).__name__, module, entry)
         tensors = tensors_of([args, kwargs])
+        if entry is not None and entry.cost is not None and _as_run(tensors):
+            entry = entry.as_run
+        call = self._open(scope, type(module).__name__, module, entry)
         call.inputs = [text_of(t) for t in tensors]
         if call.type.endswith("Experts"):
             chosen = [t for t in tensors if t.dim() == 2 and not t.is_floating_point()]
@@ -305,17 +322,20 @@ class Recorder:
         if self._leaf or not self._stack:
             return self._called(entry, func, args, kwargs)
         parent = self._stack[-1]
-        call = self._open(parent.scope, entry.name, None, entry)
         operands = primitives.operands_of_function(args, kwargs)
+        if entry.cost is not None and _as_run([t for t in operands if t is not None]):
+            entry = entry.as_run
+        call = self._open(parent.scope, entry.name, None, entry)
         call.inputs = [text_of(t) for t in operands if t is not None]
         if self._keep is not None:
             self._keep(call.sequence, None, func, args, kwargs)
         self._leaf = 1
         if entry.cost is not None and not self._audit:
             self._deafen()
+        result = None
         if entry.on_hollow is not None and self.shadows is not None:
             result = entry.on_hollow(operands, bool(kwargs.get("enable_gqa")))
-        else:
+        if result is None:
             result = self._called(entry, func, args, kwargs)
         if self.shadows is not None and not self._listening:
             self.shadows.follow(func, args, kwargs, result)
@@ -326,10 +346,31 @@ class Recorder:
         call.outputs = [text_of(t) for t in outputs]
         self._remember_gate(entry, outputs)
         if entry.name == "Attention":
-            call.causal = bool(args[5] if len(args) > 5 else kwargs.get("is_causal"))
+            call.causal = bool(is_causal(func, args, kwargs))
         if entry.cost is not None:
             call.cost = entry.cost_of(self._costs, operands, outputs, func, args, kwargs)
             call.ops = []
+        return result
+
+    def flex_attention(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A leaf like any fused attention; what the mask and the scores' function compute is part of its kernel."""
+        query, key, value = args[:3]
+        entry = next(p for p in primitives.PRIMITIVES if p.name == "Attention")
+        call = self._open(self._stack[-1].scope if self._stack else "", entry.name, None, entry)
+        self._deafen()
+        if self.shadows is not None:
+            result = higher_order.flex_result(query, key, value)
+        else:
+            result = higher_order.as_written(func)(*args, **kwargs)
+        self._listen()
+        self._stack.pop()
+        found = higher_order.flex_scores(args, self.known)
+        call.inputs = [text_of(t) for t in (query, key, value)]
+        call.outputs = [text_of(result[0])]
+        call.cost = moved(
+            self._costs, [query, key, value], [result[0]], matmul_flops=found.matmul_flops,
+            elementwise_flops=found.softmax_flops, shape=found.shape,
+        )  # fmt: skip
         return result
 
     def _called(self, entry: Primitive, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -361,6 +402,11 @@ class Recorder:
         call.ops.append(op)
         if self._keep is not None and not self._leaf:
             self._keep(call.sequence, op.primitive, func, args, kwargs)
+
+
+def _as_run(tensors: list[Any]) -> bool:
+    """Whether shapes do not tell what runs, so that the operations are counted: inside vmap, for one."""
+    return any(map(is_batched, tensors))
 
 
 def _unmaterialised(parameter: Any) -> bool:

@@ -170,7 +170,8 @@ def otherwise(tree: ModelTree) -> str:
 #: What tensors other than those on meta mean for the reader of a tree.
 _TENSORS = {
     "fake": "traced with fake tensors, since the meta device refused an operation",
-    "cpu": "traced with real tensors and random weights, since values steer it: other values may run other parts",
+    "cpu": "traced with real tensors (random weights where it is named), since values steer it: other values may run "
+    "other parts",
     "real": "traced while it ran on a real device",
 }
 

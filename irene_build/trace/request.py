@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from irene_build.errors import ModelError
+from irene_build.models.stored import SCHEMES, Stored
 
 COST_MODELS = ("analytic", "irene2021")
 PHASES = ("forward", "prefill", "decode")
-WEIGHTS = ("int8", "int4")
+#: ``full``: at ``dtype``, whatever a checkpoint says.
+WEIGHTS = (*SCHEMES, "full")
+CACHES = ("dynamic", "static")
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("eager", "sdpa")
 #: Seconds that a pass with real tensors may take, the last resort for a model whose values steer it.
 CPU_LIMIT_S = 120.0
 
-#: inputs(module, batch_size, seq_len) -> keyword arguments of ``forward``, tensors on the CPU.
-Inputs = Callable[[Any, int, int], Mapping[str, Any]]
+#: inputs(module, batch_size, seq_len) -> arguments of ``forward``, tensors on the CPU: a dict by name, a tuple of
+#: positional ones, or one tensor.
+Inputs = Callable[[Any, int, int], Any]
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,14 @@ class Pass:
     past_len: int = 0
     dtype: str = "float32"
     attention: str = "sdpa"
-    weights: str | None = None
-    inputs: Inputs | None = None
+    #: How the weights are stored, where not in ``dtype``.
+    stored: Stored | None = None
+    #: The cache of keys and values: ``dynamic`` grows by copying, ``static`` is written in place.
+    cache: str = "dynamic"
+    #: Images a sequence beside the text, and their (height, width); None: what the model's configuration says.
+    images: int | None = None
+    image_size: tuple[int, int] | None = None
+    inputs: Inputs | Any = None
     #: What the pass runs on: meta, fake, cpu or real tensors.
     tensors: str = "meta"
     variant: int = 0
@@ -48,8 +58,12 @@ class Pass:
         for what, value, known in (("dtype", self.dtype, DTYPES), ("attention", self.attention, ATTENTIONS)):
             if value not in known:
                 raise ModelError(f"{what} {value!r}: expected one of {', '.join(known)}")
-        if self.weights not in (None, *WEIGHTS):
-            raise ModelError(f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}")
+        if self.cache not in CACHES:
+            raise ModelError(f"cache {self.cache!r}: expected one of {', '.join(CACHES)}")
+        if self.images is not None and self.images < 0:
+            raise ModelError(f"images is {self.images}, expected a number from 0 on")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise ModelError(f"image_size is {self.image_size}, expected a height and a width from 1 on")
         if not self.cpu_limit_s > 0:
             raise ModelError(f"cpu_limit_s is {self.cpu_limit_s!r}, expected seconds above 0")
         if self.phase == "decode":

@@ -9,8 +9,10 @@ from typing import Any
 from irene_build.errors import ModelError
 from irene_runtime.tree import ModelTree
 
+from .arguments import call
 from .assemble import Assembler
 from .conditions import evaluating, ordinary_run
+from .contents import contents, conventions
 from .coverage import Beforehand, described, not_given, reach, sizes
 from .inputs import prepare, variants_of
 from .recorder import Recorder
@@ -31,7 +33,7 @@ def collecting(errors: list[ModelError]) -> Iterator[None]:
 
 def variants(module: Any, run: Pass) -> int:
     """How many ways to call ``module`` are known."""
-    return 1 if run.inputs is not None else len(variants_of(module, run.batch_size, run.seq_len))
+    return 1 if run.inputs is not None else len(variants_of(module, run))
 
 
 def record(
@@ -42,8 +44,9 @@ def record(
     ``shadows``: values that are known already, of a module on meta.
     Keys of the second are (number of the call, primitive of its own operations or None).
     """
-    device = next((p.device.type for p in module.parameters()), "meta")
-    shadows = shadows if shadows is not None else shadows_for(module)
+    real = run.tensors in ("cpu", "real")
+    device = next((p.device.type for p in module.parameters()), "cpu" if real else "meta")
+    shadows = None if real else shadows or shadows_for(module)
     recorder, before = Recorder(module, keep, shadows), Beforehand()
     inputs: dict[str, Any] = {}
     with evaluating(module), ordinary_run():
@@ -51,21 +54,23 @@ def record(
             with before.watch(module), shadows.following() if shadows is not None else nullcontext():
                 inputs, past = prepare(module, run, device, shadows)
             with recorder:
-                output = module(**inputs)
+                output = call(module, inputs)
         except ModelError:
             raise
         except Exception as error:
             where = recorder.where(error) or before.where(error)
             raise ModelError(_why_not(name, module, inputs, where, error)) from error
+    stored = run.stored
     header: dict[str, Any] = {
         "model": name, **sizes(run, inputs, output, past), "phase": run.phase, "dtype": run.dtype,
-        "attention": run.attention, "cost_model": "analytic", "weights": run.weights,
+        "attention": run.attention, "cost_model": "analytic", "weights": stored.scheme if stored else None,
     }  # fmt: skip
-    assembler = Assembler(header, recorder.weights, run.weights)
+    assembler = Assembler(header, recorder.weights, stored, stored.kept_by(module) if stored else None)
     assert recorder.root is not None
     tree = assembler.tree(recorder.root)
     tree.header["traced_by"] = {
         **versions(), "tensors": run.tensors, "inputs": described(inputs),
+        **contents(module, inputs, recorder.known), "conventions": conventions(module, tree, run),
         **reach(module, recorder.touched(), inputs, before.ran if run.phase == "decode" else set()),
     }  # fmt: skip
     if (ran := attention_of(module) or run.attention) != run.attention:

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
 from .cpu_strides import relaid
+from .tensors import tensors_of
 from .torch_overrides import CPU, META, overrides
 
 #: Tensors with more distinct elements are not followed, nor expanded ones that address more than the second.
@@ -35,6 +37,7 @@ class Shadows:
     def __init__(self, fake: Any = None) -> None:
         self.fake = fake
         self._answers = overrides(fake is None)
+        self._twins: dict[int, tuple[weakref.ref[Any], Any]] = {}
         self._of: dict[int, tuple[weakref.ref[Any], Any]] = {}
 
     def hollow(self, tensor: Any) -> bool:
@@ -54,6 +57,15 @@ class Shadows:
     def put(self, tensor: Any, values: Any) -> None:
         key = id(tensor)
         self._of[key] = (weakref.ref(tensor, lambda _: self._of.pop(key, None)), values)
+
+    def put_small(self, values: Any, tensor: Any) -> None:
+        """What took the place of a tensor with values has them, unless they are many."""
+        if (
+            values.numel() <= MAX_ELEMENTS
+            and not values.is_meta
+            and not isinstance(values, torch.nn.Parameter)
+        ):
+            self.put(tensor, values)
 
     def get(self, tensor: Any) -> Any:
         """The CPU tensor that holds the values of ``tensor``, None if they are not known."""
@@ -86,7 +98,7 @@ class Shadows:
 
     def literal(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What ``torch.tensor`` makes of numbers and of tensors whose values are known; None where they are not."""
-        if any(self.get(t) is None for t in _tensors(args[:1])):
+        if any(self.get(t) is None for t in tensors_of(args[:1])):
             return None
         with self.real():
             values = torch.tensor(*_swap(args, self), **{**kwargs, "device": CPU})
@@ -101,9 +113,9 @@ class Shadows:
         if func is torch.ops.aten._grouped_mm.default and args[1].dim() == 3:
             # The kernel of hollow tensors wants bfloat16; real ones have more.
             return args[0].new_empty((*args[0].shape[:-1], args[1].shape[-1]))
-        tensors = _tensors(args)
+        tensors = tensors_of(args)
         if kwargs:
-            tensors += _tensors(tuple(kwargs.values()))
+            tensors_of(kwargs, tensors)
         device = kwargs.get("device") if kwargs else None
         hollow = sum(map(self.hollow, tensors))
         if self.fake is None:
@@ -112,7 +124,7 @@ class Shadows:
             if device is not None:
                 kwargs = {**kwargs, "device": META}
             if hollow < len(tensors) and not func._schema.is_mutable:
-                args = self._all_hollow(args)
+                args = self.all_hollow(args)
         known = all(self.get(t) is not None for t in tensors)
         if not tensors:
             known = func._schema.name[6:] not in _RANDOM and _size(args) <= MAX_ELEMENTS
@@ -130,13 +142,13 @@ class Shadows:
         except RuntimeError:
             # A shadow may be laid out in another way than its tensor, and refuse a view: unknown from here on.
             return relaid(func, args, kwargs, func(*args, **kwargs), self.fake)
-        if not _has_tensor(values):
+        if not tensors_of(values):
             return values
         try:
             result = relaid(func, args, kwargs, func(*args, **kwargs), self.fake)
         except (RuntimeError, NotImplementedError):
             # Its shape hangs on values (nonzero, unique): the shadow's is the one.
-            result = self._like(values)
+            result = tree_map_only(torch.Tensor, self.emptied, values)
         self._pair(result, values)
         return result
 
@@ -150,20 +162,30 @@ class Shadows:
 
     def follow(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Gives ``result`` values where ``function``, run out of sight of the dispatcher, has known operands only."""
-        tensors = _tensors(args) + _tensors(tuple(kwargs.values()))
+        tensors = tensors_of([args, kwargs])
         if tensors and all(self.get(t) is not None and _is_small(t) for t in tensors):
             with self.real():
                 self._pair(result, function(*_swap(args, self), **_swap(kwargs, self)))
 
-    def _all_hollow(self, values: Any) -> Any:
-        """Tensors that have values (made from NumPy arrays) as hollow ones, so that they mix with the others."""
-        if isinstance(values, (list, tuple)):
-            return type(values)(self._all_hollow(value) for value in values)
-        if not hasattr(values, "untyped_storage") or self.hollow(values):
+    def all_hollow(self, values: Any) -> Any:
+        """Tensors that have values (made before the pass, or from NumPy arrays) as hollow ones, so that they mix."""
+        if all(map(self.hollow, tensors_of(values))):
             return values
-        empty = self.emptied(values)
-        self.put(empty, values)
-        return empty
+        return tree_map_only(torch.Tensor, self._hollowed, values)
+
+    def _hollowed(self, tensor: Any) -> Any:
+        """The hollow twin of a tensor with values: always the same one, a parameter for a parameter."""
+        if self.hollow(tensor):
+            return tensor
+        found = self._twins.get(id(tensor))
+        if found is None or found[0]() is not tensor:
+            twin = self.emptied(tensor)
+            if isinstance(tensor, torch.nn.Parameter):
+                twin = torch.nn.Parameter(twin, tensor.requires_grad)
+            if tensor.numel() <= MAX_ELEMENTS:
+                self.put(twin, tensor.detach())
+            found = self._twins[id(tensor)] = (weakref.ref(tensor), twin)
+        return found[1]
 
     def _positions(self, indices: Any) -> list[Any]:
         """Boolean masks whose values are known, as the positions that they pick."""
@@ -190,11 +212,6 @@ class Shadows:
         ):
             self.put(result, values)
 
-    def _like(self, values: Any) -> Any:
-        if isinstance(values, (list, tuple)):
-            return type(values)(self._like(value) for value in values)
-        return self.emptied(values) if hasattr(values, "untyped_storage") else values
-
     def _forget(self, tensors: list[Any]) -> None:
         """Something unknown was written into the first tensor: it and its views are unknown from now on."""
         lost = self.get(tensors[0]) if tensors else None
@@ -212,16 +229,6 @@ def shadows_for(module: Any) -> Shadows | None:
     return Shadows(fake) if parameter is None or parameter.is_meta or fake is not None else None
 
 
-def _tensors(values: Any) -> list[Any]:
-    found: list[Any] = []
-    for value in values:
-        if hasattr(value, "untyped_storage"):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += _tensors(value)
-    return found
-
-
 def _is_small(values: Any) -> bool:
     distinct = prod(n for n, s in zip(values.shape, values.stride(), strict=True) if s)
     return distinct <= MAX_ELEMENTS and values.numel() <= MAX_EXPANDED
@@ -237,20 +244,8 @@ def _size(args: tuple[Any, ...]) -> float:
 
 
 def _swap(values: Any, shadows: Shadows) -> Any:
-    if hasattr(values, "untyped_storage"):
-        return shadows.get(values)
-    if isinstance(values, dict):
-        return {key: _swap(value, shadows) for key, value in values.items()}
-    if isinstance(values, (list, tuple)):
-        return type(values)(_swap(value, shadows) for value in values)
-    return values
+    return tree_map_only(torch.Tensor, shadows.get, values)
 
 
 def _on_cpu(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: "cpu" if key == "device" and value is not None else value for key, value in kwargs.items()}
-
-
-def _has_tensor(values: Any) -> bool:
-    if isinstance(values, (list, tuple)):
-        return any(_has_tensor(value) for value in values)
-    return hasattr(values, "untyped_storage")

@@ -13,6 +13,7 @@ _MODEL = {
     "matmul_flops": "1e6", "elementwise_flops": "1e6", "weight_bytes": "MiB", "read_bytes": "MiB",
     "write_bytes": "MiB", "kernels": "1", "gemm_batch": "1", "gemm_m": "1", "gemm_n": "1", "gemm_k": "1", "rows": "1",
     "cols": "1", "elements": "1", "bytes_per_element": "B", "flops_2021": "1e6", "mem_bytes_2021": "MiB",
+    "attended": "1", "unseen": "1",
 }  # fmt: skip
 #: name -> unit of what is observed while it runs: the resource features of Table 1.
 _RESOURCE = {
@@ -43,9 +44,11 @@ MEANINGS = {
     "rows": "rows that a normalisation, softmax or lookup works on",
     "cols": "length of such a row",
     "elements": "elements written",
-    "bytes_per_element": "size of one activation element",
+    "bytes_per_element": "size of a written element, the mean weighted by bytes",
     "flops_2021": "flops as the published rows count them (imported trees only)",
     "mem_bytes_2021": "mem_bytes as the published rows count them (imported trees only)",
+    "attended": "scores that a kernel of attention computes: fewer than rows x cols where it knows a causal mask",
+    "unseen": "kernels whose floating point operations, or weights, nobody could count",
     "cpu_util": "CPU utilisation",
     "mem_usg": "memory usage",
     "gpu_util": "GPU processor utilisation",

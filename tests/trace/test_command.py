@@ -115,7 +115,7 @@ def test_a_tree_of_a_newer_version_says_so(capsys: pytest.CaptureFixture[str], t
         ([TINY, "--past", "9"], "phase decode"),
         ([TINY, "--dtype", "float8"], "float32, float16, bfloat16"),
         ([TINY, "--attention", "flash"], "eager, sdpa"),
-        ([TINY, "--weights", "int2"], "int8, int4"),
+        ([TINY, "--weights", "int2"], "int8, int8-pure, int4"),
         ([TINY, "--cost-model", "x"], "analytic, irene2021"),
         ([TINY, "--inputs", "input_ids=ax8"], "name=8x3x224x224"),
         ([TINY, "--inputs", "no.such.module:f"], "cannot import"),

@@ -16,10 +16,10 @@ from irene_build.models.build import instantiate
 from irene_build.models.specs import Spec
 from irene_build.trace import conditions, tracer
 from irene_build.trace.assemble import Assembler
+from irene_build.trace.bare import as_if_on_cpu
 from irene_build.trace.inputs import prepare
 from irene_build.trace.recorder import Recorder
 from irene_build.trace.request import Pass
-from irene_build.trace.unwrap import as_if_on_cpu
 from irene_build.trace.value_tracking import Shadows
 
 EAGER = [
