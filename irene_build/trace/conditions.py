@@ -82,6 +82,8 @@ def ordinary_run() -> Iterator[None]:
         _never_compiled(),
         _named("transformers.utils.import_utils", is_fake_tensor=lambda _: False),
         _named("transformers.pytorch_utils", is_torchdynamo_compiling=lambda: True),
+        # Not compiled either, and without the advice to do so.
+        _named("torch.nn.attention.flex_attention", _FLEX_ATTENTION_DISABLE_COMPILE_DEBUG=True),
         _named("torch._meta_registrations", device_hint=lambda _: "cpu"),
     ):
         yield
