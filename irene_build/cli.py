@@ -31,7 +31,8 @@ COMMANDS = {
     "doctor": "doctor", "models": "models", "devices": "devices", "trace": "trace", "calibrate": "calibrate",
     "relabel": "relabel",
     "import": "import_", "train": "train", "evaluate": "evaluate", "export": "export", "verify": "verify",
-    "predict": "predict", "diff": "diff", "report": "report", "compare": "compare", "sweep": "sweep", "score": "score",
+    "predict": "predict", "diff": "diff", "report": "report", "compare": "compare", "sweep": "sweep",
+    "score": "score", "card": "card",
 }  # fmt: skip
 
 
