@@ -262,11 +262,16 @@ def estimator(f: Forms) -> dict[str, Any]:
             tier["stand_in"] = {"Embedding": known[0]}
         if f.direct and name != "static":
             levels = ["model"] if name == "live" else rng.sample(["ml", "module", "model"], rng.randint(1, 3))
+            terms = _terms(rng, columns, readings, f, False)
+            reads = [i for t in terms for i in t["columns"]]
             tier["direct"] = {
                 level: {
-                    "terms": _terms(rng, columns, readings, f, False),
+                    "terms": terms,
                     "pool": rng.choice([0.0, 0.3, 0.8, 1.0]),
                     "floor": 0.0,
+                    "within": [[rng.choice(reads), 0.5, rng.uniform(1.0, 50.0)]]
+                    if f.ranges and reads
+                    else [],
                 }
                 for level in levels
             }

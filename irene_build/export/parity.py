@@ -188,11 +188,10 @@ def _local(tier: Tier, level: str, primitive: str, is_leaf: bool, own: Mapping[s
     terms = _Terms(own)
     leaf = terms.leaf(tier.leaf_of(primitive)[0]) if is_leaf else (0.0, 0.0)
     factor = terms.factor(None if is_leaf else tier.correction.get(level))
-    direct, pool = tier.direct.get(level, (None, 1.0))
-    reading = None
-    if direct is not None and direct.needs <= own.keys():
-        reading = direct(own), terms.linear(direct)
-    return _Local(leaf, factor, terms.alpha(tier.aggregation), reading, pool)
+    direct, reading = tier.direct.get(level), None
+    if direct is not None and direct.linear.needs <= own.keys():
+        reading = direct.linear(own), terms.linear(direct.linear)
+    return _Local(leaf, factor, terms.alpha(tier.aggregation), reading, direct.pool if direct else 1.0)
 
 
 _NAN = (math.nan, math.nan)

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from irene_build.export.builder import OUTPUTS, Builder, Tables, graph_of
+from irene_build.export.functions import TINY
 from irene_build.export.row_graph import Core, Writer
 from irene_build.export.tables import features_of, linear_table, resolved
+from irene_runtime.equations import WIDEST
 from irene_runtime.tree import LEVELS
 
 
 class _Direct(NamedTuple):
     """DIRECT as values of the graph: D(n), whether the node has it, D^omega, 1 - omega, whether the node has a positive
-    one, and whether it lacks what its level has."""
+    one, whether it lacks what its level has, and how far it lies outside of what was calibrated (None: nowhere)."""
 
     reading: str
     reads: str
@@ -23,6 +25,7 @@ class _Direct(NamedTuple):
     rest: str
     usable: str
     missing: str
+    beyond: str | None
 
 
 class Branch:
@@ -72,7 +75,7 @@ class Branch:
         direct = self._reading() if self.tier.get("direct") else None
         links = [shared["up"], shared["below"], shared["step"]]
         if direct and set(self.tier["direct"]) - {"model"}:
-            inputs = [own, alpha, factor or self.one, *links, *direct[:-1]]
+            inputs = [own, alpha, factor or self.one, *links, *direct[:-2]]
             sums, root = build.call("AggregatePooled", inputs, "sums", "root")
         else:
             weight = build.op("Mul", [alpha, factor], "weight") if factor else alpha
@@ -80,7 +83,7 @@ class Branch:
         total = build.op("Mul", [sums, factor], "total") if factor else sums
         energy = total
         if direct:
-            energy = build.call("Pool", [total, *direct[:-1]], "pooled")[0]
+            energy = build.call("Pool", [total, *direct[:-2]], "pooled")[0]
         given = (alpha, energy)
         if direct and self.tier.get("rescale"):
             gammas = [self.tier["rescale"].get(level) for level in LEVELS]
@@ -91,9 +94,9 @@ class Branch:
                  build.table("rescale.named", np.array([g is not None for g in gammas]), "per level")],
                 "rescaled",
             )[0]  # fmt: skip
-        missing = direct.missing if direct else None
-        self._interval(energy, missing, given)
-        self._flags(missing)
+        missing, beyond = (direct.missing, direct.beyond) if direct else (None, None)
+        self._interval(energy, missing, beyond, given)
+        self._flags(missing, beyond)
         build.op("Identity", [energy], "energy")
 
     def _all(self, value: str, stem: str) -> str:
@@ -105,6 +108,8 @@ class Branch:
         rows = [direct.get(level) for level in LEVELS]
         columns = self.tier["columns"]
         used = {i for row in direct.values() for term in row["terms"] for i in term["columns"]}
+        within = sorted({index for row in direct.values() for index, _, _ in row.get("within", ())})
+        used |= set(within)
         features, wanted = self.estimator["features"], features_of(columns, used)
         x, names = self.writer.raw("direct.raw", self.shared, features, wanted)
         table, plan = self.writer.columns("direct.columns", x, names, columns, used)
@@ -124,9 +129,25 @@ class Branch:
         reads = build.op("And", [has, build.op("Not", [unknown], "direct.known")], "direct.reads")
         stems = ("direct.power", "direct.rest", "direct.usable")
         power, rest, usable = build.call("Readings", [reading, reads, omega], *stems)
-        return _Direct(reading, reads, power, rest, usable, missing)
+        beyond = self._beyond(table, plan.picks(within), within, held, reads) if within else None
+        return _Direct(reading, reads, power, rest, usable, missing, beyond)
 
-    def _interval(self, energy: str, missing: str | None, given: tuple[str, str]) -> None:
+    def _beyond(self, table: str, picks: list[int], within: list[int], level: str, reads: str) -> str:
+        """How far readings lie outside of where they were calibrated; a row per level in the tables of the ends."""
+        build, rows = self.build, (len(LEVELS), len(within))
+        low, high = np.zeros(rows), np.full(rows, np.inf)
+        for name, data in self.tier["direct"].items():
+            for index, bottom, top in data.get("within", ()):
+                at = LEVELS.index(name), within.index(index)
+                low[at], high[at] = max(bottom, TINY), max(top, TINY)
+        x = self.writer.pick("direct.within", table, np.array(picks))
+        ends = [
+            self.writer.of_row(f"direct.{name}", v, level) for name, v in (("bottom", low), ("top", high))
+        ]
+        away = build.call("Away", [x, *ends], "direct.away")[0]
+        return build.op("Where", [reads, away, self.zero], "direct.beyond")
+
+    def _interval(self, energy: str, missing: str | None, beyond: str | None, given: tuple[str, str]) -> None:
         """Writes low and high.
 
         ``given``: alpha, and the energy before RESCALE; a root counts as far by what its children give it.
@@ -137,6 +158,11 @@ class Branch:
         if missing is not None and self.name != "static" and "static" in self.estimator["tiers"]:
             unread = self._half(resolved(self.estimator, "static"), away, "interval.static", given)
             half = build.op("Where", [missing, unread, half], "interval.chosen")
+        if beyond is not None:
+            wider = build.op("Add", [half, beyond], "interval.beyond")
+            half = build.op(
+                "Min", [wider, build.table("interval.widest", np.array(WIDEST))], "interval.capped"
+            )
         build.call("Ends", [energy, half], "low", "high")
 
     def _half(self, tier: Mapping[str, Any], away: str, stem: str, given: tuple[str, str]) -> str:
@@ -173,14 +199,17 @@ class Branch:
         reach = build.table(f"{stem}.reach", np.array(float(known["reach"])))
         return build.call("Unlike", [furthest, reach], f"{stem}.unlike")[0]
 
-    def _flags(self, missing: str | None) -> None:
+    def _flags(self, missing: str | None, beyond: str | None) -> None:
         build, core = self.build, self.core
         simulated = 8 if self.estimator["provenance"] == "simulated" else 0
         doc = "2 never calibrated, 8 simulated; a row per kind"
         marks = build.table("flag.kind", core.kinds.flag + simulated, doc)
         flags = self.writer.look_up(marks, self.shared["kind"], "flag.base")
-        if core.away:
-            outside = build.op("Greater", [core.away, self.zero], "flag.outside")
+        away = (
+            build.op("Add", [core.away, beyond], "flag.away") if core.away and beyond else core.away or beyond
+        )
+        if away:
+            outside = build.op("Greater", [away, self.zero], "flag.outside")
             flags = build.op("Add", [flags, build.op("Cast", [outside], "flag.1", to=7)], "flag.own")
         if missing is not None:
             silent = build.op("Cast", [missing], "flag.silent", to=7)

@@ -56,14 +56,15 @@ def fit(
     if recipe is not None and method != "paper":
         raise InputError(f"recipe {recipe!r} belongs to --method paper; method best has none")
     from irene_build.train import best, paper_estimator, whole_model
+    from irene_build.train.reading_ranges import with_ranges
     from irene_build.train.threads import one_thread
 
     with one_thread():
         if method == "paper":
             return paper_estimator.fit(dataset, recipe=recipe or "converged", tiers=tiers, seed=seed)
         if whole_model.roots_alone(dataset):
-            return whole_model.fit(dataset, tiers, seed)
-        return best.fit(dataset, tiers=tiers, seed=seed)
+            return with_ranges(whole_model.fit(dataset, tiers, seed), dataset)
+        return with_ranges(best.fit(dataset, tiers=tiers, seed=seed), dataset)
 
 
 def compact(estimator: dict[str, Any]) -> dict[str, Any]:

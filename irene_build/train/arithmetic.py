@@ -17,7 +17,7 @@ from irene_build.dataset.table import LabelledTree
 from irene_build.errors import EstimatorError, TreeError
 from irene_build.train import widths
 from irene_build.train.forest import Forest, flatten
-from irene_build.train.formulas import Columns, alphas, correction, leaf, linear
+from irene_build.train.formulas import TINY, Columns, alphas, correction, leaf, linear
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS, ModelTree
 
@@ -184,14 +184,15 @@ def _evaluate(
         forest.features,
         widths.kinds_of(forest),
     )
-    q = widths.half_widths(tier, forest, unknown, away, far)
+    beyond = _beyond(tier, forest, ~np.isnan(reading))
+    q = np.minimum(widths.half_widths(tier, forest, unknown, away, far) + beyond, widths.WIDEST)
     silent = has & np.isnan(reading)
     if silent.any() and "static" in estimator["tiers"]:
         static = tier_of(estimator, "static")
         far = widths.far_nodes(static, forest, alpha * p)
         q = np.where(silent, widths.half_widths(static, forest, unknown, away, far), q)
     ends = np.sort([p * np.exp(-q), p * np.exp(q)], axis=0)
-    flags = EXTRAPOLATES * (away > 0.0) | UNCALIBRATED * unknown | FELL_BACK * silent
+    flags = EXTRAPOLATES * (away + beyond > 0.0) | UNCALIBRATED * unknown | FELL_BACK * silent
     flags |= SIMULATED * (estimator["provenance"] == "simulated")
     parts = [slice(start, end) for start, end in zip(forest.starts, forest.starts[1:], strict=False)]
     return [
@@ -200,6 +201,19 @@ def _evaluate(
         else None
         for s, ok in zip(parts, able, strict=True)
     ]
+
+
+def _beyond(tier: Mapping[str, Any], forest: Forest, reads: np.ndarray) -> np.ndarray:
+    """How far readings lie outside of what was calibrated, in summed natural-log units; 0 where there is none."""
+    out = np.zeros(len(reads))
+    for level, data in tier.get("direct", {}).items():
+        rows = np.flatnonzero(reads & (forest.level == LEVELS.index(level)))
+        columns = Columns(tier["columns"], forest.names, forest.features[rows])
+        for index, low, high in data.get("within", ()):
+            x = np.maximum(columns[index], TINY)
+            out[rows] += np.log(x / max(high, TINY)).clip(min=0.0)
+            out[rows] += np.log(max(low, TINY) / x).clip(min=0.0)
+    return out
 
 
 def _rescaled(

@@ -261,18 +261,37 @@ def pooled(own: float, reading: float, omega: float) -> float:
     return reading
 
 
+def outside(x: float, low: float, high: float) -> float:
+    """How far ``x`` lies outside of a range, in natural-log units; 0.0 inside."""
+    if x > high:
+        return math.log(_raised(x) / _raised(high))
+    return math.log(_raised(low) / _raised(x)) if x < low else 0.0
+
+
 def distance(features: Features, ranges: Mapping[str, Sequence[float]]) -> float:
     """How far outside the calibrated ranges, in summed natural-log units; 0.0 inside."""
     total = 0.0
     for name, (low, high) in ranges.items():
         if name not in features and name in RESOURCE_FEATURES:
             continue
-        x = features.get(name, 0.0)
-        if x > high:
-            total = total + math.log(_raised(x) / _raised(high))
-        elif x < low:
-            total = total + math.log(_raised(low) / _raised(x))
+        total = total + outside(features.get(name, 0.0), low, high)
     return total
+
+
+class Reading:
+    """DIRECT: the joules that a node's own resource features say, and where such readings were calibrated."""
+
+    def __init__(self, data: Mapping[str, Any], columns: List[Column]) -> None:
+        self.linear = Linear(data, columns)
+        self.pool = float(data["pool"])
+        self.within = [(columns[i], float(low), float(high)) for i, low, high in data.get("within", ())]
+
+    def beyond(self, features: Features) -> float:
+        """How far the reading lies outside of what was calibrated, in summed natural-log units."""
+        total = 0.0
+        for column, low, high in self.within:
+            total = total + outside(column(features), low, high)
+        return total
 
 
 class Interval:
@@ -293,11 +312,13 @@ class Interval:
             return True
         return not any(all(abs(x - y) <= self.reach for x, y in zip(here, p)) for p in self.points)
 
-    def factors(self, level: str, primitive: Optional[str], away: float, far: bool) -> Tuple[float, float]:
-        """What an energy is multiplied by to get the two ends."""
+    def factors(
+        self, level: str, primitive: Optional[str], away: float, far: bool, beyond: float = 0.0
+    ) -> Tuple[float, float]:
+        """What an energy is multiplied by to get the two ends. ``beyond``: of the node's own reading."""
         entry = self.primitives.get(primitive or "", self.levels[level])
         q = entry.get("far", entry["q"]) if far else entry["q"]
-        width = min(q * (1.0 + entry.get("slope", 0.0) * away), WIDEST)
+        width = min(q * (1.0 + entry.get("slope", 0.0) * away) + beyond, WIDEST)
         return math.exp(-width), math.exp(width)
 
 
@@ -320,7 +341,7 @@ class Tier:
         self.correction = {k: FORMS["correction"](v, columns) for k, v in table("correction").items()}
         raw = data.get("aggregation")
         self.aggregation = None if raw is None else FORMS["aggregation"](raw, columns)
-        self.direct = {k: (Linear(v, columns), float(v["pool"])) for k, v in table("direct").items()}
+        self.direct = {k: Reading(v, columns) for k, v in table("direct").items()}
         self.gamma = {k: float(v) for k, v in table("rescale").items()}
         self.interval = Interval(data["interval"], columns)
         self.ranges: Dict[str, Dict[str, Sequence[float]]] = table("ranges")

@@ -42,9 +42,9 @@ def explanation(tier: Any, p: Prediction, index: int, features: List[Dict[str, f
         lines.append("  x %.5f  correction" % factor)
     lines.append("  = %s" % joules(total))
     direct = tier.direct.get(node.level)
-    if direct is not None and direct[0].needs <= own.keys():
-        lines.append("own reading, pooled with weight %.4g:" % direct[1])
-        lines += ["  %12s  %s" % (joules(part), name) for name, part in direct[0].parts(own)]
+    if direct is not None and direct.linear.needs <= own.keys():
+        lines.append("own reading, pooled with weight %.4g:" % direct.pool)
+        lines += ["  %12s  %s" % (joules(part), name) for name, part in direct.linear.parts(own)]
     if index and tier.gamma:
         lines.append(
             "rescaled by the whole model's reading to the power %.4g: %s"

@@ -62,6 +62,8 @@ MEANINGS = {
 MODEL_FEATURES, RESOURCE_FEATURES = tuple(_MODEL), tuple(_RESOURCE)
 #: What tracing counts at every node, 0 included: where one is absent, nobody counted.
 COUNTED = "flops matmul_flops elementwise_flops mem_bytes weight_bytes read_bytes write_bytes kernels".split()
+#: More than the GPUs of any one machine take, W.
+MAX_WATTS = 1e5
 #: Table 1 of the paper, in its order.
 TABLE_1 = ("batch_size", "seq_len", "flops", "mem_bytes") + RESOURCE_FEATURES
 

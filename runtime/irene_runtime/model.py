@@ -22,7 +22,7 @@ from .equations import (
 )
 from .errors import EstimatorError, InputError, TreeError
 from .explain import explanation
-from .features import COUNTED, RESOURCE_FEATURES
+from .features import COUNTED, MAX_WATTS, RESOURCE_FEATURES
 from .monitor import Monitor
 from .onnx_backend import Graph
 from .prediction import NodePrediction, Prediction, printable
@@ -50,6 +50,7 @@ class _Local(NamedTuple):
     interval: Interval
     ends: Tuple[float, float]  # the interval's, as factors
     away: float
+    beyond: float  # how far the reading lies outside of what was calibrated
     flags: int
 
 
@@ -314,6 +315,13 @@ class Estimator:
             if not (isinstance(value, (int, float)) and 0.0 <= value < math.inf):
                 raise InputError("resource feature %s is %.40r, expected a number >= 0" % (name, value))
             out[0][name] = float(value)
+        whole = out[0]
+        latency, joules_ = whole.get("latency"), whole.get("gpu_energy", 0.0)
+        if root and latency is not None and not joules_ <= MAX_WATTS * latency:
+            text = "no GPU takes %.4g J (gpu_energy) in %.4g s (latency): are they those of one run?"
+            raise InputError(text % (joules_, latency))
+        if "latency" in root and not latency:
+            raise InputError("resource feature latency is 0, expected the seconds of one run")
         return out
 
     def _lacks(
@@ -335,7 +343,7 @@ class Estimator:
         fewest = frozenset(RESOURCE_FEATURES)
         for node, own in zip(nodes[chosen], features[chosen]):
             if node.level in tier.direct:
-                fewest = min(fewest, tier.direct[node.level][0].needs.difference(own), key=len)
+                fewest = min(fewest, tier.direct[node.level].linear.needs.difference(own), key=len)
         of = "the whole model" if whole else "single nodes"
         return "needs %s of %s" % (", ".join(sorted(fewest)), of) if fewest else ""
 
@@ -356,7 +364,7 @@ class Estimator:
         ranges, level = tier.ranges.get(node.level, {}), node.level
         flags = SIMULATED if self.simulated else 0
         leaf_j, factor, far = 0.0, 1.0, False
-        reading, pool, interval = None, 1.0, tier.interval
+        reading, pool, beyond, interval = None, 1.0, 0.0, tier.interval
         try:
             if kind.is_leaf:
                 leaf, whose, calibrated = tier.leaf_of(node.primitive)
@@ -368,9 +376,9 @@ class Estimator:
             alpha = 1.0 if tier.aggregation is None or kind.is_root else tier.aggregation(own)
             away = distance(own, ranges)
             if level in tier.direct:
-                direct, pool = tier.direct[level]
-                if direct.needs <= own.keys():
-                    reading = direct(own)
+                direct = tier.direct[level]
+                if direct.linear.needs <= own.keys():
+                    reading, pool, beyond = direct.linear(own), direct.pool, direct.beyond(own)
                 else:
                     flags |= FELL_BACK
                     interval = self.tiers.get("static", tier).interval
@@ -379,9 +387,9 @@ class Estimator:
         except (OverflowError, ValueError):
             raise _not_finite(node) from None
         primitive = "fallback" if flags & UNCALIBRATED else node.primitive
-        ends = interval.factors(level, primitive, away, far)
-        flags |= EXTRAPOLATES if away > 0.0 else 0
-        return _Local(leaf_j, factor, alpha, reading, pool, interval, ends, away, flags)
+        ends = interval.factors(level, primitive, away, far, beyond)
+        flags |= EXTRAPOLATES if away + beyond > 0.0 else 0
+        return _Local(leaf_j, factor, alpha, reading, pool, interval, ends, away, beyond, flags)
 
     def _evaluate(
         self, tier: Tier, tree: ModelTree, kinds: List[_Kind], features: List[Dict[str, float]]
@@ -415,7 +423,9 @@ class Estimator:
                 if nodes[child].level == "module" and root.interval.is_far(features[child]):
                     far = far + share
             if far > 0.5 * total:
-                locals_[0] = root._replace(ends=root.interval.factors("model", None, root.away, True))
+                locals_[0] = root._replace(
+                    ends=root.interval.factors("model", None, root.away, True, root.beyond)
+                )
         if tier.gamma and root.reading_j is not None and own_j[0] > 0.0 and energy[0] > 0.0:
             scale = energy[0] / own_j[0]
             factors = {level: scale**gamma for level, gamma in tier.gamma.items()}

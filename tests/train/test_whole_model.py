@@ -8,6 +8,7 @@ import pytest
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import api, arithmetic, intervals, whole_model
+from irene_build.train.reading_ranges import with_ranges
 from tests.train import synthetic
 
 MODELS = {"a": (2, 64), "b": (3, 128), "c": (2, 192), "d": (4, 96), "e": (1, 256)}
@@ -58,7 +59,9 @@ def test_train_takes_this_way_where_roots_alone_are_labelled(measured: Dataset) 
     rooted = whole_model.hide_nodes(measured)
     assert whole_model.roots_alone(rooted) and not whole_model.roots_alone(measured)
     estimator = api.fit(rooted)
-    assert estimator == whole_model.fit(measured) | {"trained_on": estimator["trained_on"]}
+    assert estimator == with_ranges(whole_model.fit(measured), measured) | {
+        "trained_on": estimator["trained_on"]
+    }
     assert estimator["trained_on"]["labels"] == "model"
     assert list(api.fit(rooted, tiers=("static",))["tiers"]) == ["static"]
     with pytest.raises(DatasetError, match="profile needs measurements of the nodes"):
