@@ -179,9 +179,14 @@ def _monitor(args: Any) -> Tuple[str, int]:
         raise InputError("cannot run %s: %s" % (command[0], error.strerror or error)) from None
     p = None if tree is None else est.predict(tree, live)
     if args.json:
-        data = {key: getattr(live, key) for key in ("features", "missing", "runs", "seconds", "differs")}
+        data = {
+            key: getattr(live, key)
+            for key in ("features", "missing", "runs", "seconds", "differs", "cpu_source")
+        }
         return _dumps(dict(data, exit_code=code, prediction=p and p.to_dict())), code
     lines = ["%-11s %.6g %s" % (name, value, FEATURES[name][1]) for name, value in live.features.items()]
+    if live.cpu_source == "container" and "cpu_util" in live.features:
+        lines.append("cpu_util is this container's, of all CPUs of the host")
     reasons: Dict[str, List[str]] = {}
     for name, reason in live.missing.items():
         reasons.setdefault(reason, []).append(name)

@@ -266,6 +266,7 @@ class Estimator:
             if notes:
                 missing = sorted(live.missing.items())
                 notes += ["%s is missing: %s" % item for item in missing if item[0] in str(notes)]
+            notes += live.remarks
             if live.differs:
                 flags |= OTHER_HARDWARE
                 notes.append("this is not the PC that was calibrated: " + live.differs)

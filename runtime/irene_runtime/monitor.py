@@ -68,7 +68,8 @@ class Monitor:
     """``with est.monitor(runs=10) as live:`` and, after it, ``est.predict(tree, live)``.
 
     ``features``: resource features of one run (names and units of Table 1); ``missing``: name -> why it
-    is not there; ``seconds``: length of the window; ``differs``: how this PC differs from the calibrated
+    is not there; ``seconds``: length of the window; ``cpu_source``: whether ``cpu_util`` is the ``host``'s or
+    this ``container``'s share of all CPUs; ``differs``: how this PC differs from the calibrated
     one, empty where it does not, None where that cannot be told. ``runs``, the forward passes in the
     window, can be set until the window closes.
     """
@@ -77,10 +78,16 @@ class Monitor:
         self.estimator, self.runs = estimator, runs
         self.sampler = Sampler(period_s=period_s, gpu=gpu)
         self.missing: Dict[str, str] = {}
+        #: What a prediction from this window should say.
+        self.remarks: List[str] = []
         self.differs: Optional[str] = None
         self.seconds: Optional[float] = None
         self._start = self._end = 0
         self._features: Dict[str, float] = {}
+
+    @property
+    def cpu_source(self) -> str:
+        return self.sampler.cpu_source
 
     def __enter__(self) -> Any:
         self._check_runs()
@@ -117,6 +124,8 @@ class Monitor:
             if name in seen:
                 seen[name] /= self.runs
         self._features = seen
+        if self.cpu_source != "host" and "cpu_util" in self.estimator.data["features"]:
+            self.remarks.append("cpu_util is this container's share of all CPUs, not the host's")
         self.missing = {
             name: self.sampler.missing.get(
                 name,

@@ -16,6 +16,9 @@ from .gpu import find_gpu, gpu_name
 PERIOD_S = 0.170
 _GPU = ("gpu_util", "gm_usg", "g_clk", "gm_clk", "gpu_energy")
 _FILES = {"cpu_util": "stat", "mem_usg": "meminfo"}
+_CGROUP = "/sys/fs/cgroup"
+#: Watts that a GPU cannot take, where it tells no limit.
+_MAX_WATTS = 5000.0
 _NO_GPU: Tuple[Any, ...] = (None,) * 6
 _Points = List[Tuple[int, float]]
 
@@ -41,14 +44,20 @@ class Sample(NamedTuple):
 
 def cpu_ticks(stat: bytes) -> Tuple[int, int]:
     """``(busy, total)`` ticks of /proc/stat: busy = user + nice + system + irq + softirq, total = busy + idle
-    + iowait + steal. Guest time is in user; stolen time ran somebody else's work.
+    + iowait + steal. Guest time is in user; stolen time ran somebody else's work. Behind a ``usage_usec`` or
+    ``usage_nsec``, which a container has of its own, busy is that.
     """
     field = stat.split(b"\n", 1)[0].split()
     if len(field) < 5 or field[0] != b"cpu":
         raise ValueError("no `cpu` line")
     user, nice, system, idle, iowait, irq, softirq, steal = ([int(x) for x in field[1:9]] + [0] * 4)[:8]
     busy = user + nice + system + irq + softirq
-    return busy, busy + idle + iowait + steal
+    total = busy + idle + iowait + steal
+    for unit, tick in ((b"usage_usec ", 10_000), (b"usage_nsec ", 10_000_000)):
+        own = stat.rpartition(unit)[2].split() if unit in stat else []
+        if own:
+            return int(own[0]) // tick, total
+    return busy, total
 
 
 def memory_usage(meminfo: bytes) -> float:
@@ -62,6 +71,20 @@ def memory_usage(meminfo: bytes) -> float:
     if free is None or not size.get(b"MemTotal"):
         raise ValueError("no MemTotal or MemAvailable")
     return 100.0 * (1.0 - free / size[b"MemTotal"])
+
+
+def container_cpu(cgroup: str = _CGROUP) -> str:
+    """The file that counts the CPU time of the container that this process is in; empty where it is in none."""
+    if os.path.exists(os.path.join(cgroup, "cgroup.type")):  # the root of the machine's hierarchy has none
+        return os.path.join(cgroup, "cpu.stat")
+    usage = os.path.join(cgroup, "cpuacct", "cpuacct.usage")
+    inside = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
+    return usage if inside and os.path.exists(usage) else ""
+
+
+def _jumps(points: _Points, watts: float) -> bool:
+    """Whether a counter rises by more than ``watts`` can explain, with a second for late updates."""
+    return any(b[1] - a[1] > watts * ((b[0] - a[0]) / 1e9 + 1.0) for a, b in zip(points, points[1:]))
 
 
 def _at(points: _Points, t_ns: float) -> float:
@@ -139,11 +162,17 @@ class Sampler:
 
     ``gpu``: as in ``find_gpu``; by default the GPU that CUDA's device 0 is. At ``capacity``
     samples, every second one of the older half goes. ``missing``: feature -> why it is not known here.
-    ``gpu_energy_source``: ``counter``, ``integrated`` (power) or ``None``.
+    ``gpu_energy_source``: ``counter``, ``integrated`` (power) or ``None``. ``cpu_source``: whose share of all
+    CPUs ``cpu_util`` is, the ``host``'s or this ``container``'s, which does not count its neighbours.
     """
 
     def __init__(
-        self, period_s: float = PERIOD_S, gpu: Any = None, capacity: int = 8192, proc: str = "/proc"
+        self,
+        period_s: float = PERIOD_S,
+        gpu: Any = None,
+        capacity: int = 8192,
+        proc: str = "/proc",
+        cgroup: str = "",
     ) -> None:
         if not 0.001 <= period_s <= 3600.0:
             raise ValueError("period_s: %r is not between 0.001 and 3600 seconds" % (period_s,))
@@ -151,11 +180,17 @@ class Sampler:
         self.missing: Dict[str, str] = {}
         self.gpu_energy_source: Optional[str] = None
         self.gpu_name: Optional[str] = None
+        self.cpu_source = "host"
         self._gpu, self._proc, self._capacity = gpu, proc, max(8, capacity)
+        self._paths = {name: os.path.join(proc, file) for name, file in _FILES.items()}
+        self._own = container_cpu(cgroup or _CGROUP) if cgroup or proc == "/proc" else ""
+        self._max_watts = _MAX_WATTS
+        self._pid = 0
         # Time, /proc/stat, /proc/meminfo, GPU: text is parsed when asked for, which halves a sample's cost.
         self._ring: List[Tuple[Any, ...]] = []
         self._lock = threading.Lock()
-        self._files: Dict[str, int] = {}
+        #: Descriptor, device and inode: a program that closes all descriptors may have opened others in their place.
+        self._files: Dict[str, Tuple[int, Tuple[int, int]]] = {}
         self._nvml: Any = None
         self._handle: Any = None
         self._reads: Tuple[Tuple[str, Any], ...] = ()
@@ -172,20 +207,42 @@ class Sampler:
     def open(self) -> "Sampler":
         """Opens the sources and finds out what is missing."""
         self._memory_ns = 0
-        for name, file in _FILES.items():
+        for name, path in self._paths.items():
             if name not in self._files:
                 try:
-                    self._files[name] = os.open(os.path.join(self._proc, file), os.O_RDONLY)
+                    self._files[name] = self._opened(path)
                     self.missing.pop(name, None)
                 except OSError as error:
-                    self.missing[name] = "%s/%s: %s" % (self._proc, file, error.strerror)
+                    self.missing[name] = "%s: %s" % (path, error.strerror)
+        if self._own and "own" not in self._files:
+            try:
+                self._files["own"] = self._opened(self._own)
+                self.cpu_source = "container"
+            except OSError:
+                self._own = ""
         if self._nvml is None:
             self._open_gpu()
         return self
 
+    @staticmethod
+    def _opened(path: str) -> Tuple[int, Tuple[int, int]]:
+        descriptor = os.open(path, os.O_RDONLY)
+        found = os.fstat(descriptor)
+        return descriptor, (found.st_dev, found.st_ino)
+
+    @staticmethod
+    def _closed(descriptor: int, mark: Tuple[int, int]) -> None:
+        """Closes what was opened, unless the program did, and has opened something else in its place."""
+        try:
+            found = os.fstat(descriptor)
+            if (found.st_dev, found.st_ino) == mark:
+                os.close(descriptor)
+        except OSError:
+            pass
+
     def close(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
+        for descriptor, mark in self._files.values():
+            self._closed(descriptor, mark)
         self._files = {}
         if self._nvml is not None:
             try:
@@ -198,17 +255,25 @@ class Sampler:
         """Takes the first sample at once."""
         if self._thread is None:
             self.open()
-            self._stopping = False
+            self._stopping, self._pid = False, os.getpid()
             self.take()
             self._thread = threading.Thread(target=self._run, name="irene-sampler", daemon=True)
             self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Takes a last sample; the samples stay."""
+        """Takes a last sample; the samples stay, but in a process that was forked since, which has no sampler."""
         if self._thread is not None:
             self._stopping = True
-            self._thread.join()
+            if self._pid == os.getpid():
+                self._thread.join()
+            else:
+                self._lock, self._ring = threading.Lock(), []
+                reason = "the process was forked inside the window, and the sampler stayed with its parent"
+                self.missing.update((name, reason) for name in tuple(_FILES) + _GPU)
+                self._thread = None
+                self.close()
+                return
             self._thread = None
             self._memory_ns = 0
             self.take()
@@ -239,6 +304,10 @@ class Sampler:
         """``sample`` without parsing."""
         now = time.monotonic_ns()
         stat, memory, gpu = self._pread("cpu_util", 256), None, _NO_GPU
+        if self._own and stat:
+            own = self._pread("own", 128)
+            unit = b"" if self._own.endswith("cpu.stat") else b"usage_nsec "
+            stat = None if own is None else stat + b"\n" + unit + own
         if now - self._memory_ns >= 500_000_000:  # memory moves slowly, and costs as much to read as the rest
             self._memory_ns, memory = now, self._pread("mem_usg", 128)
         if self._handle is not None:
@@ -252,9 +321,10 @@ class Sampler:
 
     def _pread(self, name: str, size: int) -> Optional[bytes]:
         try:
-            return os.pread(self._files[name], size, 0) if name in self._files else None
+            return os.pread(self._files[name][0], size, 0) if name in self._files else None
         except OSError as error:
-            self.missing[name] = "%s/%s: %s" % (self._proc, _FILES[name], error.strerror)
+            feature = "cpu_util" if name == "own" else name
+            self.missing[feature] = "%s: %s" % (self._paths.get(name, self._own), error.strerror)
             return None
 
     def decode(self, rows: Iterable[Tuple[Any, ...]]) -> List[Sample]:
@@ -275,7 +345,7 @@ class Sampler:
         try:
             return None if text is None else parse(text)
         except ValueError as error:
-            self.missing[name] = "%s/%s: %s" % (self._proc, _FILES[name], error)
+            self.missing[name] = "%s: %s" % (self._paths[name], error)
             return None
 
     def samples(self, start_ns: int = 0, end_ns: Optional[int] = None) -> List[Sample]:  # build tool only
@@ -294,7 +364,15 @@ class Sampler:
         if not rows:
             return {}
         start, end = rows[0][0] if start_ns is None else start_ns, rows[-1][0] if end_ns is None else end_ns
-        return summarise(rows, start, end)
+        found = summarise(rows, start, end)
+        counter = [(row.host_time_ns, row.gpu_energy_j) for row in rows if row.gpu_energy_j is not None]
+        if "gpu_energy" in found and (
+            _jumps(counter, self._max_watts)
+            or any((row.gpu_power_w or 0.0) > self._max_watts for row in rows)
+        ):
+            del found["gpu_energy"]
+            self.missing["gpu_energy"] = "the driver told of more than %.0f W" % self._max_watts
+        return found
 
     def _open_gpu(self) -> None:
         try:
@@ -316,6 +394,10 @@ class Sampler:
             return
         for feature in _GPU:
             self.missing.pop(feature, None)
+        try:
+            self._max_watts = 2.0 * pynvml.nvmlDeviceGetEnforcedPowerLimit(self._handle) / 1e3 or _MAX_WATTS
+        except pynvml.NVMLError:
+            pass
         n, h = pynvml, self._handle
 
         def usage() -> Any:

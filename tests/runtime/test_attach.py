@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +12,10 @@ import pytest
 from irene_runtime.errors import InputError
 from irene_runtime.model import Estimator
 from irene_runtime.tree import ModelTree
+from tests.nvml import FakeNvml, fake_nvml, nvml_library
 from tests.runtime.examples import estimator, term, tree
+
+__all__ = ["fake_nvml", "nvml_library"]
 
 torch = pytest.importorskip("torch")
 
@@ -178,3 +183,36 @@ def test_the_hooks_own_cost_is_measured_and_taken_off() -> None:
 def test_only_torch_modules_can_be_attached(model: Any) -> None:
     with pytest.raises(InputError, match=r"needs a torch\.nn\.Module"):
         profile_estimator().attach(model)
+
+
+def test_two_threads_on_one_model_have_times_of_their_own() -> None:
+    est, model = profile_estimator(), Net()
+    with est.attach(model, period_s=0.02) as live, ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(model, range(6))) == list(range(6))
+    assert live.runs == 6
+    times = live.nodes_of(tree())
+    for index, seconds in ((0, 0.035), (1, 0.03), (2, 0.02), (4, 0.005)):
+        assert seconds <= times[index]["latency"] < 3.0 * seconds
+    assert any("passes of 2 threads" in note for note in est.predict(tree(), live).notes)
+
+
+def test_the_time_of_a_pass_that_raised_is_taken_off_and_its_energy_is_not_known(fake_nvml: FakeNvml) -> None:
+    est, model = profile_estimator(), Net()
+    with est.attach(model, period_s=0.005) as live:
+        for fail in (False, True, True, True, False):
+            model.fail = fail
+            with contextlib.suppress(RuntimeError):
+                model(1)
+    assert (live.runs, live.failed) == (2, 3)
+    assert 0.035 <= live.features["latency"] < 0.06
+    assert live.missing["gpu_energy"] == "3 passes raised in the window: their energy is not known"
+
+
+def test_wrappers_are_looked_into_or_refused() -> None:
+    est, model = profile_estimator(), Net()
+    model.weight = torch.nn.Parameter(torch.zeros(1))
+    with est.attach(torch.nn.DataParallel(model)) as live:
+        model(1)
+    assert set(live.nodes_of(tree())) == {0, 1, 2, 4}
+    with pytest.raises(InputError, match=r"attach the model that torch\.compile was given"):
+        est.attach(torch.compile(model))

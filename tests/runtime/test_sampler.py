@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -268,3 +269,68 @@ def test_memory_is_not_repeated_as_if_it_were_new() -> None:
     assert known[1] - known[0] >= SECOND / 2
     assert (known[0], known[-1]) == (sampler.samples()[0].host_time_ns, sampler.samples()[-1].host_time_ns)
     assert 0.0 < sampler.summary()["mem_usg"] < 100.0
+
+
+def cgroup(folder: Path, usage_usec: int) -> str:
+    """A container's own folder of cgroup v2."""
+    folder.mkdir(exist_ok=True)
+    (folder / "cgroup.type").write_text("domain\n")
+    (folder / "cpu.stat").write_text(f"usage_usec {usage_usec}\nuser_usec 5\n")
+    return str(folder)
+
+
+def test_in_a_container_the_neighbours_do_not_count(proc: Path, tmp_path: Path) -> None:
+    """30 of 200 ticks are busy on the host, 2 of them by this container."""
+    sampler = Sampler(proc=str(proc), cgroup=cgroup(tmp_path / "cgroup", 1_000_000)).open()
+    assert sampler.cpu_source == "container"
+    sampler.take()
+    (proc / "stat").write_text(STAT.format(user=130, idle=470))
+    cgroup(tmp_path / "cgroup", 1_020_000)
+    busy, host = sampler.sample(), Sampler(proc=str(proc)).open()
+    sampler.close()
+    assert busy.cpu_util == pytest.approx(2.0) and host.cpu_source == "host"
+    host.close()
+
+
+def test_descriptors_that_the_program_closed_are_missing_and_its_own_stay_open(
+    proc: Path, tmp_path: Path
+) -> None:
+    sampler = Sampler(proc=str(proc)).open()
+    mine = []
+    for descriptor, _ in sampler._files.values():
+        os.close(descriptor)
+        mine.append(os.open(tmp_path, os.O_RDONLY))
+    sampler.take()
+    assert sampler.missing.keys() >= {"cpu_util", "mem_usg"}
+    sampler.close()
+    for descriptor in mine:
+        os.close(descriptor)  # raises where the sampler had closed it
+
+
+def test_after_a_fork_the_child_knows_nothing_and_says_so() -> None:
+    sampler = Sampler(0.01).start()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        sampler.stop()
+        os.write(writer, json.dumps([sampler.summary(), sampler.missing["cpu_util"]]).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    found, reason = json.loads(os.read(reader, 10_000))
+    assert found == {} and "forked inside the window" in reason
+    time.sleep(0.05)
+    sampler.stop()
+    assert "cpu_util" in sampler.summary()
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+def test_a_counter_that_jumps_is_not_believed(fake_nvml: FakeNvml) -> None:
+    """The card's limit is 250 W; the driver's count rises by a megajoule at once."""
+    fake_nvml.set(power_w=100)
+    with Sampler(0.01) as sampler:
+        time.sleep(0.1)
+        fake_nvml.set(power_w=1e7)
+        time.sleep(0.3)
+    assert "gpu_energy" not in sampler.summary()
+    assert sampler.missing["gpu_energy"] == "the driver told of more than 500 W"
