@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--hardware", default="pc1")
     parser.add_argument("--protocol", action="append", default=[], help="default: model-out and family-out")
     parser.add_argument(
-        "--capacity", action="store_true", help="print errors at half and twice the centers too"
+        "--capacity", action="store_true", help="print errors at half and twice the inducing_points too"
     )
     parser.add_argument(
         "--sensitivity",
@@ -40,15 +40,15 @@ def main() -> None:
     from irene_build.dataset.splits import folds
     from irene_build.dataset.store import load_dataset
     from irene_build.paths import find_artifact
-    from irene_build.train.best import forms, settings
+    from irene_build.train.best import select_leaf, select_module
 
     dataset = load_dataset(find_artifact(options.hardware, "campaign.sqlite"))
     if options.sensitivity:
         show_sensitivity(dataset, options.protocol or ["model-out", "family-out"])
         return
     print("options, the simplest first:")
-    print(f"  rough {forms.ROUGH}, prior {settings.PRIORS}")
-    for name, grid in {**settings.GRIDS, "biased": settings.BIASED}.items():
+    print(f"  noise_factor {select_leaf.NOISE_FACTORS}, prior {select_module.PRIORS}")
+    for name, grid in {**select_module.GRIDS, "biased": select_module.BIASED}.items():
         print(f"  {name} {grid}")
     for protocol in options.protocol or ["model-out", "family-out"]:
         print(f"{protocol}:")
@@ -62,23 +62,23 @@ def show_fold(fold: Any, label_source: str) -> None:
     """One outer fold: the same steps as ``best.fit``, watched."""
     from irene_build.evaluate.methods import by_estimator, stripped
     from irene_build.evaluate.metrics import level_metrics, score
-    from irene_build.train.best import settings, unseen
+    from irene_build.train.best import cross_validation, select_module
 
     seen: dict[str, Any] = {}
-    usual = settings.choose
+    usual = select_module.choose
 
-    def watched(structure: Any, data: Any, parts: Sequence[unseen.Part]) -> Any:
+    def watched(structure: Any, data: Any, parts: Sequence[cross_validation.Part]) -> Any:
         seen["settings"] = usual(structure, data, parts)
         seen["forms"] = dict(structure.forms)
         seen["inner"] = [sorted({data.models[m] for m in data.model[part.out].tolist()}) for part in parts]
         return seen["settings"]
 
     began = time.process_time()
-    settings.choose = watched
+    select_module.choose = watched
     try:
         _, predict = by_estimator("best", tiers=("static",)).fit(fold.train)
     finally:
-        settings.choose = usual
+        select_module.choose = usual
     seconds = time.process_time() - began
     answers = predict([stripped(tree, "static", label_source) for tree in fold.test], "static")
     found = score(
@@ -96,7 +96,7 @@ def show_fold(fold: Any, label_source: str) -> None:
             else f"tiles {form.wave[0]}x{form.wave[1]}, {form.wave[2]} at once"
         )
         charged = "bytes apart" if form.apart else "bytes alike"
-        print(f"    {primitive:10} {waves}, {charged}, rough {form.rough:g}")
+        print(f"    {primitive:10} {waves}, {charged}, noise_factor {form.noise_factor:g}")
     chosen = seen["settings"]
     print(f"    prior {chosen.prior:g}")
     for level in ("module", "model"):
@@ -106,14 +106,14 @@ def show_fold(fold: Any, label_source: str) -> None:
 
 
 def show_capacity(dataset: Any) -> None:
-    """Errors where corrections have half and twice the centers: twice buys nothing, the bundle's size sets them."""
+    """Errors where corrections have half and twice the inducing points: twice buys nothing."""
     from irene_build.evaluate.methods import by_estimator
     from irene_build.evaluate.metrics import level_metrics
     from irene_build.evaluate.run import run
     from irene_build.train.best import static
 
     shipped = (static.LEAF_RANK, static.GEMM_RANK, dict(static.MODULE_RANK))
-    print("most centers of corrections (static, model-out):")
+    print("most inducing_points of corrections (static, model-out):")
     for factor in (0.5, 1.0, 2.0):
         static.LEAF_RANK, static.GEMM_RANK = (int(factor * rank) for rank in shipped[:2])
         static.MODULE_RANK = {level: int(factor * rank) for level, rank in shipped[2].items()}
@@ -132,23 +132,31 @@ def show_sensitivity(dataset: Any, protocols: Sequence[str]) -> None:
     from irene_build.evaluate.methods import by_estimator
     from irene_build.evaluate.metrics import level_metrics
     from irene_build.evaluate.run import run
-    from irene_build.train.best import folds, forms, leaves, modules, robust, smooth, static
+    from irene_build.train.best import (
+        aggregation,
+        folds,
+        gaussian_process,
+        huber_nnls,
+        roofline,
+        select_leaf,
+        static,
+    )
 
     constants: list[tuple[Any, str, tuple[Any, ...]]] = [
-        (robust, "HUBER", (0.5, 1.345, 5.0)),
-        (robust, "LEAST", (0.0003, 0.001, 0.01, 0.03)),
-        (smooth, "LIMIT", (0.35, 1.5, 7.0)),
-        (smooth, "LEAST_NOISE", (0.0003, 0.003)),
-        (smooth, "FEWEST", (3, 8)),
+        (huber_nnls, "HUBER", (0.5, 1.345, 5.0)),
+        (huber_nnls, "LEAST", (0.0003, 0.001, 0.01, 0.03)),
+        (gaussian_process, "LIMIT", (0.35, 1.5, 7.0)),
+        (gaussian_process, "LEAST_NOISE", (0.0003, 0.003)),
+        (gaussian_process, "FEWEST", (3, 8)),
         (folds, "TIE", (0.0, 0.003, 0.03)),
         (folds, "WORST", (0.3, 3.0)),
-        (leaves, "ENOUGH", (6, 24)),
-        (leaves, "FINALISTS", (4, 36)),
-        (leaves, "MISSED", (0.1, 1.0)),
-        (forms, "WAVE_NUMBERS", (1, 9)),
-        (modules, "COMMON", (1e-6, 1e-4)),
-        (modules, "NOUGHT", (0.03, 0.3)),
-        (leaves, "FLOOR", (0.15, 1.0)),
+        (roofline, "ENOUGH", (6, 24)),
+        (roofline, "FINALISTS", (4, 36)),
+        (roofline, "MISSED", (0.1, 1.0)),
+        (select_leaf, "WAVE_NUMBERS", (1, 9)),
+        (aggregation, "COMMON", (1e-6, 1e-4)),
+        (aggregation, "NOUGHT", (0.03, 0.3)),
+        (roofline, "FLOOR", (0.15, 1.0)),
         (static, "LEAST_SHARE", (0.006, 0.06)),
     ]
 

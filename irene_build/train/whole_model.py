@@ -1,8 +1,8 @@
 """Training from whole-model labels alone (``import table``), and how far its nodes are from the truth.
 
 Kernels share their cost per launch, byte and operation, and the roots' labels settle those, but not which kernel takes
-how much of a root: several readings of the roofline (``modules.READINGS``) explain the roots as well as each
-other. The estimate is their mean, and how far they are apart is the one thing that tells how wrong a node may be.
+how much of a root: several variants of the roofline (``aggregation.ROOFLINE_VARIANTS``) explain the roots as well
+as each other. The estimate is their mean, and how far they are apart is all that tells how wrong a node may be.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
 from irene_build.train import arithmetic, best, intervals
-from irene_build.train.best import modules
-from irene_build.train.best.columns import Book
-from irene_build.train.best.sample import Sample, sample
+from irene_build.train.best import aggregation
+from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.sample import TrainingSet, sample
 from irene_build.train.best.static import Structure, fit_static
 from irene_runtime.tree import LEVELS
 
@@ -80,14 +80,16 @@ def apart(rooted: Dataset) -> dict[str, float]:
     """
     data = sample(rooted)
 
-    def total(some: Sample, readings: Sequence[frozenset[str]]) -> np.ndarray:
-        return fit_static(some, Book(some.names), Structure(readings=readings)).total_j
+    def total(some: TrainingSet, readings: Sequence[frozenset[str]]) -> np.ndarray:
+        return fit_static(some, ColumnRegistry(some.names), Structure(readings=readings)).total_j
 
-    others = [total(data, (reading,)) for reading in modules.READINGS]
+    others = [total(data, (reading,)) for reading in aggregation.ROOFLINE_VARIANTS]
     models = np.unique(data.model[data.labelled])
     if len(models) > 1:
-        others += [total(data.without(data.model == model), modules.READINGS) for model in models]
-    middle, off = total(data, modules.READINGS), np.zeros(len(data.level))
+        others += [
+            total(data.without(data.model == model), aggregation.ROOFLINE_VARIANTS) for model in models
+        ]
+    middle, off = total(data, aggregation.ROOFLINE_VARIANTS), np.zeros(len(data.level))
     for one in others:
         some = (one > 0.0) & (middle > 0.0)
         off[some] = np.maximum(off[some], np.abs(np.log(one[some] / middle[some])))

@@ -11,8 +11,8 @@ import pytest
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import api, arithmetic, best, formulas
-from irene_build.train.best import forms, leaves, robust, smooth
-from irene_build.train.best.columns import Book
+from irene_build.train.best import gaussian_process, huber_nnls, roofline, select_leaf
+from irene_build.train.best.columns import ColumnRegistry
 from irene_runtime.tree import LEVELS
 from tests.train import synthetic
 
@@ -145,7 +145,7 @@ def test_a_held_out_model_leaves_nothing_behind(measured: Dataset) -> None:
 
 
 def test_waves_are_found_where_the_device_works_in_waves() -> None:
-    names = ("kernels", "mem_bytes", "matmul_flops", *leaves.GEMM)
+    names = ("kernels", "mem_bytes", "matmul_flops", *roofline.GEMM)
     m = np.repeat(np.arange(128, 4096, 128), 2).astype(float)
     n = np.tile([768.0, 3072.0], len(m) // 2)
     tiles = np.ceil(m / 128) * np.ceil(n / 128)
@@ -155,10 +155,12 @@ def test_waves_are_found_where_the_device_works_in_waves() -> None:
     rng, model = np.random.default_rng(0), np.arange(len(m)) % 4
     gone = np.array([model == one for one in range(4)])
 
-    def chosen(law: np.ndarray) -> leaves.Form:
+    def chosen(law: np.ndarray) -> roofline.Form:
         twice = np.concatenate([law, law]) * np.exp(0.005 * rng.normal(size=2 * len(m)))
-        trials = forms.Trials(names, np.tile(features, (2, 1)), twice, np.ones(2 * len(m)), np.tile(gone, 2))
-        return forms.choose(trials)
+        trials = select_leaf.Trials(
+            names, np.tile(features, (2, 1)), twice, np.ones(2 * len(m)), np.tile(gone, 2)
+        )
+        return select_leaf.choose(trials)
 
     assert chosen(energy).wave == (128, 128, 40)
     assert chosen(1e-3 + 1e-7 * m * n).wave is None
@@ -167,10 +169,10 @@ def test_waves_are_found_where_the_device_works_in_waves() -> None:
 def test_a_correction_follows_a_smooth_residual_and_is_silent_far_away() -> None:
     x = np.linspace(0.0, 6.0, 40)
     z = x[:, None]
-    points = smooth.Points(z, 0.2 * np.sin(x), np.ones(40), 0.0, np.ones(40))
-    book = Book(["rows"])
+    points = gaussian_process.Points(z, 0.2 * np.sin(x), np.ones(40), 0.0, np.ones(40))
+    book = ColumnRegistry(["rows"])
     column = book.raw("rows", "log")
-    data = smooth.fit(points, [column], 16, smooth.scales(points))
+    data = gaussian_process.fit(points, [column], 16, gaussian_process.scales(points))
     assert data is not None and len(data["centers"]) <= 16
     factor = formulas.correction(data, book.over(np.exp(z)))
     assert np.abs(np.log(factor) - 0.2 * np.sin(x)).max() < 0.03
@@ -180,10 +182,10 @@ def test_a_correction_follows_a_smooth_residual_and_is_silent_far_away() -> None
 
 def test_noise_alone_gets_no_correction() -> None:
     rng = np.random.default_rng(0)
-    points = smooth.Points(
+    points = gaussian_process.Points(
         rng.normal(size=(60, 2)), 0.01 * rng.normal(size=60), np.ones(60), 0.0, np.ones(60)
     )
-    found = smooth.scales(points)
+    found = gaussian_process.scales(points)
     assert found is None or found.noise > 5 * found.signal
 
 
@@ -191,7 +193,7 @@ def test_outliers_do_not_move_a_robust_fit() -> None:
     x = np.linspace(1.0, 10.0, 50)
     y = 2.0 * x
     y[3] = 40.0 * x[3]
-    assert robust.nnls(x[:, None], y, np.ones(50))[0] == pytest.approx(2.0, rel=0.01)
+    assert huber_nnls.nnls(x[:, None], y, np.ones(50))[0] == pytest.approx(2.0, rel=0.01)
 
 
 @pytest.fixture(scope="module")

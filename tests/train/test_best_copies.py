@@ -8,7 +8,7 @@ import pytest
 from irene_build.dataset.table import Dataset
 from irene_build.evaluate.metrics import score
 from irene_build.train import arithmetic, best
-from irene_build.train.best import leaves
+from irene_build.train.best import roofline
 from irene_build.train.best.sample import sample
 from tests.train import synthetic
 
@@ -16,9 +16,9 @@ SHAPES = np.array([[1.0], [2.0], [3.0]])
 MODELS = {"a": (2, 64), "b": (3, 64), "c": (2, 128), "d": (3, 128)}
 
 
-def fold(energy: list[float], of: list[int], copied: list[bool]) -> leaves.Shapes:
+def fold(energy: list[float], of: list[int], copied: list[bool]) -> roofline.Shapes:
     n = len(energy)
-    return leaves.fold(SHAPES, np.array(of), np.array(energy), np.ones(n), np.array(copied))
+    return roofline.fold(SHAPES, np.array(of), np.array(energy), np.ones(n), np.array(copied))
 
 
 def test_a_copy_has_no_say_where_the_shape_itself_was_measured() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irene_build.train.best import folds, kinds
-from irene_build.train.best.sample import Sample, sample
+from irene_build.train.best import folds, module_signature
+from irene_build.train.best.sample import TrainingSet, sample
 from tests.train import synthetic
 
 SIZES = [(1, 16), (4, 64)]
@@ -14,7 +14,7 @@ SIZES = [(1, 16), (4, 64)]
 MODELS = {"a": (2, 64), "a2": (4, 64), "b": (2, 128), "b2": (3, 128), "c": (2, 256)}
 
 
-def data(models: dict[str, tuple[int, int]] = MODELS) -> Sample:
+def data(models: dict[str, tuple[int, int]] = MODELS) -> TrainingSet:
     return sample(synthetic.dataset(models, SIZES, hidden=("Copy", "Elementwise")))
 
 
@@ -40,11 +40,11 @@ def test_models_without_a_label_are_in_no_fold() -> None:
 
 def test_modules_are_far_where_no_other_model_has_their_kind() -> None:
     some = data()
-    far = kinds.far(some, some.without(some.model == 4))
+    far = module_signature.unknown_signature(some, some.without(some.model == 4))
     modules = some.at("module")
     assert far[modules & (some.model == 4)].all() and not far[modules & (some.model != 4)].any()
     assert far[some.root & (some.model == 4)].all() and not far[some.root & (some.model != 4)].any()
-    alone = kinds.far(some, some.without(np.isin(some.model, [0, 1])))
+    alone = module_signature.unknown_signature(some, some.without(np.isin(some.model, [0, 1])))
     assert alone[modules & (some.model == 1)].all()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from irene_build.train.formulas import Columns
 
 
-class Book:
+class ColumnRegistry:
     """Hands out column indices; equal columns get the same one."""
 
     def __init__(self, names: Sequence[str]) -> None:

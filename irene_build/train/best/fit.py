@@ -10,8 +10,14 @@ import numpy as np
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import api
-from irene_build.train.best import kinds, limits, readings, settings, unseen
-from irene_build.train.best.columns import Book
+from irene_build.train.best import (
+    calibration_range,
+    cross_validation,
+    module_signature,
+    select_module,
+    telemetry,
+)
+from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import sample
 from irene_build.train.best.static import Structure, choose_forms, fit_above, fit_leaves
 from irene_build.train.best.tiers import interval, live, profile
@@ -31,31 +37,31 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
     data = sample(dataset)
     if not data.labelled.any():
         raise DatasetError(f"the dataset of {dataset.hardware} has no labelled node to train on")
-    book = Book(data.names)
-    left, structure = unseen.gone(data), Structure()
+    book = ColumnRegistry(data.names)
+    left, structure = cross_validation.gone(data), Structure()
     every = np.array([rows for rows, _ in left]).reshape(-1, len(data.energy_j))
     structure.forms = choose_forms(data, every)
     below = fit_leaves(data, book, structure)
-    parts = unseen.parts(data, structure, left)
-    structure.settings = settings.choose(structure, data, parts)
+    parts = cross_validation.parts(data, structure, left)
+    structure.settings = select_module.choose(structure, data, parts)
     static = fit_above(data, book, structure, below)
     forms = {}
     for level in LEVELS if set(tiers) - {"static"} else ():
-        chosen = readings.choose(book, data, level)
+        chosen = telemetry.choose(book, data, level)
         if chosen is not None:
             forms[level] = chosen
-    direct, _ = readings.fit_direct(book, data, forms)
-    heard = unseen.leave_out(data, structure, forms, book, parts)
-    beyond = unseen.leave_sizes_out(data, structure, forms, book)
-    known = kinds.known(data, book)
+    direct, _ = telemetry.fit_direct(book, data, forms)
+    held_out = cross_validation.leave_out(data, structure, forms, book, parts)
+    larger_sizes = cross_validation.leave_sizes_out(data, structure, forms, book)
+    known = module_signature.known(data, book)
     out: dict[str, dict[str, Any]] = {}
     if "static" in tiers:
-        found = interval(data, heard, beyond, lambda seen: seen.total_j, LEVELS[1:], known)
+        found = interval(data, held_out, larger_sizes, lambda seen: seen.total_j, LEVELS[1:], known)
         out["static"] = {**static.tier, "interval": found}
     if "live" in tiers and "model" in direct:
-        out["live"] = live(data, heard, beyond, direct, known)
+        out["live"] = live(data, held_out, larger_sizes, direct, known)
     if "profile" in tiers and ("ml" in direct or "module" in direct):
-        out["profile"] = profile(data, heard, beyond, direct)
+        out["profile"] = profile(data, held_out, larger_sizes, direct)
     if not out:
         raise DatasetError(
             f"the dataset of {dataset.hardware} has no latency or gpu_energy: only tier static can be trained"
@@ -63,8 +69,8 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
     shared = {
         **static.tier,
         "columns": book.columns,
-        "ranges": limits.ranges(data, static.tier, book),
-        "stand_in": limits.stand_ins(static.tier),
+        "ranges": calibration_range.ranges(data, static.tier, book),
+        "stand_in": calibration_range.stand_ins(static.tier),
     }
     for name, tier in out.items():
         if name == "static" or "static" not in out:

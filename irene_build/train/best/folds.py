@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from irene_build.train.best import kinds
-from irene_build.train.best.columns import Book
-from irene_build.train.best.sample import Sample
+from irene_build.train.best import module_signature
+from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.sample import TrainingSet
 
 #: Models are related where more than this share of the modules of each is of kinds that the other has: at first
 #: most of them (one architecture in other sizes), then any at all.
@@ -20,7 +20,7 @@ TIE = 0.01
 WORST = 1.0
 
 
-def left_out(data: Sample) -> list[tuple[int, ...]]:
+def left_out(data: TrainingSet) -> list[tuple[int, ...]]:
     """Models (indices) that each fold leaves out: every model, then every family that leaves another behind."""
     models: list[int] = np.unique(data.model[data.labelled]).tolist()
     if len(models) < 2:
@@ -33,7 +33,7 @@ def left_out(data: Sample) -> list[tuple[int, ...]]:
     return out
 
 
-def families_of(data: Sample) -> np.ndarray:
+def families_of(data: TrainingSet) -> np.ndarray:
     """int64[models]: the family of every model, the first of it; models without a label are their own."""
     models = np.unique(data.model[data.labelled]).tolist()
     out = np.arange(len(data.models))
@@ -42,13 +42,15 @@ def families_of(data: Sample) -> np.ndarray:
     return out
 
 
-def _shared(data: Sample, models: list[int]) -> np.ndarray:
+def _shared(data: TrainingSet, models: list[int]) -> np.ndarray:
     """float64[models, models]: the share of modules of kinds that both have, the smaller of both shares."""
     rows = np.flatnonzero(data.at("module") & (data.count > 0.0))
     out = np.zeros((len(models), len(models)))
     if not len(rows):
         return out
-    _, kind = np.unique(kinds.places(data, Book(data.names), rows), axis=0, return_inverse=True)
+    _, kind = np.unique(
+        module_signature.places(data, ColumnRegistry(data.names), rows), axis=0, return_inverse=True
+    )
     has = np.zeros((len(models), int(kind.max()) + 1))
     for index, model in enumerate(models):
         mine = data.model[rows] == model

@@ -17,7 +17,7 @@ SHAPE_NAMES = tuple(name for name in MODEL_FEATURES if name not in _UNUSED)
 
 
 @dataclass
-class Sample:
+class TrainingSet:
     """``m`` distinct nodes, children before parents.
 
     ``names``: the columns of ``features`` (float64[m, f]), SHAPE_NAMES, then RESOURCE_FEATURES.
@@ -66,7 +66,7 @@ class Sample:
         """str[m]: the primitive, above the leaves the level."""
         return np.where(self.leaf, self.primitive, np.array(LEVELS)[self.level])
 
-    def without(self, gone: np.ndarray) -> Sample:
+    def without(self, gone: np.ndarray) -> TrainingSet:
         """The same nodes with the labels and weights of these (bool[m]) gone."""
         return replace(
             self,
@@ -75,7 +75,7 @@ class Sample:
         )
 
 
-def sample(dataset: Dataset) -> Sample:
+def sample(dataset: Dataset) -> TrainingSet:
     """Collapse a dataset. With NVML labels gpu_energy is the label, not a feature: it is unknown (rule 4)."""
     names = SHAPE_NAMES + RESOURCE_FEATURES
     forest = flatten(dataset.trees, names)
@@ -89,7 +89,7 @@ def sample(dataset: Dataset) -> Sample:
     apart = replace(forest, features=np.column_stack([forest.features, of_tree[forest.tree], copied]))
     folded = collapse(apart)
     node = folded.node
-    return Sample(
+    return TrainingSet(
         names,
         models,
         forest.features[node],

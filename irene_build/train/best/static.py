@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from irene_build.train import formulas
-from irene_build.train.best import forms, leaves, modules, robust, smooth
-from irene_build.train.best.columns import Book
-from irene_build.train.best.sample import SHAPE_NAMES, Sample
+from irene_build.train.best import aggregation, gaussian_process, huber_nnls, roofline, select_leaf
+from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.sample import SHAPE_NAMES, TrainingSet
 
-#: Most centers of a correction: what the generated module has room for, not a setting. More are more accurate on
-#: anything with as many distinct shapes; a forward selection stops earlier where what is left is noise.
+#: Most inducing points of a correction: what the generated module has room for, not a setting. More are more
+#: accurate on anything with as many distinct shapes; a forward selection stops earlier where what is left is noise.
 LEAF_RANK, GEMM_RANK = 24, 56
 MODULE_RANK = {"module": 120, "model": 8}
 #: Fewest labelled shapes that make a primitive calibrated.
@@ -39,21 +39,22 @@ class Structure:
     """What a search found, and a refit on fewer models takes over.
 
     ``forms``: of each primitive. ``settings``: of everything above the leaves. ``scales``: of each leaf's correction;
-    ``centers``: of each correction above. ``grounds``: see ``modules.Ground``. ``readings``: see ``modules.fit_own``.
+    ``inducing_points``: of each correction above. ``grids``: see
+    ``aggregation.ModuleGrid``. ``readings``: see ``aggregation.fit_own``.
     """
 
-    forms: dict[str, leaves.Form] = field(default_factory=dict)
-    settings: modules.Settings = field(default_factory=modules.Settings)
-    scales: dict[str, smooth.Scales | None] = field(default_factory=dict)
-    centers: dict[str, np.ndarray] = field(default_factory=dict)
-    grounds: dict[str, modules.Ground] = field(default_factory=dict)
+    forms: dict[str, roofline.Form] = field(default_factory=dict)
+    settings: aggregation.Settings = field(default_factory=aggregation.Settings)
+    scales: dict[str, gaussian_process.Hyperparameters | None] = field(default_factory=dict)
+    inducing_points: dict[str, np.ndarray] = field(default_factory=dict)
+    grids: dict[str, aggregation.ModuleGrid] = field(default_factory=dict)
     readings: Sequence[frozenset[str]] | None = None
 
-    def grounds_of(self, sample: Sample) -> dict[str, modules.Ground]:
-        """The grounds of a sample, which all samples without some of its labels share."""
-        if not self.grounds:
-            self.grounds.update({level: modules.Ground(sample, level) for level in modules.ABOVE})
-        return self.grounds
+    def grids_of(self, sample: TrainingSet) -> dict[str, aggregation.ModuleGrid]:
+        """The grids of a sample, which all samples without some of its labels share."""
+        if not self.grids:
+            self.grids.update({level: aggregation.ModuleGrid(sample, level) for level in aggregation.ABOVE})
+        return self.grids
 
 
 @dataclass
@@ -83,19 +84,19 @@ class Static:
     total_j: np.ndarray
 
 
-def fit_static(sample: Sample, book: Book, structure: Structure) -> Static:
+def fit_static(sample: TrainingSet, book: ColumnRegistry, structure: Structure) -> Static:
     """Fit leaves, own kernels of modules and corrections to the labelled nodes with weight."""
     return fit_above(sample, book, structure, fit_leaves(sample, book, structure))
 
 
-def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
+def fit_leaves(sample: TrainingSet, book: ColumnRegistry, structure: Structure) -> Leaves:
     """Fit every primitive that has labels of its own."""
     used = sample.leaf & sample.hinted & (sample.count > 0.0)
     found: dict[str, dict[str, Any]] = {}
-    shapes: dict[str, leaves.Shapes] = {}
+    shapes: dict[str, roofline.Shapes] = {}
     for primitive in np.unique(sample.primitive[used]).tolist():
         rows = used & (sample.primitive == primitive)
-        shapes[primitive] = leaves.by_shape(
+        shapes[primitive] = roofline.by_shape(
             sample.features[rows][:, LEAF_PLACES],
             sample.energy_j[rows],
             sample.count[rows],
@@ -104,10 +105,10 @@ def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
     for primitive, seen in shapes.items():
         if len(seen.count) < FEWEST:
             continue
-        form = structure.forms.get(primitive, leaves.Form())
-        local = Book(LEAF_NAMES)
+        form = structure.forms.get(primitive, roofline.Form())
+        local = ColumnRegistry(LEAF_NAMES)
         rank = GEMM_RANK if _gemm(seen) else LEAF_RANK
-        data = leaves.fit_leaf(local, seen, form, rank, structure.scales, primitive)
+        data = roofline.fit_leaf(local, seen, form, rank, structure.scales, primitive)
         found[primitive] = moved(data, local, book)
     missing = sorted(set(np.unique(sample.primitive[sample.leaf]).tolist()) - set(found))
     leaf_j = np.full(len(sample.energy_j), np.nan)
@@ -116,24 +117,24 @@ def fit_leaves(sample: Sample, book: Book, structure: Structure) -> Leaves:
 
 
 def choose_forms(
-    sample: Sample, gone: np.ndarray, groups: Sequence[int] = leaves.WAVES
-) -> dict[str, leaves.Form]:
-    """The form of every primitive that has labels. ``gone``: bool[folds, m], what each inner fold leaves out."""
+    sample: TrainingSet, fold_masks: np.ndarray, groups: Sequence[int] = roofline.WAVES
+) -> dict[str, roofline.Form]:
+    """The form of every primitive that has labels. ``fold_masks``: bool[folds, m], what each inner fold leaves out."""
     used = sample.leaf & sample.hinted & (sample.count > 0.0)
     out = {}
     for primitive in np.unique(sample.primitive[used]).tolist():
         rows = np.flatnonzero(used & (sample.primitive == primitive))
-        trials = forms.Trials(
-            LEAF_NAMES, sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows], gone[:, rows],
-            sample.copied[rows],
+        trials = select_leaf.Trials(
+            LEAF_NAMES, sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows],
+            fold_masks[:, rows], sample.copied[rows],
         )  # fmt: skip
-        out[primitive] = forms.choose(trials, groups)
+        out[primitive] = select_leaf.choose(trials, groups)
     return out
 
 
 def fit_own(
-    sample: Sample,
-    book: Book,
+    sample: TrainingSet,
+    book: ColumnRegistry,
     below: Leaves,
     prior: float,
     readings: Sequence[frozenset[str]] | None = None,
@@ -141,11 +142,11 @@ def fit_own(
     """``leaf`` and ``fallback`` of the tier, kernels that no label knows included, and joules of every leaf."""
     found, leaf_j = dict(below.found), below.leaf_j.copy()
     energy = np.where(sample.labelled & (sample.count > 0), sample.energy_j, leaf_j)
-    own, together = modules.fit_own(
+    own, together = aggregation.fit_own(
         book, sample, energy, below.missing, below.cost, below.least, prior, readings
     )
     found.update(own)
-    fallback = _fallback(book, below.cost or together, leaves.FLOOR * below.least)
+    fallback = _fallback(book, below.cost or together, roofline.FLOOR * below.least)
     for primitive in np.unique(sample.primitive[sample.leaf & np.isnan(leaf_j)]).tolist():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
         data = found.get(primitive) or found.get(kin(primitive, found) or "", fallback)
@@ -153,24 +154,24 @@ def fit_own(
     return {"leaf": found, "fallback": fallback, "aggregation": None}, leaf_j
 
 
-def fit_above(sample: Sample, book: Book, structure: Structure, below: Leaves) -> Static:
+def fit_above(sample: TrainingSet, book: ColumnRegistry, structure: Structure, below: Leaves) -> Static:
     """Own kernels of modules and corrections on top of fitted leaves."""
     tier, leaf_j = fit_own(sample, book, below, structure.settings.prior, structure.readings)
-    corrections, factor = modules.fit_corrections(
-        sample, leaf_j, structure.grounds_of(sample), MODULE_RANK, structure.settings, structure.centers
+    corrections, factor = aggregation.fit_corrections(
+        sample, leaf_j, structure.grids_of(sample), MODULE_RANK, structure.settings, structure.inducing_points
     )
     tier["correction"] = {level: correction.data(book) for level, correction in corrections.items()}
-    return Static(tier, leaf_j, factor, modules.add_up(sample, leaf_j, factor))
+    return Static(tier, leaf_j, factor, aggregation.add_up(sample, leaf_j, factor))
 
 
-def _gemm(shapes: leaves.Shapes) -> bool:
-    columns = [LEAF_NAMES.index(name) for name in leaves.GEMM]
+def _gemm(shapes: roofline.Shapes) -> bool:
+    columns = [LEAF_NAMES.index(name) for name in roofline.GEMM]
     return bool((shapes.features[:, columns] > 0.0).all())
 
 
 def kin(primitive: str, found: dict[str, dict[str, Any]]) -> str | None:
     """A calibrated primitive that can stand in for one that is not."""
-    for group in leaves.KIN:
+    for group in roofline.KIN:
         if primitive in group:
             for other in group:
                 if other != primitive and other in found:
@@ -178,13 +179,15 @@ def kin(primitive: str, found: dict[str, dict[str, Any]]) -> str | None:
     return None
 
 
-def _evaluate(leaf_j: np.ndarray, sample: Sample, book: Book, found: dict[str, dict[str, Any]]) -> None:
+def _evaluate(
+    leaf_j: np.ndarray, sample: TrainingSet, book: ColumnRegistry, found: dict[str, dict[str, Any]]
+) -> None:
     for primitive, data in found.items():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
         leaf_j[rows] = formulas.leaf(data, book.over(sample.features[rows]))
 
 
-def moved(data: dict[str, Any], source: Book, target: Book) -> dict[str, Any]:
+def moved(data: dict[str, Any], source: ColumnRegistry, target: ColumnRegistry) -> dict[str, Any]:
     """A LEAF with its column indices changed from one book to another."""
     index: dict[int, int] = {}
 
@@ -205,7 +208,7 @@ def moved(data: dict[str, Any], source: Book, target: Book) -> dict[str, Any]:
     return data
 
 
-def typical(sample: Sample, shapes: dict[str, leaves.Shapes]) -> tuple[dict[str, float], float]:
+def typical(sample: TrainingSet, shapes: dict[str, roofline.Shapes]) -> tuple[dict[str, float], float]:
     """What a launch, a MiB and 1e6 operations cost in the leaves that were measured, and the least of those.
 
     Without a measured leaf: nothing, and a small share of what a kernel of a whole model costs.
@@ -214,22 +217,22 @@ def typical(sample: Sample, shapes: dict[str, leaves.Shapes]) -> tuple[dict[str,
         rows = sample.root & sample.labelled & (sample.count > 0.0)
         each = sample.energy_j[rows] / np.maximum(sample.column("kernels")[rows], 1.0)
         return {}, float(each.min(initial=1.0)) * LEAST_SHARE
-    book = Book(LEAF_NAMES)
+    book = ColumnRegistry(LEAF_NAMES)
     terms = [(name, [book.raw(feature)]) for name, feature in TYPICAL.items()]
-    design = np.concatenate([leaves.design_of(book, terms, s.features) for s in shapes.values()])
+    design = np.concatenate([roofline.design_of(book, terms, s.features) for s in shapes.values()])
     energy = np.concatenate([s.energy_j for s in shapes.values()])
     weight = np.concatenate([np.full(len(s.count), 1.0 / len(s.count)) for s in shapes.values()])
-    found = dict(zip(TYPICAL, robust.nnls(design, energy, weight).tolist(), strict=True))
+    found = dict(zip(TYPICAL, huber_nnls.nnls(design, energy, weight).tolist(), strict=True))
     found["launch"] = max(found["launch"], 0.1 * float(energy.min()) / max(float(design[:, 0].max()), 1.0))
     return found, float(energy.min())
 
 
-def _fallback(book: Book, cost: dict[str, float], floor: float) -> dict[str, Any]:
+def _fallback(book: ColumnRegistry, cost: dict[str, float], floor: float) -> dict[str, Any]:
     """The LEAF of primitives that nothing is known of."""
     terms = [(name, [book.raw(feature)]) for name, feature in TYPICAL.items()]
     weights = np.array([cost.get(name, 0.0) for name in TYPICAL])
     return {
-        "terms": leaves.term_data(terms, weights),
-        "floor": smooth.rounded(floor),
+        "terms": roofline.term_data(terms, weights),
+        "floor": gaussian_process.rounded(floor),
         "correction": None,
     }

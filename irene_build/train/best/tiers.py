@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from irene_build.train import intervals
-from irene_build.train.best import readings
+from irene_build.train.best import telemetry
+from irene_build.train.best.cross_validation import HeldOut
 from irene_build.train.best.folds import families_of
-from irene_build.train.best.sample import Sample
-from irene_build.train.best.unseen import Unseen
+from irene_build.train.best.sample import TrainingSet
 from irene_runtime.tree import LEVELS
 
 OMEGAS = np.linspace(0.0, 1.0, 21)
@@ -19,10 +19,10 @@ GAMMAS = np.linspace(0.0, 1.2, 25)
 
 
 def interval(
-    data: Sample,
-    heard: Sequence[Unseen],
-    beyond: Unseen | None,
-    predict: Callable[[Unseen], np.ndarray],
+    data: TrainingSet,
+    held_out: Sequence[HeldOut],
+    larger_sizes: HeldOut | None,
+    predict: Callable[[HeldOut], np.ndarray],
     judged: Sequence[str],
     known: dict[str, Any] | None,
 ) -> dict[str, Any]:
@@ -32,16 +32,20 @@ def interval(
     """
     rows = np.flatnonzero(data.labelled)
 
-    def residual(seen: Unseen) -> np.ndarray:
+    def residual(seen: HeldOut) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.log(predict(seen)[rows] / data.energy_j[rows]))
 
     silent = np.full((1, len(rows)), np.nan)
     judgement = intervals.Judgement(
-        residual=np.array([residual(seen) for seen in heard]) if heard else silent,
-        far=np.array([seen.far[rows] for seen in heard]) if heard else np.zeros(silent.shape, dtype=bool),
-        beyond=silent[0] if beyond is None else np.where(beyond.far[rows], np.nan, residual(beyond)),
-        away=silent[0] if beyond is None else beyond.away[rows],
+        residual=np.array([residual(seen) for seen in held_out]) if held_out else silent,
+        far=np.array([seen.far[rows] for seen in held_out])
+        if held_out
+        else np.zeros(silent.shape, dtype=bool),
+        beyond=silent[0]
+        if larger_sizes is None
+        else np.where(larger_sizes.far[rows], np.nan, residual(larger_sizes)),
+        away=silent[0] if larger_sizes is None else larger_sizes.away[rows],
         count=data.count[rows],
         model=data.model[rows],
         family=families_of(data)[data.model[rows]],
@@ -55,23 +59,23 @@ def interval(
 
 
 def live(
-    data: Sample,
-    heard: Sequence[Unseen],
-    beyond: Unseen | None,
+    data: TrainingSet,
+    held_out: Sequence[HeldOut],
+    larger_sizes: HeldOut | None,
     direct: dict[str, Any],
     known: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Root by its reading, pooled with the tree's A; nodes below by their A times a power of root over A."""
     omega, gamma = 1.0, {"ml": 1.0, "module": 1.0}
-    if heard:
-        omega = _best(OMEGAS, lambda w: _root_error(data, heard, w))
-        a, d = heard[0].total_j, _positive(heard[0].reading_j)
+    if held_out:
+        omega = _best(OMEGAS, lambda w: _root_error(data, held_out, w))
+        a, d = held_out[0].total_j, _positive(held_out[0].reading_j)
         scale = _root_scale(data, a ** (1.0 - omega) * d**omega / a)
         for level in gamma:
             here = np.flatnonzero(data.at(level) & ~data.root & data.labelled)
             gamma[level] = _power(data, a, scale, here)
 
-    def predict(seen: Unseen) -> np.ndarray:
+    def predict(seen: HeldOut) -> np.ndarray:
         a, d = seen.total_j, _positive(seen.reading_j)
         scale = _root_scale(data, a ** (1.0 - omega) * d**omega / a)
         power = np.ones(len(a))
@@ -82,18 +86,18 @@ def live(
     return {
         "direct": {"model": {**direct["model"], "pool": round(omega, 4)}},
         "rescale": {level: round(value, 4) for level, value in gamma.items()},
-        "interval": interval(data, heard, beyond, predict, ("module",), known),
+        "interval": interval(data, held_out, larger_sizes, predict, ("module",), known),
     }
 
 
-def _root_error(data: Sample, heard: Sequence[Unseen], omega: float) -> float:
+def _root_error(data: TrainingSet, held_out: Sequence[HeldOut], omega: float) -> float:
     """Mean error of pooled roots over models and families left out: a tree says less of strangers."""
     out = []
-    for seen in heard:
+    for seen in held_out:
         pooled = seen.total_j ** (1.0 - omega) * _positive(seen.reading_j) ** omega
         roots = np.flatnonzero(data.root & data.labelled & np.isfinite(pooled))
         if len(roots):
-            out.append(readings.error_of(data, pooled, roots))
+            out.append(telemetry.error_of(data, pooled, roots))
     return float(np.mean(out)) if out else 0.0
 
 
@@ -101,11 +105,11 @@ def _positive(reading: np.ndarray) -> np.ndarray:
     return np.where(reading > 0.0, reading, np.nan)
 
 
-def _power(data: Sample, a: np.ndarray, scale: np.ndarray, rows: np.ndarray) -> float:
-    return _best(GAMMAS, lambda g: readings.error_of(data, a * scale**g, rows))
+def _power(data: TrainingSet, a: np.ndarray, scale: np.ndarray, rows: np.ndarray) -> float:
+    return _best(GAMMAS, lambda g: telemetry.error_of(data, a * scale**g, rows))
 
 
-def _root_scale(data: Sample, ratio: np.ndarray) -> np.ndarray:
+def _root_scale(data: TrainingSet, ratio: np.ndarray) -> np.ndarray:
     """``ratio`` of the root that a node stands below; NaN where that was not read."""
     scale = np.where(data.root, ratio, np.nan)
     for parent, child, _ in reversed(data.steps):
@@ -114,29 +118,35 @@ def _root_scale(data: Sample, ratio: np.ndarray) -> np.ndarray:
 
 
 def profile(
-    data: Sample, heard: Sequence[Unseen], beyond: Unseen | None, direct: dict[str, Any]
+    data: TrainingSet, held_out: Sequence[HeldOut], larger_sizes: HeldOut | None, direct: dict[str, Any]
 ) -> dict[str, Any]:
     """Every node by its own reading, pooled with what the tree says of it."""
     omega = dict.fromkeys(direct, 1.0)
-    if heard:
+    if held_out:
         for level in omega:
-            omega[level] = _pool(data, heard[0], omega, level)
+            omega[level] = _pool(data, held_out[0], omega, level)
 
-    def predict(seen: Unseen) -> np.ndarray:
-        return readings.pooled(data, seen.leaf_j, seen.factor, seen.reading_j, omega)
+    def predict(seen: HeldOut) -> np.ndarray:
+        return telemetry.pooled(data, seen.leaf_j, seen.factor, seen.reading_j, omega)
 
     return {
         "direct": {level: {**item, "pool": round(omega[level], 4)} for level, item in direct.items()},
-        "interval": interval(data, heard, beyond, predict, (), None),
+        "interval": interval(data, held_out, larger_sizes, predict, (), None),
     }
 
 
-def _pool(data: Sample, unseen: Unseen, omega: dict[str, float], level: str) -> float:
+def _pool(data: TrainingSet, unseen: HeldOut, omega: dict[str, float], level: str) -> float:
     rows = np.flatnonzero(data.at(level) & data.labelled)
 
     def loss(w: float) -> float:
-        p = readings.pooled(data, unseen.leaf_j, unseen.factor, unseen.reading_j, {**omega, level: w})
-        return readings.error_of(data, p, rows)
+        p = telemetry.pooled(
+            data,
+            unseen.leaf_j,
+            unseen.factor,
+            unseen.reading_j,
+            {**omega, level: w},
+        )
+        return telemetry.error_of(data, p, rows)
 
     return _best(OMEGAS, loss)
 

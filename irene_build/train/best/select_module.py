@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train.best import modules, smooth
+from irene_build.train.best import aggregation, gaussian_process
+from irene_build.train.best.aggregation import CorrectionSettings, ModuleGrid, Settings
+from irene_build.train.best.cross_validation import Part
 from irene_build.train.best.folds import relative_error, simplest
-from irene_build.train.best.modules import Ground, Reach, Settings
-from irene_build.train.best.sample import Sample
+from irene_build.train.best.sample import TrainingSet
 from irene_build.train.best.static import Structure, fit_own
-from irene_build.train.best.unseen import Part
 from irene_build.train.formulas import kernel
 
 #: Options of every setting in the order of the choices, the simplest (smoothest, strongest pooled) first.
@@ -31,14 +31,14 @@ GRIDS: dict[str, tuple[Any, ...]] = {
 BIASED = (False, True)
 
 
-def choose(structure: Structure, data: Sample, parts: Sequence[Part]) -> Settings:
+def choose(structure: Structure, data: TrainingSet, parts: Sequence[Part]) -> Settings:
     """The settings that serve best what each of ``parts`` leaves out; those to begin with where none tells.
 
     Modules tell how strongly kernels are pooled; whole models do not say how a root's joules are split.
     """
-    trials = Trials(structure.grounds_of(data), data, parts)
+    trials = Trials(structure.grids_of(data), data, parts)
     settings = structure.settings
-    for level in modules.ABOVE:
+    for level in aggregation.ABOVE:
         for name, grid in GRIDS.items():
             reach = getattr(settings, level)
             options = [replace(settings, **{level: replace(reach, **{name: value})}) for value in grid]
@@ -52,17 +52,17 @@ def choose(structure: Structure, data: Sample, parts: Sequence[Part]) -> Setting
 class Trials:
     """Fits without what each part leaves out, level by level: lower ones are settled when the next one's turn comes.
 
-    They learn from every second input size (a chequerboard of batch sizes and lengths), with all places as centers:
-    nothing depends on how many centers ship.
+    They learn from every second input size (a chequerboard of batch sizes and lengths), with all places as inducing
+    points: nothing depends on how many of them ship.
     """
 
-    def __init__(self, grounds: dict[str, Ground], data: Sample, parts: Sequence[Part]) -> None:
-        self.grounds, self.data, self.parts = grounds, data, parts
+    def __init__(self, grids: dict[str, ModuleGrid], data: TrainingSet, parts: Sequence[Part]) -> None:
+        self.grids, self.data, self.parts = grids, data, parts
         number = [np.unique(data.column(name), return_inverse=True)[1] for name in ("batch_size", "seq_len")]
         self.even = (number[0].ravel() + number[1].ravel()) % 2 == 0
         self._kernels: dict[tuple[str, float, float], np.ndarray] = {}
         self._leaf_j: dict[tuple[int, float], np.ndarray] = {}
-        self._factor: dict[tuple[int, float, Reach], np.ndarray] = {}
+        self._factor: dict[tuple[int, float, CorrectionSettings], np.ndarray] = {}
 
     def best(self, level: str, options: list[Settings]) -> Settings | None:
         """The simplest option of the least error at a level; None where nothing tells."""
@@ -79,7 +79,7 @@ class Trials:
         factor = self._modules(number, option)
         if level == "model":
             factor = self._fit(part, leaf_j, option, level, factor)
-        total = modules.add_up(data, leaf_j, factor)
+        total = aggregation.add_up(data, leaf_j, factor)
         return relative_error(total[rows], data.energy_j[rows], data.count[rows])
 
     def _leaves(self, number: int, prior: float) -> np.ndarray:
@@ -102,24 +102,30 @@ class Trials:
         from scipy.linalg import cho_factor, cho_solve
 
         used = part.rest.labelled & (part.rest.count > 0.0) & self.even
-        reach: Reach = getattr(option, level)
-        rounds = modules.rounds(part.rest, level)
+        reach: CorrectionSettings = getattr(option, level)
+        rounds = aggregation.rounds(part.rest, level)
         ready: list[Any] = []
 
-        def solve(ground: Ground, seen: np.ndarray, points: smooth.Points, reach: Reach) -> np.ndarray:
-            using = modules.scales(points, reach)
+        def solve(
+            grid: ModuleGrid, seen: np.ndarray, points: gaussian_process.Points, reach: CorrectionSettings
+        ) -> np.ndarray:
+            using = aggregation.scales(points, reach)
             k = self._kernel(level, using.length)
             if not ready:
                 system = k[np.ix_(seen, seen)]
-                system[np.diag_indices(len(seen))] += smooth.variance_of(points, using) / using.signal
+                system[np.diag_indices(len(seen))] += (
+                    gaussian_process.variance_of(points, using) / using.signal
+                )
                 ready.append(cho_factor(system, lower=True, overwrite_a=True, check_finite=False))
             return np.asarray(k[:, seen] @ cho_solve(ready[0], points.residual, check_finite=False))
 
-        return modules.factors(part.rest, leaf_j, self.grounds[level], reach, rounds, solve, factor, used)[0]
+        return aggregation.factors(part.rest, leaf_j, self.grids[level], reach, rounds, solve, factor, used)[
+            0
+        ]
 
     def _kernel(self, level: str, length: np.ndarray) -> np.ndarray:
         key = (level, float(length[0]), float(length[-1]))
         if key not in self._kernels:
-            z = self.grounds[level].z
+            z = self.grids[level].z
             self._kernels[key] = kernel("matern32", z, z, length)
         return self._kernels[key]

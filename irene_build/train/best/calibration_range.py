@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from irene_build.train import widths
-from irene_build.train.best import smooth
-from irene_build.train.best.columns import Book
-from irene_build.train.best.sample import Sample
+from irene_build.train.best import gaussian_process
+from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.sample import TrainingSet
 from irene_build.train.best.static import kin
 from irene_runtime.features import PRIMITIVES
 from irene_runtime.tree import LEVELS
@@ -23,7 +23,9 @@ TOKENS = "input_size"
 NEEDED = ("gemm_m", "gemm_n", "gemm_k", "rows", "cols")
 
 
-def ranges(data: Sample, tier: dict[str, Any], book: Book) -> dict[str, dict[str, list[float]]]:
+def ranges(
+    data: TrainingSet, tier: dict[str, Any], book: ColumnRegistry
+) -> dict[str, dict[str, list[float]]]:
     """Where every calibrated primitive, and the levels above, were measured."""
     out: dict[str, dict[str, list[float]]] = {}
     for primitive, leaf in sorted(tier["leaf"].items()):
@@ -37,16 +39,16 @@ def ranges(data: Sample, tier: dict[str, Any], book: Book) -> dict[str, dict[str
     return out
 
 
-def _limits(data: Sample, rows: np.ndarray, names: list[str]) -> dict[str, list[float]]:
+def _limits(data: TrainingSet, rows: np.ndarray, names: list[str]) -> dict[str, list[float]]:
     out = {}
     for name in names:
         x = data.column(name)[rows]
         low = float(x.min()) if name in NEEDED else 0.0
-        out[name] = [smooth.rounded(low), smooth.rounded(float(x.max()))]
+        out[name] = [gaussian_process.rounded(low), gaussian_process.rounded(float(x.max()))]
     return out
 
 
-def features_of(data: dict[str, Any], book: Book) -> set[str]:
+def features_of(data: dict[str, Any], book: ColumnRegistry) -> set[str]:
     """The raw features that a LEAF's terms and correction, or a DIRECT, read."""
     todo = [c for term in data["terms"] for c in term["columns"]]
     if data.get("correction") is not None:
@@ -67,6 +69,6 @@ def stand_ins(tier: dict[str, Any]) -> dict[str, str]:
     return {p: other for p, other in nearest.items() if other is not None}
 
 
-def away(data: Sample, tier: dict[str, Any], book: Book) -> np.ndarray:
+def range_distance(data: TrainingSet, tier: dict[str, Any], book: ColumnRegistry) -> np.ndarray:
     """How far every node of the sample lies outside the ranges of a fit (``data`` has its weights)."""
     return widths.distance(ranges(data, tier, book), stand_ins(tier), data.names, data.features, data.kind)

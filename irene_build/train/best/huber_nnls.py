@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Residuals beyond this many robust standard deviations count linearly (Huber).
+#: Residuals larger_sizes this many robust standard deviations count linearly (Huber).
 HUBER = 2.0
 #: A prior holds terms that hardly matter as if they were this share of the target.
 LEAST = 0.003

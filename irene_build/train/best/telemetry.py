@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train.best import leaves, robust
-from irene_build.train.best.columns import Book
-from irene_build.train.best.sample import Sample
+from irene_build.train.best import huber_nnls, roofline
+from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.sample import TrainingSet
 
 Terms = list[tuple[str, list[int]]]
 LEVELS = ("ml", "module", "model")
@@ -22,7 +22,7 @@ BOTH = 0.5
 WORTH = 0.01
 
 
-def _extras(book: Book, with_gpu: bool) -> dict[str, tuple[str, list[int]]]:
+def _extras(book: ColumnRegistry, with_gpu: bool) -> dict[str, tuple[str, list[int]]]:
     latency = book.raw("latency")
     out = {"launch": ("launch", []), "cpu": ("cpu", [latency, book.raw("cpu_util")])}
     if with_gpu:
@@ -31,7 +31,7 @@ def _extras(book: Book, with_gpu: bool) -> dict[str, tuple[str, list[int]]]:
     return out
 
 
-def candidates(book: Book, sample: Sample, rows: np.ndarray) -> list[Terms]:
+def candidates(book: ColumnRegistry, sample: TrainingSet, rows: np.ndarray) -> list[Terms]:
     """Forms of D, simplest first; only features that every one of these nodes has."""
     known = {
         name: bool(len(rows)) and bool(np.isfinite(sample.column(name)[rows]).all())
@@ -52,18 +52,20 @@ def candidates(book: Book, sample: Sample, rows: np.ndarray) -> list[Terms]:
     return [base + [extras[name] for name in names] for names in sets]
 
 
-def solve(book: Book, sample: Sample, rows: np.ndarray, terms: Terms) -> np.ndarray:
+def solve(book: ColumnRegistry, sample: TrainingSet, rows: np.ndarray, terms: Terms) -> np.ndarray:
     """Weights of a form of D on these nodes."""
-    design = leaves.design_of(book, terms, sample.features[rows])
-    return robust.nnls(design, sample.energy_j[rows], np.sqrt(sample.count[rows]))
+    design = roofline.design_of(book, terms, sample.features[rows])
+    return huber_nnls.nnls(design, sample.energy_j[rows], np.sqrt(sample.count[rows]))
 
 
-def value(book: Book, sample: Sample, rows: np.ndarray, terms: Terms, weights: np.ndarray) -> np.ndarray:
+def value(
+    book: ColumnRegistry, sample: TrainingSet, rows: np.ndarray, terms: Terms, weights: np.ndarray
+) -> np.ndarray:
     """D of these nodes."""
-    return np.asarray(leaves.design_of(book, terms, sample.features[rows]) @ weights)
+    return np.asarray(roofline.design_of(book, terms, sample.features[rows]) @ weights)
 
 
-def choose(book: Book, sample: Sample, level: str) -> tuple[Terms, bool] | None:
+def choose(book: ColumnRegistry, sample: TrainingSet, level: str) -> tuple[Terms, bool] | None:
     """The form of D for a level, and whether its weights are fitted on that level alone."""
     everywhere = np.flatnonzero(sample.labelled & (sample.count > 0.0) & _read(sample))
     here = everywhere[sample.at(level)[everywhere]]
@@ -93,7 +95,7 @@ def choose(book: Book, sample: Sample, level: str) -> tuple[Terms, bool] | None:
     return choice
 
 
-def _read(sample: Sample) -> np.ndarray:
+def _read(sample: TrainingSet) -> np.ndarray:
     """bool[m]: nodes with a reading of the time and the energy of a run; of one where few labels have both."""
     time, energy = (np.isfinite(sample.column(name)) for name in ("latency", "gpu_energy"))
     some, both = time | energy, time & energy
@@ -102,7 +104,7 @@ def _read(sample: Sample) -> np.ndarray:
 
 
 def fit_direct(
-    book: Book, sample: Sample, forms: dict[str, tuple[Terms, bool]]
+    book: ColumnRegistry, sample: TrainingSet, forms: dict[str, tuple[Terms, bool]]
 ) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
     """DIRECTs per level (without pool), and D of every node of the sample, NaN where it has none."""
     everywhere = np.flatnonzero(sample.labelled & (sample.count > 0.0) & _read(sample))
@@ -113,7 +115,7 @@ def fit_direct(
         if not len(rows):
             continue
         weights = solve(book, sample, rows, terms)
-        data = leaves.term_data(terms, weights)
+        data = roofline.term_data(terms, weights)
         if not data:
             continue
         out[level] = {"terms": data, "floor": None}
@@ -122,7 +124,7 @@ def fit_direct(
     return out, reading
 
 
-def pooled(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray, reading: np.ndarray,
+def pooled(sample: TrainingSet, leaf_j: np.ndarray, factor: np.ndarray, reading: np.ndarray,
            omega: dict[str, float]) -> np.ndarray:  # fmt: skip
     """P(n) of the profile tier: at every node the tree's A pooled with the node's own reading."""
     out = np.where(sample.leaf, leaf_j, 0.0)
@@ -145,7 +147,7 @@ def pooled(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray, reading: np.n
     return out
 
 
-def error_of(sample: Sample, predicted: np.ndarray, rows: np.ndarray) -> float:
+def error_of(sample: TrainingSet, predicted: np.ndarray, rows: np.ndarray) -> float:
     """Mean relative error of labelled nodes, copies counted."""
     rows = rows[sample.labelled[rows]]
     error = np.minimum(np.abs(predicted[rows] / sample.energy_j[rows] - 1.0), 1.0)

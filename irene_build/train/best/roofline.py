@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train.best import robust, smooth
-from irene_build.train.best.columns import Book
+from irene_build.train.best import gaussian_process, huber_nnls
+from irene_build.train.best.columns import ColumnRegistry
 
 #: Byte counts that a roofline may charge apart.
 POINTWISE = ("read_bytes", "write_bytes", "weight_bytes")
@@ -60,15 +60,15 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Form:
-    """How one primitive is fitted; ``forms.choose`` finds it.
+    """How one primitive is fitted; ``select_leaf.choose`` finds it.
 
     ``wave``: tile height, tile width and tiles at once, None without. ``apart``: the byte counts that have a term of
-    their own, none where all bytes are charged alike. ``rough``: see ``smooth.scales``.
+    their own, none where all bytes are charged alike. ``noise_factor``: see ``gaussian_process.scales``.
     """
 
     wave: tuple[int, int, int] | None = None
     apart: tuple[str, ...] = ()
-    rough: float = 1.0
+    noise_factor: float = 1.0
 
 
 def by_shape(features: np.ndarray, energy_j: np.ndarray, nodes: np.ndarray, copied: np.ndarray) -> Shapes:
@@ -86,15 +86,17 @@ def fold(
     """
     own = np.bincount(of[~copied], minlength=len(shapes)) > 0
     kept = ~copied | ~own[of]
-    points = smooth.gather(shapes, of[kept], np.log(energy_j[kept]), nodes[kept])
+    points = gaussian_process.gather(shapes, of[kept], np.log(energy_j[kept]), nodes[kept])
     noise = points.noise
     if not own.all() and own.any():
         places, among = np.unique(of[~copied], return_inverse=True)
-        noise = smooth.gather(shapes[places], among, np.log(energy_j[~copied]), nodes[~copied]).noise
+        noise = gaussian_process.gather(
+            shapes[places], among, np.log(energy_j[~copied]), nodes[~copied]
+        ).noise
     return Shapes(shapes, np.exp(points.residual), points.count, points.nodes, noise)
 
 
-def terms_of(book: Book, shapes: np.ndarray, form: Form) -> list[tuple[str, list[int]]]:
+def terms_of(book: ColumnRegistry, shapes: np.ndarray, form: Form) -> list[tuple[str, list[int]]]:
     """The candidate terms for these shapes: name and columns of each."""
     where = {name: index for index, name in enumerate(book.names)}
 
@@ -134,7 +136,9 @@ def has_weights(names: Sequence[str], shapes: np.ndarray) -> bool:
     return "weight_bytes" in names and bool((shapes[:, list(names).index("weight_bytes")] > 0.0).any())
 
 
-def design_of(book: Book, terms: Sequence[tuple[str, list[int]]], features: np.ndarray) -> np.ndarray:
+def design_of(
+    book: ColumnRegistry, terms: Sequence[tuple[str, list[int]]], features: np.ndarray
+) -> np.ndarray:
     """float64[rows, terms]: the product of each term's columns."""
     columns = book.over(features)
     out = np.ones((len(features), len(terms)))
@@ -147,7 +151,13 @@ def design_of(book: Book, terms: Sequence[tuple[str, list[int]]], features: np.n
 def term_data(terms: Sequence[tuple[str, list[int]]], weights: np.ndarray) -> list[dict[str, Any]]:
     """The TERM objects; those of weight 0 are left out."""
     return [
-        {"name": name, "columns": list(columns), "weight": smooth.rounded(w), "mean": 0.0, "scale": 1.0}
+        {
+            "name": name,
+            "columns": list(columns),
+            "weight": gaussian_process.rounded(w),
+            "mean": 0.0,
+            "scale": 1.0,
+        }
         for (name, columns), w in zip(terms, weights.tolist(), strict=True)
         if w > 0.0
     ]
@@ -170,9 +180,9 @@ def fit_wave(
     weight = np.sqrt(shapes.nodes)
 
     def loss(wave: tuple[int, int, int], rounds: int) -> float:
-        book = Book(names)
+        book = ColumnRegistry(names)
         design = design_of(book, terms_of(book, shapes.features, Form(wave, apart)), shapes.features)
-        found = robust.nnls(design, shapes.energy_j, weight, rounds=rounds)
+        found = huber_nnls.nnls(design, shapes.energy_j, weight, rounds=rounds)
         error = np.abs(design @ found / shapes.energy_j - 1.0)
         return float(np.average(np.minimum(error, MISSED), weights=weight))
 
@@ -180,7 +190,7 @@ def fit_wave(
     return min(waves[:FINALISTS], key=lambda wave: loss(wave, 2))
 
 
-def correction_columns(book: Book, shapes: np.ndarray) -> list[int]:
+def correction_columns(book: ColumnRegistry, shapes: np.ndarray) -> list[int]:
     """Log features that vary over the shapes, none of them a combination of those before."""
     where = {name: index for index, name in enumerate(book.names)}
 
@@ -212,13 +222,13 @@ def correction_columns(book: Book, shapes: np.ndarray) -> list[int]:
 
 
 def fit_leaf(
-    book: Book, shapes: Shapes, form: Form, rank: int, using: dict[str, Any], name: str
+    book: ColumnRegistry, shapes: Shapes, form: Form, rank: int, using: dict[str, Any], name: str
 ) -> dict[str, Any]:
     """A LEAF for one primitive. ``using`` remembers the scales of its correction, by ``name`` and what it reads."""
     terms = terms_of(book, shapes.features, form)
     design = design_of(book, terms, shapes.features)
-    weights = robust.nnls(design, shapes.energy_j, np.sqrt(shapes.nodes))
-    floor = smooth.rounded(FLOOR * float(shapes.energy_j.min()))
+    weights = huber_nnls.nnls(design, shapes.energy_j, np.sqrt(shapes.nodes))
+    floor = gaussian_process.rounded(FLOOR * float(shapes.energy_j.min()))
     data: dict[str, Any] = {"terms": term_data(terms, weights), "floor": floor, "correction": None}
     columns = correction_columns(book, shapes.features)
     if not columns:
@@ -226,11 +236,11 @@ def fit_leaf(
     values = book.over(shapes.features)
     z = np.column_stack([values[c] for c in columns])
     residual = np.log(shapes.energy_j / np.maximum(design @ weights, floor))
-    points = smooth.Points(z, residual, shapes.count, shapes.noise, shapes.nodes)
+    points = gaussian_process.Points(z, residual, shapes.count, shapes.noise, shapes.nodes)
     # Fewer models may vary in fewer features: scales and centers of others would say nothing there.
     key = " ".join((name, *(str(book.columns[c]["feature"]) for c in columns)))
     if key not in using:
-        spectrum = smooth.Spectrum(z, has_weights(book.names, shapes.features))
-        using[key] = smooth.scales(points, form.rough, spectrum)
-    data["correction"] = smooth.fit(points, columns, rank, using[key])
+        cache = gaussian_process.KernelCache(z, has_weights(book.names, shapes.features))
+        using[key] = gaussian_process.scales(points, form.noise_factor, cache)
+    data["correction"] = gaussian_process.fit(points, columns, rank, using[key])
     return data

@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from irene_build.train.best.columns import Book
-from irene_build.train.best.sample import Sample
+from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.sample import TrainingSet
 
 #: Modules closer than this in every log feature are of one kind: equality, but for the rounding of a file.
 REACH = 0.0003
 
 
-def columns(book: Book) -> list[int]:
+def columns(book: ColumnRegistry) -> list[int]:
     """The columns that tell a kind."""
     return [book.raw("num_parameters", "log"), book.raw("kernels", "log")]
 
 
-def places(sample: Sample, book: Book, rows: np.ndarray) -> np.ndarray:
+def places(sample: TrainingSet, book: ColumnRegistry, rows: np.ndarray) -> np.ndarray:
     """float64[rows, columns]: the kind of each module, the same numbers for all of one kind."""
     values = book.over(sample.features[rows])
     own = np.column_stack([values[c] for c in columns(book)])
     return np.asarray((np.round(own / (0.5 * REACH)) * (0.5 * REACH)).round(6))
 
 
-def known(sample: Sample, book: Book) -> dict[str, Any] | None:
+def known(sample: TrainingSet, book: ColumnRegistry) -> dict[str, Any] | None:
     """The ``kinds`` of an INTERVAL: those with a label; None without a module."""
     rows = np.flatnonzero(sample.at("module") & sample.labelled & (sample.count > 0.0))
     if not len(rows):
@@ -34,7 +34,7 @@ def known(sample: Sample, book: Book) -> dict[str, Any] | None:
     return {"columns": columns(book), "points": points.tolist(), "reach": REACH}
 
 
-def far(sample: Sample, rest: Sample) -> np.ndarray:
+def unknown_signature(sample: TrainingSet, rest: TrainingSet) -> np.ndarray:
     """bool[m]: modules of kinds that have no label in ``rest``, and the roots that mostly consist of them.
 
     Far children hold more than half of what the children of such a root use (by label).
@@ -43,7 +43,7 @@ def far(sample: Sample, rest: Sample) -> np.ndarray:
     rows = np.flatnonzero(sample.at("module"))
     if not len(rows):
         return out
-    _, kind = np.unique(places(sample, Book(sample.names), rows), axis=0, return_inverse=True)
+    _, kind = np.unique(places(sample, ColumnRegistry(sample.names), rows), axis=0, return_inverse=True)
     kind = kind.ravel()
     seen = np.unique(kind[(rest.labelled & (rest.count > 0.0))[rows]])
     out[rows] = ~np.isin(kind, seen)

@@ -1,7 +1,7 @@
 """What modules add to their children: kernels of their own that nobody measured alone, and a correction.
 
 Leaves without a label (element-wise work, copies) get their regressors from what the modules around them use
-beyond their measured children. What is left after that is a smooth function of the module's composition.
+larger_sizes their measured children. What is left after that is a smooth function of the module's composition.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from irene_build.train import formulas
-from irene_build.train.best import leaves, robust, smooth
-from irene_build.train.best.columns import Book
-from irene_build.train.best.sample import Sample
+from irene_build.train.best import gaussian_process, huber_nnls, roofline
+from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.sample import TrainingSet
 
 #: How many of the columns of a correction say what kind of module it is.
-KIND = 3
+SIGNATURE_COLUMNS = 3
 #: Terms that a roofline may do without: matrix products hide their bytes, copies may not grow with the sequence,
 #: operations may hide behind bytes. The labels of whole models are explained as well by any of these readings.
 OPTIONAL = ("product_bytes", "pairs", "elementwise_flops")
-READINGS = tuple(
+ROOFLINE_VARIANTS = tuple(
     frozenset(gone) for size in range(len(OPTIONAL) + 1) for gone in itertools.combinations(OPTIONAL, size)
 )
 #: How strongly what all unlabelled kernels cost together is drawn to what labelled ones cost, and the share of the
@@ -34,8 +34,8 @@ ABOVE = ("module", "model")
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How smooth the correction of a level is; ``settings.choose`` finds it by models left out.
+class CorrectionSettings:
+    """How smooth the correction of a level is; ``select_module.choose`` finds it by models left out.
 
     ``kind_length``, ``size_length``: how far it reaches, in log units of a module's composition and of the input's
     size. ``ratio``: variance of noise over that of the correction. ``biased``: it has a constant of its own; else it
@@ -56,20 +56,20 @@ class Settings:
     """
 
     prior: float = 0.01
-    module: Reach = Reach()
-    model: Reach = Reach()
+    module: CorrectionSettings = CorrectionSettings()
+    model: CorrectionSettings = CorrectionSettings()
 
 
-class Ground:
+class ModuleGrid:
     """Where the inner nodes of a level lie, whichever of them have labels: kernels are made once for all fits.
 
     ``rows``: int64[n], nodes of the sample. ``z``: float64[p, columns], their distinct places. ``of``: int64[n], the
     place of each.
     """
 
-    def __init__(self, sample: Sample, level: str) -> None:
+    def __init__(self, sample: TrainingSet, level: str) -> None:
         self.rows = np.flatnonzero(sample.at(level) & ~sample.leaf)
-        book = Book(sample.names)
+        book = ColumnRegistry(sample.names)
         columns = composition(book)
         values = book.over(sample.features[self.rows])
         z = np.column_stack([values[c] for c in columns])
@@ -77,20 +77,20 @@ class Ground:
         self.of = of.ravel()
         self._kernels: dict[tuple[float, float, bytes], tuple[np.ndarray, np.ndarray]] = {}
 
-    def kernels(self, using: smooth.Scales) -> tuple[np.ndarray, np.ndarray]:
-        """float64[p, r], float64[r, r]: places against centers, and centers among each other."""
-        assert using.centers is not None
-        key = (float(using.length[0]), float(using.length[-1]), using.centers.tobytes())
+    def kernels(self, using: gaussian_process.Hyperparameters) -> tuple[np.ndarray, np.ndarray]:
+        """float64[p, r], float64[r, r]: places against inducing_points, and inducing_points among each other."""
+        assert using.inducing_points is not None
+        key = (float(using.length[0]), float(using.length[-1]), using.inducing_points.tobytes())
         if key not in self._kernels:
             self._kernels.clear()
             self._kernels[key] = (
-                formulas.kernel("matern32", self.z, using.centers, using.length),
-                formulas.kernel("matern32", using.centers, using.centers, using.length),
+                formulas.kernel("matern32", self.z, using.inducing_points, using.length),
+                formulas.kernel("matern32", using.inducing_points, using.inducing_points, using.length),
             )
         return self._kernels[key]
 
 
-def own_terms(book: Book, primitive: str, products: bool) -> list[tuple[str, list[int]]]:
+def own_terms(book: ColumnRegistry, primitive: str, products: bool) -> list[tuple[str, list[int]]]:
     """The terms of a leaf that has no label of its own: launches, bytes, operations (``products``: matrices).
 
     Copies also stand for what torch copies and masks inside an attention without showing: as many bytes again
@@ -107,9 +107,9 @@ def own_terms(book: Book, primitive: str, products: bool) -> list[tuple[str, lis
 
 
 def balance(
-    sample: Sample, energy: np.ndarray, design: np.ndarray
+    sample: TrainingSet, energy: np.ndarray, design: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What labelled inner nodes use beyond what is known below them.
+    """What labelled inner nodes use larger_sizes what is known below them.
 
     ``energy``: float64[m], joules that stand for a node where it is a child, NaN where unknown. ``design``:
     float64[m, p], terms of leaves whose weights are sought. Returns rows of the sample, what is left of their
@@ -130,8 +130,8 @@ def balance(
 
 
 def fit_own(
-    book: Book,
-    sample: Sample,
+    book: ColumnRegistry,
+    sample: TrainingSet,
     energy: np.ndarray,
     primitives: list[str],
     prior: dict[str, float],
@@ -145,7 +145,7 @@ def fit_own(
     joules of the smallest leaf that was measured: no kernel takes less. Primitives that no labelled
     module uses are left out. ``strength``: how strongly each is drawn to what all of them cost together.
     ``readings``: which terms are left out of each fit; the mean of the fits is taken. Usually nothing is left
-    out; where whole models alone are labelled, all of READINGS are tried.
+    out; where whole models alone are labelled, all of ROOFLINE_VARIANTS are tried.
     """
     rows_of = {p: np.flatnonzero(sample.leaf & (sample.primitive == p)) for p in primitives}
     products = {p: bool((sample.column("matmul_flops")[rows] > 0.0).any()) for p, rows in rows_of.items()}
@@ -153,7 +153,7 @@ def fit_own(
     design = np.zeros((len(sample.energy_j), len(terms)))
     for index, (primitive, term) in enumerate(terms):
         rows = rows_of[primitive]
-        design[rows, index] = leaves.design_of(book, [term], sample.features[rows])[:, 0]
+        design[rows, index] = roofline.design_of(book, [term], sample.features[rows])[:, 0]
     rows, left, below = balance(sample, energy, design)
     some = below.any(axis=1)
     rows, left, below = rows[some], left[some], below[some]
@@ -169,27 +169,27 @@ def fit_own(
         for (p, _), kind in zip(terms, kinds, strict=True)
     ]
     if readings is None:
-        readings = READINGS if sample.root[rows].all() and not prior else (frozenset(),)
+        readings = ROOFLINE_VARIANTS if sample.root[rows].all() and not prior else (frozenset(),)
     weights, cost = np.zeros(len(terms)), np.zeros(len(shared))
     for gone in readings:
         kept = np.array([name not in gone for name in option])
         some = below[:, kept]
-        together = robust.relative(some @ pool[kept], left, scale, weight, prior=start, strength=COMMON)
+        together = huber_nnls.relative(some @ pool[kept], left, scale, weight, prior=start, strength=COMMON)
         together = np.where(together > 0.0, together, NOUGHT * start)
         drawn = pool[kept] @ together
-        weights[kept] += robust.relative(some, left, scale, weight, prior=drawn, strength=strength)
+        weights[kept] += huber_nnls.relative(some, left, scale, weight, prior=drawn, strength=strength)
         cost += together
     weights, cost = weights / len(readings), cost / len(readings)
     seen = {p for (p, _), used in zip(terms, np.any(below, axis=0).tolist(), strict=True) if used}
     found = {}
     for primitive in sorted(seen):
         mine = [index for index, (p, _) in enumerate(terms) if p == primitive]
-        data = leaves.term_data([terms[index][1] for index in mine], weights[mine])
-        found[primitive] = {"terms": data, "floor": smooth.rounded(least), "correction": None}
+        data = roofline.term_data([terms[index][1] for index in mine], weights[mine])
+        found[primitive] = {"terms": data, "floor": gaussian_process.rounded(least), "correction": None}
     return found, dict(zip(shared, cost.tolist(), strict=True))
 
 
-def add_up(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def add_up(sample: TrainingSet, leaf_j: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """A(n) of every node: leaves as given, inner nodes the sum of their children times their factor."""
     out = np.where(sample.leaf, leaf_j, 0.0)
     for parent, child, times in sample.steps:
@@ -199,23 +199,25 @@ def add_up(sample: Sample, leaf_j: np.ndarray, factor: np.ndarray) -> np.ndarray
 
 @dataclass
 class Correction:
-    """A fitted correction of a level: its scales with centers, their weights, its constant."""
+    """A fitted correction of a level: its scales with inducing_points, their weights, its constant."""
 
-    using: smooth.Scales
+    using: gaussian_process.Hyperparameters
     weights: np.ndarray
     bias: float
 
-    def data(self, book: Book) -> dict[str, Any]:
+    def data(self, book: ColumnRegistry) -> dict[str, Any]:
         """The CORRECTION that ships."""
         if not len(self.weights):
             columns = composition(book)[:1]
-            return {"columns": columns, "mean": [0.0], "scale": [1.0], "kernel": "poly", "degree": 1,
-                    "weights": [0.0], "limit": smooth.LIMIT, "bias": smooth.rounded(self.bias)}  # fmt: skip
-        return smooth.as_data(composition(book), self.using, self.weights, self.bias)
+            return {
+                "columns": columns, "mean": [0.0], "scale": [1.0], "kernel": "poly", "degree": 1, "weights": [0.0],
+                "limit": gaussian_process.LIMIT, "bias": gaussian_process.rounded(self.bias),
+            }  # fmt: skip
+        return gaussian_process.as_data(composition(book), self.using, self.weights, self.bias)
 
 
-def composition(book: Book) -> list[int]:
-    """Columns that a module's correction depends on: KIND that say what kind it is, then the input's size."""
+def composition(book: ColumnRegistry) -> list[int]:
+    """Columns of a module's correction: SIGNATURE_COLUMNS that say what kind it is, then the input's size."""
     token = [book.raw("batch_size", "inverse"), book.raw("seq_len", "inverse")]
     return [
         book.raw("num_parameters", "log"),
@@ -226,15 +228,15 @@ def composition(book: Book) -> list[int]:
     ]
 
 
-#: (ground, its labelled places, what is left there, how smooth) -> the correction's value at all places.
-Solver = Callable[[Ground, np.ndarray, smooth.Points, Reach], np.ndarray]
+#: (grid, its labelled places, what is left there, how smooth) -> the correction's value at all places.
+Solver = Callable[[ModuleGrid, np.ndarray, gaussian_process.Points, CorrectionSettings], np.ndarray]
 
 
 def factors(
-    sample: Sample,
+    sample: TrainingSet,
     leaf_j: np.ndarray,
-    ground: Ground,
-    reach: Reach,
+    grid: ModuleGrid,
+    reach: CorrectionSettings,
     rounds: int,
     solve: Solver,
     factor: np.ndarray,
@@ -246,71 +248,74 @@ def factors(
     are corrected as well, so the fit is repeated until parents have seen that.
     """
     factor, bias = factor.copy(), 0.0
-    known = used[ground.rows]
-    if known.sum() < smooth.FEWEST:
+    known = used[grid.rows]
+    if known.sum() < gaussian_process.FEWEST:
         return factor, bias
-    rows = ground.rows[known]
-    seen, of = np.unique(ground.of[known], return_inverse=True)
+    rows = grid.rows[known]
+    seen, of = np.unique(grid.of[known], return_inverse=True)
     for _ in range(rounds):
         total = add_up(sample, leaf_j, factor)
         residual = np.log(sample.energy_j[rows] * factor[rows] / total[rows])
         if reach.biased:
-            bias = robust.median(residual, np.sqrt(sample.count[rows]))
-        points = smooth.gather(ground.z[seen], of, residual - bias, sample.count[rows])
-        value = bias + solve(ground, seen, points, reach)
-        factor[ground.rows] = np.exp(smooth.LIMIT * np.tanh(value[ground.of] / smooth.LIMIT))
+            bias = huber_nnls.median(residual, np.sqrt(sample.count[rows]))
+        points = gaussian_process.gather(grid.z[seen], of, residual - bias, sample.count[rows])
+        value = bias + solve(grid, seen, points, reach)
+        factor[grid.rows] = np.exp(gaussian_process.LIMIT * np.tanh(value[grid.of] / gaussian_process.LIMIT))
     return factor, bias
 
 
-def rounds(sample: Sample, level: str) -> int:
+def rounds(sample: TrainingSet, level: str) -> int:
     """How often a level is fitted until every parent's correction knows its children's: as deep as they lie."""
     inside = sample.at(level)
     return max(1, sum(bool(inside[parent].any()) for parent, _, _ in sample.steps))
 
 
-def scales(points: smooth.Points, reach: Reach) -> smooth.Scales:
+def scales(points: gaussian_process.Points, reach: CorrectionSettings) -> gaussian_process.Hyperparameters:
     """The scales of a correction; noise is the spread of replicates."""
-    length = np.array([reach.kind_length] * KIND + [reach.size_length] * (points.z.shape[1] - KIND))
-    noise = max(points.noise, smooth.LEAST_NOISE) ** 2 / float(np.mean(points.count))
-    return smooth.Scales(length, noise / reach.ratio, noise)
+    length = np.array(
+        [reach.kind_length] * SIGNATURE_COLUMNS
+        + [reach.size_length] * (points.z.shape[1] - SIGNATURE_COLUMNS)
+    )
+    noise = max(points.noise, gaussian_process.LEAST_NOISE) ** 2 / float(np.mean(points.count))
+    return gaussian_process.Hyperparameters(length, noise / reach.ratio, noise)
 
 
 def fit_corrections(
-    sample: Sample,
+    sample: TrainingSet,
     leaf_j: np.ndarray,
-    grounds: dict[str, Ground],
+    grids: dict[str, ModuleGrid],
     rank: dict[str, int],
     settings: Settings,
-    centers: dict[str, np.ndarray],
+    inducing_points: dict[str, np.ndarray],
 ) -> tuple[dict[str, Correction], np.ndarray]:
     """Corrections per level, and the factor of every node of the sample.
 
-    ``centers`` remembers those of each level.
+    ``inducing_points`` remembers those of each level.
     """
     factor = np.ones(len(leaf_j))
     found: dict[str, Correction] = {}
     used = sample.labelled & (sample.count > 0.0)
     for level in ABOVE:
 
-        def solve(ground: Ground, seen: np.ndarray, points: smooth.Points, reach: Reach,
+        def solve(grid: ModuleGrid, seen: np.ndarray, points: gaussian_process.Points, reach: CorrectionSettings,
                   level: str = level) -> np.ndarray:  # fmt: skip
             using = scales(points, reach)
-            using.centers = centers.get(level)
-            if len(seen) >= smooth.FEWEST:
-                smooth.place(points, rank[level], using)
-            if using.centers is None or not len(using.centers):
+            using.inducing_points = inducing_points.get(level)
+            if len(seen) >= gaussian_process.FEWEST:
+                gaussian_process.place(points, rank[level], using)
+            if using.inducing_points is None or not len(using.inducing_points):
                 found[level] = Correction(using, np.empty(0), 0.0)
-                return np.zeros(len(ground.z))
-            centers[level] = using.centers
-            all_, among = ground.kernels(using)
-            variance = smooth.variance_of(points, using)
-            weights = smooth.solve(all_[seen], among, points.residual, variance, using.signal)
+                return np.zeros(len(grid.z))
+            inducing_points[level] = using.inducing_points
+            all_, among = grid.kernels(using)
+            variance = gaussian_process.variance_of(points, using)
+            weights = gaussian_process.solve(all_[seen], among, points.residual, variance, using.signal)
             found[level] = Correction(using, weights, 0.0)
             return np.asarray(all_ @ weights)
 
-        reach: Reach = getattr(settings, level)
+        reach: CorrectionSettings = getattr(settings, level)
         factor, bias = factors(
-            sample, leaf_j, grounds[level], reach, rounds(sample, level), solve, factor, used
+            sample, leaf_j, grids[level], reach, rounds(sample, level), solve, factor, used
         )
         if level in found:
             found[level].bias = bias

@@ -1,6 +1,6 @@
-"""Small smooth corrections: a Matern 3/2 Gaussian process on few centers, in the form that FORMAT.md ships.
+"""Small smooth corrections: a Matern 3/2 Gaussian process on few inducing_points, in the form that FORMAT.md ships.
 
-Length, amplitude and noise are those of the largest marginal likelihood on the training data; the centers are
+Length, amplitude and noise are those of the largest marginal likelihood on the training data; the inducing_points are
 picked one by one where they explain most. Far from every center the correction goes to its bias.
 """
 
@@ -36,16 +36,16 @@ def rounded(value: float) -> float:
 
 
 @dataclass
-class Scales:
+class Hyperparameters:
     """Hyper-parameters of one correction: ``length`` float64[columns], variances of signal and of noise.
 
-    ``centers``: float64[r, columns], once a fit has placed them.
+    ``inducing_points``: float64[r, columns], once a fit has placed them.
     """
 
     length: np.ndarray
     signal: float
     noise: float
-    centers: np.ndarray | None = None
+    inducing_points: np.ndarray | None = None
 
 
 @dataclass
@@ -89,7 +89,7 @@ def medians(values: np.ndarray, of: np.ndarray, count: np.ndarray) -> np.ndarray
     return np.asarray(0.5 * (values[order][low] + values[order][high]))
 
 
-class Spectrum:
+class KernelCache:
     """Kernels among fixed places at every candidate length, made and decomposed once each.
 
     ``apart``: the first column, which is the input's size, has a length of its own; the others are a layer's sizes.
@@ -124,70 +124,76 @@ class Spectrum:
         return self._parts[length]
 
 
-def scales(points: Points, rough: float = 1.0, spectrum: Spectrum | None = None) -> Scales | None:
+def scales(
+    points: Points, noise_factor: float = 1.0, cache: KernelCache | None = None
+) -> Hyperparameters | None:
     """The likeliest hyper-parameters; None where noise alone explains the points as well.
 
-    ``rough``: how many times the spread of replicates counts as noise. ``spectrum``: of the same places.
+    ``noise_factor``: how many times the spread of replicates counts as noise. ``cache``: of the same places.
     """
     if len(points.z) < FEWEST or not points.z.shape[1]:
         return None
-    found, _ = likeliest(points, rough, spectrum or Spectrum(points.z))
+    found, _ = likeliest(points, noise_factor, cache or KernelCache(points.z))
     return found if found.signal > 0.0 else None
 
 
-def fit(points: Points, columns: list[int], rank: int, using: Scales | None) -> dict[str, Any] | None:
-    """A CORRECTION of at most ``rank`` centers, or None where there is nothing that one would explain.
+def fit(
+    points: Points, columns: list[int], rank: int, using: Hyperparameters | None
+) -> dict[str, Any] | None:
+    """A CORRECTION of at most ``rank`` inducing_points, or None where there is nothing that one would explain.
 
-    The places of the centers are kept in ``using``: a refit on fewer points solves for their weights alone.
+    The places of the inducing_points are kept in ``using``: a refit on fewer points solves for their weights alone.
     """
     if using is None or len(points.z) < FEWEST:
         return None
     place(points, rank, using)
-    assert using.centers is not None
-    if not len(using.centers):
+    assert using.inducing_points is not None
+    if not len(using.inducing_points):
         return None
-    design = kernel("matern32", points.z, using.centers, using.length)
-    among = kernel("matern32", using.centers, using.centers, using.length)
+    design = kernel("matern32", points.z, using.inducing_points, using.length)
+    among = kernel("matern32", using.inducing_points, using.inducing_points, using.length)
     solved = solve(design, among, points.residual, variance_of(points, using), using.signal)
     return as_data(columns, using, solved)
 
 
-def variance_of(points: Points, using: Scales) -> np.ndarray:
+def variance_of(points: Points, using: Hyperparameters) -> np.ndarray:
     """float64[n]: the variance of the middle of what was measured at every place."""
     return np.asarray(using.noise / points.count * float(np.mean(points.count)))
 
 
-def place(points: Points, rank: int, using: Scales) -> None:
-    """Choose the centers among the points, where there are none yet."""
-    if using.centers is None:
+def place(points: Points, rank: int, using: Hyperparameters) -> None:
+    """Choose the inducing_points among the points, where there are none yet."""
+    if using.inducing_points is None:
         k = kernel("matern32", points.z, points.z, using.length)
         worth = np.sqrt(points.nodes / points.nodes.mean())
         chosen = _centers(k, points.residual, variance_of(points, using) / worth, using.signal, rank)
-        using.centers = points.z[chosen]
+        using.inducing_points = points.z[chosen]
 
 
 def solve(
     design: np.ndarray, among: np.ndarray, residual: np.ndarray, variance: np.ndarray, signal: float
 ) -> np.ndarray:
-    """float64[r]: weights of centers. ``design``: float64[n, r], ``among``: float64[r, r], kernel values."""
+    """float64[r]: weights of inducing_points. ``design``: float64[n, r], ``among``: float64[r, r], kernel values."""
     system = design.T @ (design / variance[:, None]) + among / signal
     system[np.diag_indices(len(system))] *= 1.0 + 1e-9
     return np.asarray(np.linalg.solve(system, design.T @ (residual / variance)))
 
 
-def as_data(columns: list[int], using: Scales, weights: np.ndarray, bias: float = 0.0) -> dict[str, Any]:
-    """The CORRECTION with these weights of its centers."""
-    assert using.centers is not None
-    middle = [rounded(v) for v in using.centers.mean(axis=0)]
+def as_data(
+    columns: list[int], using: Hyperparameters, weights: np.ndarray, bias: float = 0.0
+) -> dict[str, Any]:
+    """The CORRECTION with these weights of its inducing_points."""
+    assert using.inducing_points is not None
+    middle = [rounded(v) for v in using.inducing_points.mean(axis=0)]
     return {
         "columns": columns, "mean": middle, "scale": [1.0] * len(columns), "kernel": "matern32",
         "length": [float(v) for v in using.length], "bias": rounded(bias), "limit": LIMIT,
-        "centers": [[round(float(c), 4) for c in center - middle] for center in using.centers],
+        "centers": [[round(float(c), 4) for c in center - middle] for center in using.inducing_points],
         "weights": [round(float(w), 4) for w in weights],
     }  # fmt: skip
 
 
-def likeliest(points: Points, rough: float, spectrum: Spectrum) -> tuple[Scales, float]:
+def likeliest(points: Points, noise_factor: float, cache: KernelCache) -> tuple[Hyperparameters, float]:
     """The scales of the largest marginal likelihood on the grid (signal 0: noise alone), and its negative logarithm.
 
     Where replicates say what the noise is, it is not a free parameter: cost jumps from shape to shape (tiles,
@@ -195,11 +201,11 @@ def likeliest(points: Points, rough: float, spectrum: Spectrum) -> tuple[Scales,
     """
     y, count = points.residual, float(np.mean(points.count))
     width = points.z.shape[1]
-    best = Scales(np.full(width, LENGTHS[-1]), 0.0, max(float(np.mean(y * y)), 1e-12))
-    known = (rough * max(points.noise, LEAST_NOISE)) ** 2 / count if points.noise > 0.0 else None
+    best = Hyperparameters(np.full(width, LENGTHS[-1]), 0.0, max(float(np.mean(y * y)), 1e-12))
+    known = (noise_factor * max(points.noise, LEAST_NOISE)) ** 2 / count if points.noise > 0.0 else None
     score = np.inf if known else 0.5 * len(y) * (np.log(best.noise) + 1.0) - 1.0
-    for length in spectrum.candidates():
-        values, vectors = spectrum.parts(length)
+    for length in cache.candidates():
+        values, vectors = cache.parts(length)
         values = values[:, None]
         square = ((vectors.T @ y) ** 2)[:, None]
         if known:
@@ -212,7 +218,7 @@ def likeliest(points: Points, rough: float, spectrum: Spectrum) -> tuple[Scales,
         index = int(np.argmin(scores))
         if scores[index] < score:
             score = float(scores[index])
-            best = Scales(spectrum.lengths(length), float(signal[index]), float(error[index]))
+            best = Hyperparameters(cache.lengths(length), float(signal[index]), float(error[index]))
     return best, score
 
 
