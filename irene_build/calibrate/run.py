@@ -17,6 +17,7 @@ from irene_build.calibrate.request import Request, parse_seconds
 from irene_build.calibrate.summary import campaign_summary, describe
 from irene_build.errors import InputError, MeasurementError
 from irene_build.paths import hardware_dir
+from irene_build.received import json_of, refuse_factories
 
 if TYPE_CHECKING:
     from irene_build.hardware import HardwareProfile
@@ -233,7 +234,17 @@ def _measure(planner: Planner, journal: Journal) -> Outcome:
             )
         else:
             console.note(f"going on with the campaign in {journal.path}")
+            _refuse_code(asked, journal)
         return _run(asked, journal, meter, open_device(journal.get("device")))
+
+
+def _refuse_code(asked: Request, journal: Journal) -> None:
+    """A journal may have come from elsewhere: a factory in it runs only where the command line names it as well."""
+    targets = [json_of(text, f"{journal.path}: tree") for (text,) in journal.rows("SELECT target FROM tree")]
+    models = [str(target.get("model")) for target in targets if isinstance(target, dict)]
+    plan = asked.plan_file
+    named = [*asked.models, *(target.model for target in (wanted.read_plan_file(plan) if plan else ()))]
+    refuse_factories(models, str(journal.path), named, "--model")
 
 
 def _run(asked: Request, journal: Journal, meter: Meter, device: Device) -> Outcome:

@@ -59,7 +59,7 @@ def read_plan_file(path: Path) -> list[Target]:
 
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"plan {path}: {error}") from None
     tables = data.get("target")
     if not isinstance(tables, list) or not tables:

@@ -70,6 +70,11 @@ def table(
     provenance: str = typer.Option(
         "measured", "--provenance", help="measured, integrated, estimated, simulated."
     ),
+    factory: list[str] = typer.Option(
+        [],
+        "--factory",
+        help="A package.module:factory that the table may name (repeatable): its code is run.",
+    ),
     force: bool = _FORCE,
     as_json: bool = _JSON,
 ) -> None:
@@ -78,6 +83,7 @@ def table(
     from irene_build.dataset import whole_models
     from irene_build.dataset.table import PROVENANCES
     from irene_build.errors import InputError
+    from irene_build.received import refuse_factories
     from irene_build.trace import trace
 
     if provenance not in PROVENANCES:
@@ -85,6 +91,7 @@ def table(
     if not boundary or not meter:
         raise InputError("--boundary and --meter must not be empty")
     rows, unused = whole_models.read(path)
+    refuse_factories([row.run.spec for row in rows], str(path), factory, "--factory")
     digest = _digest([(row.name, row.run, row.energy_j, row.resources.tobytes()) for row in rows]
                      + [boundary, provenance, meter])  # fmt: skip
     target = _target(hardware)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError, InputError
+from irene_build.received import inflate, plain_tables
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import loads
 
@@ -37,9 +37,12 @@ def dataset_from_campaign(path: str | Path) -> Dataset:
             names = set(database.execute("SELECT name FROM sqlite_master"))
             if not {("campaign",), ("tree",), ("node",), ("result",)} <= names:
                 raise InputError(f"{path} holds no campaign: run `irene-build calibrate` first")
+            plain_tables(database, path)
             return _read(database, path)
     except sqlite3.Error as error:
         raise DatasetError(f"{path} cannot be read: {error}") from None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise DatasetError(f"{path} is damaged: {type(error).__name__}: {error!s:.120}") from None
 
 
 def _read(database: sqlite3.Connection, path: Path) -> Dataset:
@@ -60,7 +63,8 @@ def _read(database: sqlite3.Connection, path: Path) -> Dataset:
         nodes_of.setdefault(tree, []).append((node, work))
     trees = []
     for number, packed in database.execute("SELECT id, tree FROM tree ORDER BY id"):
-        labelled = _label(loads(zlib.decompress(packed).decode("utf-8")), nodes_of.get(number, []), results)
+        text = inflate(packed, f"{path}: tree {number}").decode("utf-8")
+        labelled = _label(loads(text), nodes_of.get(number, []), results)
         # A tree of which nothing was measured teaches nothing.
         if not np.isnan(labelled.energy_j).all():
             trees.append(labelled)

@@ -31,8 +31,9 @@ import numpy as np
 
 from irene_build.dataset.table import PROVENANCES, Dataset, LabelledTree
 from irene_build.errors import DatasetError, InputError, RunError, TreeError
+from irene_build.received import inflate, json_of, plain_tables
 from irene_runtime.features import FEATURES, RESOURCE_FEATURES
-from irene_runtime.tree import MAX_FILE_BYTES, loads
+from irene_runtime.tree import loads
 
 FORMAT = "irene-dataset"
 VERSION = 1
@@ -100,6 +101,7 @@ def load_dataset(path: str | Path) -> Dataset:
     if not path.is_file():
         raise InputError(f"no dataset at {path}: run `irene-build calibrate` or `irene-build import` first")
     with _failures_named(path), closing(_connect_read_only(path)) as database:
+        plain_tables(database, path)
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not {"dataset", "dataset_tree"} <= tables:
             raise InputError(
@@ -108,7 +110,7 @@ def load_dataset(path: str | Path) -> Dataset:
             )
         header = {}
         for key, value in database.execute("SELECT key, value FROM dataset"):
-            header[key] = _json(value, f"{path}: dataset.{key}")
+            header[key] = json_of(value, f"{path}: dataset.{key}")
         _check_header(header, str(path))
         columns = header["resources"]
         trees = []
@@ -142,13 +144,6 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
             raise
         database = sqlite3.connect(f"{uri}?immutable=1", uri=True)
     return database
-
-
-def _json(value: Any, where: str) -> Any:
-    try:
-        return json.loads(value)
-    except (TypeError, ValueError):
-        raise DatasetError(f"{where} is not JSON") from None
 
 
 def _check_header(header: dict[str, Any], where: str) -> None:
@@ -214,12 +209,8 @@ def _row(position: int, labelled: LabelledTree) -> tuple[Any, ...]:
 def _tree(row: tuple[Any, ...], columns: list[str], where: str) -> LabelledTree:
     _, nodes, packed, energy_raw, std_raw, resources_raw, measurement_raw = row
     try:
-        inflate = zlib.decompressobj()
-        text = inflate.decompress(packed, MAX_FILE_BYTES)
-        if inflate.unconsumed_tail or not inflate.eof:
-            raise DatasetError(f"{where}: the tree is cut off or larger than {MAX_FILE_BYTES >> 20} MiB")
-        tree = loads(text.decode("utf-8"))
-    except (zlib.error, TypeError, UnicodeDecodeError) as error:
+        tree = loads(inflate(packed, f"{where}: the tree").decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise DatasetError(f"{where}: the tree cannot be unpacked: {error}") from None
     except TreeError as error:
         raise DatasetError(f"{where}: {error}") from None

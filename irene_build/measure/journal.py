@@ -45,6 +45,7 @@ from pathlib import Path
 from typing import Any
 
 from irene_build.errors import DatasetError, InputError, MeasurementError
+from irene_build.received import inflate, json_of, plain_tables
 
 FORMAT = "irene-campaign"
 VERSION = 2
@@ -150,6 +151,7 @@ class Journal:
             database.execute("PRAGMA journal_mode = WAL")
             # A finished trial must survive a power cut too, so every commit reaches the disk.
             database.execute("PRAGMA synchronous = FULL")
+            plain_tables(database, self.path)
             if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'campaign'").fetchone():
                 self._check(dict(database.execute("SELECT key, value FROM campaign")))
                 _upgrade(database)
@@ -234,7 +236,7 @@ class Journal:
 
     def get(self, key: str, default: Any = None) -> Any:
         row = self.rows("SELECT value FROM campaign WHERE key = ?", (key,))
-        return json.loads(row[0][0]) if row else default
+        return json_of(row[0][0], f"{self.path}: campaign.{key}") if row else default
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -318,4 +320,4 @@ def pack(text: str) -> bytes:
 
 
 def unpack(blob: bytes) -> str:
-    return zlib.decompress(blob).decode("utf-8")
+    return inflate(blob, "a tree of the journal").decode("utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from irene_build.errors import HardwareError, IreneError
@@ -49,10 +50,7 @@ def open_meter(profile: HardwareProfile, name: str | None = None, device: str = 
     says what was looked for and what would work instead.
     """
     own = str(profile.meter["driver"])
-    settings: dict[str, Any] = {
-        "quarantine": str(hardware_dir(profile.name) / "quarantine.txt"),
-        **profile.meter,
-    }
+    settings: dict[str, Any] = {**profile.meter, "quarantine": str(_quarantine(profile))}
     if device.startswith("cuda:"):
         settings = _on_device(settings, own, device)
     meter: Meter = _Guarded(_make(name or own, settings), profile.name)
@@ -60,6 +58,17 @@ def open_meter(profile: HardwareProfile, name: str | None = None, device: str = 
     if parts and (name or own) == own:
         meter = ReconciledMeter(meter, _make(str(parts), settings))
     return meter
+
+
+def _quarantine(profile: HardwareProfile) -> Path:
+    """Where lines that are no frames go: a file in the hardware's folder, whatever a profile from elsewhere says."""
+    folder = hardware_dir(profile.name)
+    path = folder / str(profile.meter.get("quarantine") or "quarantine.txt")
+    if path.is_symlink() or path.resolve().parent != folder.resolve():
+        raise HardwareError(
+            f"hardware profile {profile.name}: quarantine {str(path)!r} is no file in {folder}: give a name alone"
+        )
+    return path
 
 
 def _on_device(settings: dict[str, Any], own: str, device: str) -> dict[str, Any]:
