@@ -113,6 +113,7 @@ def _template(name: str) -> Any:
 def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str, Any]) -> str:
     """The text of ``irene_estimator.py``. The same arguments give the same text."""
     runtime, imports = parts()
+    runtime = [part for part in runtime if part.name != "law" or estimator.get("law")]
     text: str = _template("irene_estimator.py.j2").render(
         estimator=estimator,
         version=__version__,

@@ -7,6 +7,6 @@ PUBLIC = (
 )  # fmt: skip
 #: The modules in the order in which the generated file holds them: each uses only those before it.
 MODULES = (
-    "errors", "features", "tree", "equations", "prediction", "explain", "gpu", "sampler", "monitor", "attach",
+    "errors", "features", "tree", "equations", "law", "prediction", "explain", "gpu", "sampler", "monitor", "attach",
     "onnx_backend", "model", "main",
 )  # fmt: skip

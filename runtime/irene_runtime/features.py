@@ -14,6 +14,7 @@ _MODEL = {
     "write_bytes": "MiB", "kernels": "1", "gemm_batch": "1", "gemm_m": "1", "gemm_n": "1", "gemm_k": "1", "rows": "1",
     "cols": "1", "elements": "1", "bytes_per_element": "B", "flops_2021": "1e6", "mem_bytes_2021": "MiB",
     "attended": "1", "unseen": "1",
+    "law_time": "s", "law_energy": "J",
 }  # fmt: skip
 #: name -> unit of what is observed while it runs: the resource features of Table 1.
 _RESOURCE = {
@@ -49,6 +50,8 @@ MEANINGS = {
     "mem_bytes_2021": "mem_bytes as the published rows count them (imported trees only)",
     "attended": "scores that a kernel of attention computes: fewer than rows x cols where it knows a causal mask",
     "unseen": "kernels whose floating point operations, or weights, nobody could count",
+    "law_time": "time that the physical law gives (never in a tree file: the estimator adds it)",
+    "law_energy": "energy that the physical law gives (likewise)",
     "cpu_util": "CPU utilisation",
     "mem_usg": "memory usage",
     "gpu_util": "GPU processor utilisation",
@@ -73,6 +76,6 @@ _NAMES = """
 Linear LayerNorm Embedding BatchNorm1d Conv1d MaxPool1d AvgPool1d LSTM Tanh Conv1D LogSigmoid ReLU Sigmoid
 GELU LeakyReLU MatMul Softmax Attention RMSNorm GroupNorm BatchNorm SiLU Activation RotaryEmbedding
 GatedActivation Conv2d Conv3d ConvTranspose Pool RNN GroupedExperts StateSpaceScan TopK FFT Interpolate
-Elementwise Reduction Copy Custom
+Elementwise Reduction Copy Host Custom
 """
 PRIMITIVES = tuple(_NAMES.split())

@@ -10,6 +10,7 @@ from .attach import Attached
 from .equations import (
     EXTRAPOLATES,
     FELL_BACK,
+    FORMS,
     OTHER_HARDWARE,
     SIMULATED,
     UNCALIBRATED,
@@ -144,6 +145,7 @@ class Estimator:
             self.provenance, self.cost_model = str(data["provenance"]), str(data["cost_model"])
             self.attention, self.fingerprint = str(data["attention"]), dict(data.get("fingerprint") or {})
             self.tiers = {name: Tier(name, data["tiers"]) for name in TIERS if name in data["tiers"]}
+            self.law = FORMS["law"](data["law"]) if data.get("law") else None
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise EstimatorError("estimator data: %s: %s" % (type(error).__name__, error)) from None
         if not self.tiers:
@@ -232,7 +234,7 @@ class Estimator:
         missing the next lower tier is taken, with the flag ``fell-back`` and a note.
         Raises TreeError for trees that cannot be predicted, InputError for wrong arguments.
         """
-        tree = _tree(tree)
+        tree = _tree(tree) if self.law is None else self.law.with_host(_tree(tree))
         if not (live is None or isinstance(live, (Monitor, Mapping))):
             raise InputError("live is %s, not a monitor or a mapping" % type(live).__name__)
         head = tree.header
@@ -305,6 +307,9 @@ class Estimator:
                 "input_size": float(batch) * length,
             }
         out = [dict(node.features, **common) for node in tree.nodes]
+        if self.law is not None:
+            for own, more in zip(out, self.law.features(tree)):
+                own.update(more)
         if isinstance(live, Attached):
             for index, seen in live.nodes_of(tree).items():
                 out[index].update(seen)

@@ -28,8 +28,10 @@ MAX_DIGITS = 400
 HEADER = {
     "model": None, "batch_size": None, "seq_len": None, "phase": "forward", "past_len": 0,
     "dtype": "float32", "attention": "eager", "cost_model": "analytic", "weights": None,
-    "traced_by": None,
+    "clock_mhz": None, "power_limit_w": None, "traced_by": None,
 }  # fmt: skip
+#: Keys of the header that a file has only where something was asked for.
+CONDITIONS = ("clock_mhz", "power_limit_w")
 
 
 class Node:
@@ -116,7 +118,7 @@ class ModelTree:
 
     def to_json(self) -> Dict[str, Any]:  # build tool only
         out: Dict[str, Any] = {"format": TREE_FORMAT, "version": TREE_VERSION}
-        out.update(self.header)
+        out.update((k, v) for k, v in self.header.items() if v is not None or k not in CONDITIONS)
         out["nodes"] = [node.to_json() for node in self.nodes]
         return out
 
@@ -240,6 +242,9 @@ def from_json(data: Any) -> ModelTree:
             if not whole or not 0 <= value < 2**53:
                 raise TreeError("%s is %.40r, expected a count" % (key, value))
             header[key] = int(value)
+    for key in CONDITIONS:
+        if header[key] is not None and not _number(header[key], key) > 0.0:
+            raise TreeError("%s is %r, expected a positive number" % (key, header[key]))
     for key in ("model", "phase", "dtype", "attention", "cost_model"):
         if not isinstance(header[key], str) and not (key == "model" and header[key] is None):
             raise TreeError("%s is %.40r, expected a string" % (key, header[key]))

@@ -218,6 +218,8 @@ def test_the_runtime_ships_as_it_is_written(bundle: Path) -> None:
     assert all(node.returns is not None for node in functions)
     names = {node.name for node in functions}
     for part in module.parts()[0]:
+        if part.name == "law":  # ships where the estimator has one
+            continue
         source = runtime_source(part.name)
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
