@@ -8,5 +8,5 @@ PUBLIC = (
 #: The modules in the order in which the generated file holds them: each uses only those before it.
 MODULES = (
     "errors", "features", "tree", "equations", "law", "prediction", "explain", "gpu", "sampler", "monitor", "attach",
-    "onnx_backend", "model", "main",
+    "onnx_backend", "model", "serve_metrics", "serve", "main",
 )  # fmt: skip

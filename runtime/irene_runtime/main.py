@@ -11,6 +11,7 @@ from .features import FEATURES
 from .model import TIERS, Estimator
 from .monitor import differences, machine_fingerprint
 from .prediction import printable
+from .serve import serve_command
 from .tree import LEVELS, ModelTree, from_json, load
 
 
@@ -52,6 +53,22 @@ def _parser() -> Any:
     add("--runs", type=int, default=1, help="forward passes that the command makes")
     add("--tree", metavar="TREE", help="also predict this tree in the live tier")
     add("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run")
+    add = command("serve", _serve, "joules of a running vLLM or SGLang server, as OpenMetrics")
+    add(
+        "--metrics", metavar="URL", required=True, help="the server's metrics (http://127.0.0.1:8000/metrics)"
+    )
+    add("--tree", metavar="TREE", required=True, help="the symbolic tree of the model that it serves")
+    add(
+        "--listen",
+        metavar="HOST:PORT",
+        default="127.0.0.1:9476",
+        help="where to answer (default 127.0.0.1:9476)",
+    )
+    add("--interval", type=float, default=5.0, help="seconds between two scrapes (default 5)")
+    add("--model", default="", help="of several that the server serves the one meant")
+    add("--context", type=int, default=512, help="cached tokens where the server says nothing of its cache")
+    add("--gpu", default="all", help="whose draw is measured: all, cuda:N, an NVML index or a UUID")
+    add("--once", action="store_true", help="one interval, printed; then end")
     return parser
 
 
@@ -156,6 +173,16 @@ def selftest() -> Tuple[str, bool]:
     if est.simulated:
         lines.append("SIMULATED: calibrated on simulated energy.")
     return "\n".join(lines) + "\n", good
+
+
+def _serve(args: Any) -> Tuple[str, int]:
+    est = Estimator()
+
+    def say(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    return "", serve_command(args, est, est.load_tree(args.tree), say)
 
 
 def _selftest(args: Any) -> Tuple[str, int]:

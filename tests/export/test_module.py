@@ -230,7 +230,7 @@ def test_the_runtime_ships_as_it_is_written(bundle: Path) -> None:
         assert public in text
 
 
-def test_pc1_s_module_is_at_most_150_kb(repository: Path) -> None:
+def test_pc1_s_module_is_at_most_210_kb(repository: Path) -> None:
     data = json.loads((repository / "artifacts" / "pc1" / "estimator.json").read_text(encoding="utf-8"))
     text = module.render_module(data, estimator_digest(data), golden(data))
     assert len(text.encode("utf-8")) <= module.MAX_BYTES
