@@ -12,7 +12,15 @@ from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
 from irene_build.meters.base import MeterInfo, Reading
-from irene_build.meters.emonpi_protocol import Frame, Grammar, Reject, decode, grammars, plausible
+from irene_build.meters.emonpi_protocol import (
+    MAX_POWER_W,
+    Frame,
+    Grammar,
+    Reject,
+    decode,
+    grammars,
+    plausible,
+)
 from irene_build.meters.threaded import FeedMeter
 
 _BAUDS = (38400, 115200, 9600, 57600)
@@ -53,6 +61,7 @@ class EmonPi(FeedMeter):
         self._turns = int(config.get("ct_turns", 1))
         if self._turns < 1:
             raise HardwareError("meter.ct_turns: at least 1 pass through the clamp")
+        self._max_w = float(config.get("max_power_w", MAX_POWER_W))
         self._grammars = grammars(config)
         self._grammar: Grammar | None = None
         self._port = ""
@@ -61,6 +70,8 @@ class EmonPi(FeedMeter):
         self._pending = b""
         self._synchronised = False
         self._frame: Frame | None = None
+        self._believed: Frame | None = None
+        self._doubtful: tuple[Frame, int] | None = None
         self._last_ns = 0
         self._lost_since: float | None = None
         self._gaps: deque[float] = deque(maxlen=15)
@@ -238,7 +249,29 @@ class EmonPi(FeedMeter):
             if not self._is_new(frame, at, period):
                 continue
             self._frame, self._last_ns = frame, max(at, self._last_ns + 1)
-            self._emit(Reading(self._last_ns, frame.power_w / self._turns, frame.time_s))
+            self._pass_on(frame, self._last_ns)
+
+    def _pass_on(self, frame: Frame, at: int) -> None:
+        """A reading of the frame, once it is believed.
+
+        A digit lost or doubled is another number: where a line has nothing to check it by, a power that is far from the
+        one before waits for the next frame, and is dropped where that one is as the one before it was.
+        """
+        if self._doubtful is not None:
+            doubtful, then = self._doubtful
+            self._doubtful = None
+            if self._believed is not None and _near(frame, self._believed) and not _near(frame, doubtful):
+                self._counts["torn"] += 1
+            else:
+                self._hand_on(doubtful, then)
+        if frame.checked or self._believed is None or _near(frame, self._believed):
+            self._hand_on(frame, at)
+        else:
+            self._doubtful = frame, at
+
+    def _hand_on(self, frame: Frame, at: int) -> None:
+        self._believed = frame
+        self._emit(Reading(at, frame.power_w / self._turns, frame.time_s))
 
     def _is_new(self, frame: Frame, at: int, period: int) -> bool:
         """Counts what is missing between the last frame and this one; False for the same frame again."""
@@ -261,6 +294,9 @@ class EmonPi(FeedMeter):
         if steps < 0:
             self._counts["restarts"] += 1
             steps = round(gap / period)
+        if steps == 1 and _contradicts(frame, last, period / 1e9):
+            self._counts["torn"] += 1
+            return False
         if frame.sequence is not None or len(self._gaps) >= _GAPS:
             self._counts["missing"] += max(0, steps - 1)
         self._gaps.append(gap / 1e9)
@@ -288,13 +324,28 @@ class EmonPi(FeedMeter):
         for grammar in [self._grammar] if self._grammar else self._grammars:
             attempt = grammar.parse(text)
             if isinstance(attempt, Frame):
-                verdict = plausible(attempt, bool(self._config.get("reverse", False)))
+                reverse = bool(self._config.get("reverse", False))
+                verdict = plausible(attempt, reverse, self._max_w * self._turns)
                 if isinstance(verdict, Frame) and self._grammar is None:
                     self._grammar = grammar
                 break
             if attempt.reason != "banner":
                 verdict = attempt
         return verdict
+
+
+def _near(frame: Frame, other: Frame) -> bool:
+    """Within a factor of two, or of a few of the least steps."""
+    low, high = sorted((frame.power_w, other.power_w))
+    return high <= 2.0 * low + 10.0 * max(frame.quantum_w, other.quantum_w)
+
+
+def _contradicts(frame: Frame, last: Frame, seconds: float) -> bool:
+    """Whether the meter's own count of energy has moved by another power than the frame says."""
+    if frame.energy_wh is None or last.energy_wh is None:
+        return False
+    counted, said = frame.energy_wh - last.energy_wh, frame.power_w * seconds / 3600.0
+    return counted < 0.0 or abs(counted - said) > 2.0 + 0.5 * max(counted, said)
 
 
 def _why(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 A grammar turns one line into a ``Frame`` or into the reason why it is none. It never guesses: a line
 that could be half a frame is ``torn``, and a value that no PC draws is ``implausible``.
-Formats: OpenEnergyMonitor's firmware (emonPi, emonPi2, emonTx4/5) and emonHub's interfacers.
+Formats: OpenEnergyMonitor's firmware (emonPi, emonPi_CM, emonPi2, emonTx V3, emonTx4/5) and emonHub's interfacers.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 from irene_build.errors import HardwareError
+from irene_build.meters.quantities import Quantity, quantity, whole_quantity
 
 #: Why a line is no frame; each is a counter of the meter.
 REASONS = ("banner", "foreign", "rejected", "torn", "undecodable", "implausible", "reversed")
 MAX_POWER_W = 20_000.0
+#: Mains voltages, V. Below, the firmware sees no mains and multiplies the current with a voltage that it assumes.
+_LEAST_V, _MOST_V = 50.0, 300.0
+#: Lines of another look in a row after which that is how this meter's lines look.
+_SETTLED = 3
 _MAX_LINE = 1024
-_NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?"
 #: Two numbers that are named V and I, and an optional time T of the meter's own clock, in seconds.
 DEFAULT_PATTERN = (
     r"(?:T\s*[:=]\s*(?P<time_s>\d+(?:\.\d+)?)\D+?)?"
@@ -31,13 +35,18 @@ DEFAULT_PATTERN = (
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame, before the clamp's turns are taken out. ``quantum_w``: what the last digit is worth."""
+    """One frame, before the clamp's turns are taken out. ``quantum_w``: what the last digit is worth.
+
+    ``energy_wh``: the meter's own count of the same clamp; ``checked``: the frame holds what tells a damaged byte.
+    """
 
     power_w: float
     power_kind: str
     quantum_w: float
     time_s: float | None = None
     sequence: int | None = None
+    energy_wh: float | None = None
+    checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,21 +66,46 @@ class Grammar(Protocol):
     def parse(self, line: str) -> Frame | Reject: ...
 
 
-def plausible(frame: Frame, reverse: bool = False) -> Frame | Reject:
-    """The frame, or why its power cannot be a PC's: more than 20 kW, or a clamp that sits the wrong way."""
+def plausible(frame: Frame, reverse: bool = False, max_power_w: float = MAX_POWER_W) -> Frame | Reject:
+    """The frame, or why its power cannot be a PC's: more than ``max_power_w``, or a clamp that sits the wrong way."""
     power = -frame.power_w if reverse else frame.power_w
-    if not math.isfinite(power) or power > MAX_POWER_W or power < -MAX_POWER_W:
+    if not math.isfinite(power) or abs(power) > max_power_w:
         return Reject("implausible")
     if power < -5.0:
         return Reject("reversed")
+    energy = frame.energy_wh if frame.energy_wh is None or not reverse else -frame.energy_wh
     # A clamp on a PC that is off reads a little noise to either side of nothing.
-    return Frame(max(power, 0.0), frame.power_kind, frame.quantum_w, frame.time_s, frame.sequence)
+    return replace(frame, power_w=max(power, 0.0), energy_wh=energy)
+
+
+class _Look:
+    """What a meter's lines look like. One that looks otherwise is odd, until so many in a row look like it."""
+
+    def __init__(self) -> None:
+        self._usual: Hashable = None
+        self._other: Hashable = None
+        self._seen = 0
+
+    def usual(self, look: Hashable) -> bool:
+        if self._usual is None:
+            self._usual = look
+        if look == self._usual:
+            self._seen = 0
+            return True
+        self._seen = self._seen + 1 if look == self._other else 1
+        self._other = look
+        if self._seen >= _SETTLED:
+            self._usual, self._seen = look, 0
+            return True
+        return False
 
 
 class ClassicBytes:
-    """``OK 5 <24 decimal bytes> (-0)``: little-endian P1, P2, P1+P2 (W), Vrms x 100, 6 temperatures, pulses.
+    """``OK 5 <decimal bytes> (-0)``, little-endian. By the number of bytes:
 
-    ``channel``: 1, 2, or 0 for the sum of both. A frame whose sum is not the sum of its parts is torn.
+    24, emonPi: P1, P2, P1+P2 (W), Vrms x 100, 6 temperatures, pulses. 40, emonPi_CM: a message number before these, a
+    second pulse count and E1, E2 (Wh) behind. 26, emonTx V3: P1 to P4, Vrms x 100, 6 temperatures, pulses.
+    ``channel``: a clamp's number, or 0 for the sum of all. A frame whose sum is not the sum of its parts is torn.
     """
 
     name, baud, period_s = "classic", 38400, 5.0
@@ -88,71 +122,96 @@ class ClassicBytes:
             return Reject("torn" if re.match(r"OK|O$|.*\(-\d+\)$|[\d ]+$", line) else "banner")
         if int(match[1]) != self.node:
             return Reject("foreign")
-        data = [int(x) for x in match[2].split()]
-        if len(data) != 24 or max(data) > 255:
+        numbers = [int(x) for x in match[2].split()]
+        if max(numbers) > 255:
             return Reject("torn")
-        words = [int.from_bytes(bytes(data[i : i + 2]), "little", signed=True) for i in range(0, 8, 2)]
-        p1, p2, both, voltage = words
+        data = bytes(numbers)
+        sequence = energies = None
+        if len(data) == 40:
+            sequence = int.from_bytes(data[:4], "little")
+            energies = [int.from_bytes(data[at : at + 4], "little", signed=True) for at in (32, 36)]
+            data = data[4:]
+        count = {24: 2, 36: 2, 26: 4}.get(len(data))
+        if count is None:
+            return Reject("torn")
+        words = [int.from_bytes(data[at : at + 2], "little", signed=True) for at in range(0, 10, 2)]
+        powers, voltage = words[:count], words[4] if count == 4 else words[3]
         # The firmware adds in 16 bits.
-        if (p1 + p2 - both) % 65536 != 0:
+        if count == 2 and (sum(powers) - words[2]) % 65536 != 0:
             return Reject("torn")
-        if not 0 <= voltage <= 30000:
+        if not 0 <= voltage <= 100.0 * _MOST_V:
             return Reject("implausible")
-        return Frame(float((both, p1, p2)[self.channel]), "real", 1.0)
+        if self.channel > count:
+            return Reject("foreign")
+        power = float(powers[self.channel - 1] if self.channel else sum(powers))
+        energy = None
+        if energies is not None:
+            energy = float(energies[self.channel - 1] if self.channel else sum(energies))
+        kind = "real" if voltage >= 100.0 * _LEAST_V else "apparent"
+        return Frame(power, kind, 1.0, None, sequence, energy, checked=count == 2)
 
 
 class _Fields:
     """Real power ``P<n>`` (or V and I) and the message number out of named values.
 
-    Remembers which names a whole line has, and with how many decimals the last one comes, so that a line
-    which lost its end is not taken for a smaller number.
+    Remembers which names a whole line has, and how the last value is written, so that a line which lost its end is not
+    taken for a smaller number.
     """
 
     def __init__(self, channel: int) -> None:
         self.channel = channel
-        self._shape: tuple[frozenset[str], int] | None = None
+        self._line, self._source = _Look(), _Look()
+        self._names: frozenset[str] = frozenset()
+        self._powers: frozenset[str] | None = None
 
-    def frame(self, fields: Mapping[str, str], self_delimiting: bool) -> Frame | Reject:
-        names, last = frozenset(fields), list(fields.values())[-1]
-        shape = (names, 0 if self_delimiting else _decimals(last))
-        if self._shape is not None and shape != self._shape and not names > self._shape[0]:
+    def frame(self, fields: Mapping[str, Quantity], self_delimiting: bool) -> Frame | Reject:
+        if self.channel:
+            wanted = [f"P{self.channel}"]
+            if self.channel == 1 and "P1" not in fields and "P" in fields:
+                wanted = ["P"]
+        else:
+            wanted = [name for name in fields if re.fullmatch(r"P\d{1,2}", name)]
+        powers = frozenset(wanted if set(wanted) <= set(fields) else ())
+        found = self._power(fields, sorted(powers))
+        if found is None:
+            return Reject("foreign" if self._powers is None else "torn")
+        power, worth, kind = found
+        # A sum of fewer clamps is another quantity, however often it comes.
+        if (self._powers is not None and powers < self._powers) or not self._source.usual(powers):
             return Reject("torn")
-        power, kind = self._power(fields)
-        if power is None:
-            return Reject("foreign" if self._shape is None else "torn")
-        self._shape = shape
-        sequence = fields.get("MSG")
-        return Frame(
-            power[0],
-            kind,
-            power[1],
-            sequence=int(sequence) if sequence is not None and sequence.isdigit() else None,
-        )
+        if not self_delimiting:
+            names, last = frozenset(fields), list(fields.values())[-1]
+            if self._line.usual((names, last.decimals, last.unit)):
+                self._names = names
+            elif not self._names < names:
+                return Reject("torn")
+        self._powers = powers
+        energies = [fields.get(f"E{name[1:]}") for name in sorted(powers)]
+        energy = sum(e.value for e in energies if e) if energies and all(energies) else None
+        message = fields.get("MSG")
+        sequence = int(message.value) if message is not None and not message.decimals else None
+        return Frame(power, kind, worth, sequence=sequence, energy_wh=energy)
 
-    def _power(self, fields: Mapping[str, str]) -> tuple[tuple[float, float] | None, str]:
-        wanted = [f"P{self.channel}"] if self.channel else ["P1", "P2"]
-        if self.channel == 1 and "P1" not in fields and "P" in fields:
-            wanted = ["P"]
-        if all(name in fields for name in wanted):
-            return (
-                (
-                    sum(float(fields[n]) for n in wanted),
-                    max(10.0 ** -_decimals(fields[n]) for n in wanted),
-                ),
-                "real",
-            )
+    def _power(self, fields: Mapping[str, Quantity], powers: list[str]) -> tuple[float, float, str] | None:
         voltage = next((fields[n] for n in ("V", "V1", "Vrms") if n in fields), None)
+        if powers:
+            own = [fields[name] for name in powers]
+            if any(q.unit not in ("", "W", "VA") for q in own) or (voltage and voltage.value > _MOST_V):
+                return None
+            assumed = voltage is not None and voltage.value < _LEAST_V
+            kind = "apparent" if assumed or any(q.unit == "VA" for q in own) else "real"
+            return sum(q.value for q in own), max(q.worth for q in own), kind
         current = next((fields[n] for n in (f"I{max(self.channel, 1)}", "I", "Irms") if n in fields), None)
-        if voltage is None or current is None:
-            return None, ""
-        return _apparent(voltage, current), "apparent"
+        if voltage is None or current is None or self._powers:
+            return None
+        return (*_apparent(voltage, current), "apparent")
 
 
 class KeyValue:
     """``MSG:1,V1:230.47,P1:312,E1:12,pulse:0``"""
 
     name, baud, period_s = "keyvalue", 115200, 9.8
-    _field = re.compile(rf"\s*([A-Za-z][A-Za-z0-9_]{{0,15}})\s*:\s*({_NUMBER})\s*")
+    _field = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]{0,15})\s*:\s*(.{1,40}?)\s*")
 
     def __init__(self, channel: int = 1) -> None:
         self._fields = _Fields(channel)
@@ -160,12 +219,14 @@ class KeyValue:
     def parse(self, line: str) -> Frame | Reject:
         if line.startswith("?"):
             return Reject("rejected")
-        parts = line.rstrip(",").split(",")
+        # No name begins with a digit: a comma before one is a decimal comma.
+        parts = re.split(r",(?!\d)", line.rstrip(","))
         matches = [self._field.fullmatch(part) for part in parts]
-        found = {m[1]: m[2] for m in matches if m}
-        if len(found) < len(parts):
-            return Reject("torn" if found else "banner")
-        return self._fields.frame(found, self_delimiting=False)
+        found = {m[1]: whole_quantity(m[2]) for m in matches if m}
+        known = {name: value for name, value in found.items() if value is not None}
+        if len(known) < len(parts):
+            return Reject("torn" if known else "banner")
+        return self._fields.frame(known, self_delimiting=False)
 
 
 class Json:
@@ -183,7 +244,8 @@ class Json:
             data = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
         except (ValueError, RecursionError):
             return Reject("torn")
-        fields = {k: v for k, v in data.items() if isinstance(v, str) and re.fullmatch(_NUMBER, v)}
+        values = {key: whole_quantity(value) for key, value in data.items() if isinstance(value, str)}
+        fields = {key: value for key, value in values.items() if value is not None}
         if not fields:
             return Reject("foreign")
         return self._fields.frame(fields, self_delimiting=True)
@@ -194,9 +256,11 @@ class Pattern:
 
     Optional groups: ``time_s`` (the meter's own clock), ``sequence``, and ``checksum`` over all that stands
     before the character in front of it: 2 hexadecimal digits are an exclusive or, 4 are CRC-16/XMODEM.
+    What follows a group and belongs to its number, a decimal comma, an exponent, a unit, is read with it.
     """
 
     name, baud = "pattern", 115200
+    _units: ClassVar = {"voltage_v": ("", "V"), "current_a": ("", "A"), "power_w": ("", "W", "VA")}
 
     def __init__(self, pattern: str = DEFAULT_PATTERN, period_s: float = 0.170) -> None:
         try:
@@ -207,49 +271,61 @@ class Pattern:
         if not ({"voltage_v", "current_a"} <= groups or "power_w" in groups):
             raise HardwareError("meter.pattern: needs the groups voltage_v and current_a, or power_w")
         self.period_s = period_s
-        self._decimals: tuple[int, ...] | None = None
+        self._look = _Look()
 
     def parse(self, line: str) -> Frame | Reject:
-        match = self._line.fullmatch(line) or (
-            None if "checksum" in self._line.groupindex else self._line.search(line)
-        )
+        match = self._match(line)
+        if match is None and "checksum" not in self._line.groupindex:
+            match = self._match(re.sub(r"(?<=\d),(?=\d)", ".", line))
         if match is None:
             return Reject("torn" if re.search(r"[=:]\s*-?\d", line) else "banner")
-        found = {name: value for name, value in match.groupdict().items() if value is not None}
-        checksum = found.get("checksum")
+        checksum = match["checksum"] if "checksum" in self._line.groupindex else None
         if checksum is not None and not _checks(line[: max(0, match.start("checksum") - 1)], checksum):
             return Reject("torn")
-        values = [found[name] for name in ("voltage_v", "current_a", "power_w") if name in found]
-        if not all(re.fullmatch(_NUMBER, value) for value in values):
-            return Reject("implausible")
-        decimals = tuple(map(_decimals, values))
-        if self._decimals is None:
-            self._decimals = decimals
-        elif decimals != self._decimals:
+        starts = sorted(match.start(name) for name in self._line.groupindex if match[name] is not None)
+        values: dict[str, Quantity] = {}
+        for name in ("voltage_v", "current_a", "power_w"):
+            if name in self._line.groupindex and match[name] is not None:
+                start = match.start(name)
+                end = min((other for other in starts if other > start), default=None)
+                value = quantity(match.string, start, end)
+                if value is None or value.unit not in self._units[name]:
+                    return Reject("implausible" if whole_quantity(match[name]) is None else "torn")
+                values[name] = value
+        if not self._look.usual(tuple((value.decimals, value.unit) for value in values.values())):
             return Reject("torn")
-        if "power_w" in found:
-            power, quantum, kind = float(found["power_w"]), 10.0 ** -decimals[-1], "real"
+        if "power_w" in values:
+            power, quantum, kind = values["power_w"].value, values["power_w"].worth, "real"
+            if values["power_w"].unit == "VA" or values.get("voltage_v", _MAINS).value < _LEAST_V:
+                kind = "apparent"
         else:
-            (power, quantum), kind = _apparent(found["voltage_v"], found["current_a"]), "apparent"
-        time_s = _number(found.get("time_s"))
-        sequence = _number(found.get("sequence"))
-        return Frame(power, kind, quantum, time_s, None if sequence is None else int(sequence))
+            (power, quantum), kind = _apparent(values["voltage_v"], values["current_a"]), "apparent"
+        time_s, sequence = (
+            whole_quantity(match[name]) if name in self._line.groupindex and match[name] is not None else None
+            for name in ("time_s", "sequence")
+        )
+        return Frame(
+            power, kind, quantum, None if time_s is None else time_s.value,
+            None if sequence is None else int(sequence.value), checked=checksum is not None,
+        )  # fmt: skip
+
+    def _match(self, line: str) -> re.Match[str] | None:
+        whole = self._line.fullmatch(line)
+        return whole or (None if "checksum" in self._line.groupindex else self._line.search(line))
 
 
-def _decimals(text: str) -> int:
-    return len(text.partition(".")[2])
+_MAINS = Quantity(230.0, 1.0, 0, "V")
 
 
-def _number(text: str | None) -> float | None:
-    return float(text) if text is not None and re.fullmatch(_NUMBER, text) else None
-
-
-def _apparent(voltage: str, current: str) -> tuple[float, float]:
+def _apparent(voltage: Quantity, current: Quantity) -> tuple[float, float]:
     """Apparent power and the worth of the current's last digit; NaN outside any mains voltage."""
-    volts = float(voltage)
-    if not 50.0 <= volts <= 300.0:
+    if (
+        not _LEAST_V <= voltage.value <= _MOST_V
+        or voltage.unit not in ("", "V")
+        or current.unit not in ("", "A")
+    ):
         return math.nan, 0.0
-    return volts * float(current), volts * 10.0 ** -_decimals(current)
+    return voltage.value * current.value, voltage.value * current.worth
 
 
 def _checks(text: str, checksum: str) -> bool:

@@ -211,3 +211,36 @@ def test_no_garbage_on_the_wire_makes_a_reading_that_was_not_sent(wire: Wire, ga
             assert time.monotonic() < end
             values += [r.value for r in meter.read_new(0.1)]
         assert set(values) <= {100.0, 101.0}
+
+
+@pytest.mark.parametrize("damaged", ["32", "3312", "12", "3123", "912"])
+def test_a_digit_lost_or_doubled_is_seen_by_the_lines_around_it(wire: Wire, damaged: str) -> None:
+    lines = [
+        f"MSG:{n},V1:230.47,P1:{damaged if n == 6 else 310 + n % 5},E1:12,pulse:0\r\n" for n in range(1, 40)
+    ]
+    with Player(wire, lambda n: lines[n], 0.03), EmonPi(config(wire)) as meter:
+        values = {r.value for r in collect(meter, 20)}
+        assert meter.counters()["torn"] == 1
+    assert float(damaged) not in values and values == {310.0, 311.0, 312.0, 313.0, 314.0}
+
+
+def test_a_load_that_lasts_is_no_damage_and_keeps_its_times(wire: Wire) -> None:
+    def line(count: int) -> str:
+        return f"V1:230.47,P1:{60 if count % 10 < 5 else 320},E1:12,pulse:0\r\n"
+
+    with Player(wire, line, 0.03), EmonPi(config(wire)) as meter:
+        readings = collect(meter, 30)
+        assert meter.counters().get("torn", 0) == 0
+    gaps = [(b.host_time_ns - a.host_time_ns) / 1e9 for a, b in itertools.pairwise(readings)]
+    assert {r.value for r in readings} == {60.0, 320.0} and max(gaps) < 0.2
+
+
+def test_a_power_that_the_meters_own_energy_contradicts_is_torn(wire: Wire) -> None:
+    """At 0.05 s a frame, 2 Wh in a frame are 144 kW: only the frame whose energy stood still says so little."""
+
+    def line(count: int) -> str:
+        return f"MSG:{count + 1},V1:230.47,P1:312,E1:{7 if count != 9 else 70},pulse:0\r\n"
+
+    with Player(wire, line, 0.05), EmonPi(config(wire)) as meter:
+        collect(meter, 14)
+        assert meter.counters()["torn"] == 1

@@ -15,6 +15,7 @@ from irene_build.meters.emonpi_protocol import (
     REASONS,
     ClassicBytes,
     Frame,
+    Grammar,
     Json,
     KeyValue,
     Pattern,
@@ -32,7 +33,7 @@ JSON = '{"MSG":1,"V1":230.47,"P1":312,"E1":12,"pulse":0}'
 
 
 def test_a_classic_frame_is_little_endian_power() -> None:
-    assert ClassicBytes().parse(DOCUMENTED) == Frame(312.0, "real", 1.0)
+    assert ClassicBytes().parse(DOCUMENTED) == Frame(312.0, "real", 1.0, checked=True)
     assert classic(312) == DOCUMENTED
 
 
@@ -60,7 +61,7 @@ def test_what_is_no_classic_frame_says_why(line: str, reason: str) -> None:
 
 
 def test_key_value_and_json_say_the_same() -> None:
-    expected = Frame(312.0, "real", 1.0, sequence=1)
+    expected = Frame(312.0, "real", 1.0, sequence=1, energy_wh=12.0)
     assert KeyValue().parse(KEYVALUE) == expected
     assert Json().parse(JSON) == expected
 
@@ -118,6 +119,107 @@ def test_a_pattern_that_cannot_work_is_wrong_input(pattern: str) -> None:
 def test_an_unknown_grammar_names_the_known_ones() -> None:
     with pytest.raises(HardwareError, match="classic"):
         grammars({"grammar": "morse"})
+
+
+def emonpi_cm(
+    p1: int, p2: int = 0, voltage: float = 230.47, message: int = 7, e1: int = 12, e2: int = 3
+) -> str:
+    """A frame as struct emonPi of the emonPi_CM firmware is sent."""
+    words = [p1, p2, p1 + p2, round(100 * voltage)] + [0] * 6
+    data = message.to_bytes(4, "little") + b"".join((word & 0xFFFF).to_bytes(2, "little") for word in words)
+    data += b"".join(value.to_bytes(4, "little", signed=True) for value in (0, 0, e1, e2))
+    return f"OK 5 {' '.join(map(str, data))} (-0)"
+
+
+def emontx_v3(*powers: int, voltage: float = 230.47) -> str:
+    words = [*powers, round(100 * voltage)] + [3000] * 6
+    data = b"".join((word & 0xFFFF).to_bytes(2, "little") for word in words) + bytes(4)
+    return f"OK 8 {' '.join(map(str, data))} (-55)"
+
+
+def test_the_continuous_firmware_sends_a_number_and_its_energies_as_well() -> None:
+    line = emonpi_cm(312, 45)
+    assert ClassicBytes().parse(line) == Frame(312.0, "real", 1.0, None, 7, 12.0, checked=True)
+    assert [ClassicBytes(channel=c).parse(line).power_w for c in (0, 1, 2)] == [357.0, 312.0, 45.0]
+    assert ClassicBytes(channel=3).parse(line) == Reject("foreign")
+
+
+def test_the_emontx_v3_has_four_clamps_and_all_are_the_sum() -> None:
+    line = emontx_v3(312, 45, -3, 700)
+    assert [ClassicBytes(8, c).parse(line).power_w for c in range(5)] == [1054.0, 312.0, 45.0, -3.0, 700.0]
+    assert KeyValue(0).parse("V1:230.5,P1:100,P2:20,P3:3,P4:4000,E1:1").power_w == 4123.0
+
+
+def test_without_mains_the_firmware_assumes_a_voltage_and_its_power_is_apparent() -> None:
+    for line in (classic(312, voltage=0.4), emonpi_cm(312, voltage=1.2)):
+        assert ClassicBytes().parse(line).power_kind == "apparent"
+    assert ClassicBytes(8).parse(emontx_v3(1, 2, 3, 4, voltage=0.0)).power_kind == "apparent"
+    assert KeyValue().parse("MSG:1,V1:0.12,P1:312,E1:12").power_kind == "apparent"
+    assert Json().parse('{"V1":0.12,"P1":312}').power_kind == "apparent"
+
+
+@pytest.mark.parametrize(
+    ("grammar", "line", "watts"),
+    [
+        (KeyValue(), "MSG:1,V1:230,47,P1:312,5,E1:12,pulse:0", 312.5),
+        (KeyValue(), "V1:230.47V,P1:0.3125kW,E1:12Wh", 312.5),
+        (KeyValue(), "V1:230.47,P1:3.125e2,E1:12", 312.5),
+        (KeyValue(), "V:230.0,I:1500mA", 345.0),
+        (Json(), '{"V1":230.47,"P1":3.125e2}', 312.5),
+        (Json(), '{"V1":"230,47 V","P1":"312,5 W"}', 312.5),
+        (Pattern(), "V=230,0 I=1,500", 345.0),
+        (Pattern(), "V=230.0 I=1,500", 345.0),
+        (Pattern(), "V=230.0 V, I=1500mA", 345.0),
+        (Pattern(), "V=230.0 I=1.5e0", 345.0),
+        (Pattern(r"P=(?P<power_w>\d+\.\d+)"), "P=0.345kW", 345.0),
+        (Pattern(r"(?P<voltage_v>\d+),(?P<current_a>\d+)"), "230,2", 460.0),
+    ],
+)
+def test_commas_exponents_and_units_are_read_as_what_they_say(
+    grammar: Grammar, line: str, watts: float
+) -> None:
+    frame = grammar.parse(line)
+    assert isinstance(frame, Frame) and frame.power_w == pytest.approx(watts)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "line"),
+    [
+        (KeyValue(), "V1:230.47,P1:312.5.1,E1:12"),
+        (KeyValue(), "V1:230.47,P1:312x,E1:12"),
+        (KeyValue(), "V1:230.47,P1:1.3A,E1:12"),
+        (KeyValue(), "V1:2304.7,P1:312,E1:12"),
+        (Json(), '{"V1":230.47,"P1":"312 Hz"}'),
+        (Pattern(), "V=230.0 I=1.500.2"),
+        (Pattern(), "V=230.0 I=1.500kW"),
+        (Pattern(r"P=(?P<power_w>\d+)"), "P=312W7"),
+    ],
+)
+def test_what_goes_on_otherwise_is_no_smaller_number(grammar: Grammar, line: str) -> None:
+    assert isinstance(grammar.parse(line), Reject)
+
+
+@pytest.mark.parametrize(
+    "odd", ["MSG:1,V1:230.47,P1:312,E1:12,T1:20.5,pulse:0", "MSG:1,V1:230.47,P1:312,E1:12"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_one_odd_line_does_not_spoil_the_rest_and_a_lasting_change_is_taken_over(
+    odd: str, first: bool
+) -> None:
+    """A field more, a sensor gone: at the start, in between, for good."""
+    grammar = KeyValue()
+    lines = [odd, *[KEYVALUE] * 6] if first else [KEYVALUE, odd, *[KEYVALUE] * 6]
+    verdicts = [grammar.parse(line) for line in lines]
+    assert all(isinstance(verdict, Frame) for verdict in verdicts[-4:])
+    verdicts = [grammar.parse(odd) for _ in range(6)]
+    assert all(isinstance(verdict, Frame) for verdict in verdicts[-4:])
+
+
+def test_a_sum_never_goes_on_with_fewer_clamps() -> None:
+    grammar = KeyValue(0)
+    assert isinstance(grammar.parse("V1:230.5,P1:100,P2:20,pulse:0"), Frame)
+    assert {grammar.parse("V1:230.5,P1:100,pulse:0") for _ in range(9)} == {Reject("torn")}
+    assert isinstance(grammar.parse("V1:230.5,P1:100,P2:21,pulse:0"), Frame)
 
 
 def test_power_that_no_pc_draws_is_no_frame() -> None:
