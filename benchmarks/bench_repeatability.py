@@ -41,10 +41,11 @@ from irene_build.calibrate.targets import parse_grid, trace_target
 from irene_build.calibrate.workload import ReplayWorkload, free_bytes
 from irene_build.hardware import HardwareProfile, load_profile
 from irene_build.hardware.virtual_pc import Model, frame
-from irene_build.measure.campaign import Campaign, start_journal
+from irene_build.measure.campaign import Campaign
 from irene_build.measure.device import open_device
 from irene_build.measure.journal import Journal
 from irene_build.measure.plan import PAPER_ROUNDS, PAPER_WINDOW_S, Target, make_plan, protocol_for
+from irene_build.measure.start import start_journal
 from irene_build.meters import open_meter
 from irene_build.meters.assess import idle_noise
 from irene_runtime.sampler import Sample, Sampler

@@ -189,9 +189,9 @@ def _free_name(path: Path) -> Path:
 
 def _measure(planner: Planner, journal: Journal) -> Outcome:
     """Run or go on with the campaign of the journal; plans it where there is none."""
-    from irene_build.measure import campaign
     from irene_build.measure.device import open_device
     from irene_build.measure.outcome import outcome
+    from irene_build.measure.start import start_journal
     from irene_build.meters import open_meter
     from irene_build.meters.assess import idle_noise
 
@@ -226,7 +226,7 @@ def _measure(planner: Planner, journal: Journal) -> Outcome:
             # A profile's standby power is that of its own meter's boundary.
             if profile.standby_power_w is not None and meter.info.boundary == profile.boundary:
                 header["standby_power_w"] = profile.standby_power_w
-            campaign.start_journal(journal, plan, header)
+            start_journal(journal, plan, header)
         elif source != journal.get("label_source"):
             raise InputError(
                 f"{journal.path} was begun with the meter {journal.get('label_source')!r}, this is "

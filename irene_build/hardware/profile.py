@@ -66,6 +66,24 @@ class HardwareProfile:
     strubell: Strubell = Strubell()
     source: str = "built in"
 
+    @property
+    def max_power_w(self) -> float | None:
+        """No reading at the wall can be above: twice what the parts are made for; None where that is not known."""
+        cpu_w, gpu_w = (self._tdp_w(part) for part in (self.cpu, self.gpu))
+        if cpu_w is None or (self.gpu and gpu_w is None):
+            return None
+        return (2.0 * (cpu_w + (gpu_w or 0.0)) + 200.0) / self.supply.efficiency
+
+    @staticmethod
+    def _tdp_w(part: Mapping[str, Any]) -> float | None:
+        """Thermal design power of all parts of a kind, W."""
+        power, count = part.get("tdp_w"), part.get("count", 1)
+        return (
+            float(power) * float(count)
+            if isinstance(power, (int, float)) and isinstance(count, int)
+            else None
+        )
+
 
 def profile_names() -> list[str]:
     """Names that ``load_profile`` knows: built in, and ``<artifacts>/<name>/hardware.toml``."""

@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from irene_build.errors import IreneError, MeasurementError
+from irene_build.errors import IreneError, MeasurementError, MeterError
 from irene_build.measure.clock import PATTERN, PulseFit
 from irene_build.measure.conditions import SOFT, SUSPENDED_NS, Conditions, boot_id, clocks
 from irene_build.measure.device import Device
-from irene_build.measure.journal import Journal, pack
+from irene_build.measure.journal import Journal
 from irene_build.measure.outcome import Outcome, outcome
-from irene_build.measure.plan import MeasurementProtocol, Plan, Target, memory_bytes
+from irene_build.measure.plan import MeasurementProtocol, Target
 from irene_build.measure.recorder import MeterRecorder, Samples
 from irene_build.measure.relabel import SEARCH_S, fit_pulses, read_readings, relabel
 from irene_build.measure.trial import Runner, run_window, standby_gate
@@ -47,28 +47,6 @@ class Workload(Protocol):
 Report = Callable[[float, float, str, float], None]
 
 
-def start_journal(journal: Journal, plan: Plan, header: Mapping[str, Any]) -> None:
-    """Write a new campaign's plan; all of it or nothing. ``header``: hardware, boundary, provenance, ..."""
-    with journal.transaction():
-        journal.create(
-            {
-                **header,
-                "arguments": dict(plan.arguments),
-                "protocol": asdict(plan.protocol),
-                "budget_s": plan.budget_s,
-                "notes": list(plan.notes),
-                "planned_s": plan.seconds(),
-                "memory_bytes": [memory_bytes(tree) for tree in plan.trees],
-                "finished": False,
-            }
-        )
-        for number, (target, tree) in enumerate(zip(plan.targets, plan.trees, strict=True)):
-            journal.insert("tree", (number, json.dumps(asdict(target)), len(tree.nodes), pack(tree.dumps())))
-        for number, work in enumerate(plan.works):
-            journal.insert("work", (number, work.key, work.name, work.estimate_s, None))
-            journal.insert("node", *((tree, node, number) for tree, node in work.places))
-
-
 class Campaign:
     """One process' part of a campaign. The meter is open; the journal holds the plan."""
 
@@ -91,7 +69,9 @@ class Campaign:
         self.report, self.say = report, say
         self._info = json.dumps(dict(info))
         self.conditions = Conditions(sampler.sample, gpu, sysfs)
-        self.recorder = MeterRecorder(meter, sampler, journal, self._open_session, say, self.conditions.watch)
+        self.recorder = MeterRecorder(
+            meter, sampler, journal, self._open_session, say, self.conditions.watch, self.settings.silence_s
+        )
         self.targets = {n: Target(**json.loads(t)) for n, t in journal.rows("SELECT id, target FROM tree")}
         # The last one wins, so the order is that the first place of a work is the one that is run.
         places = journal.rows("SELECT work, tree, node FROM node ORDER BY tree DESC, node DESC")
@@ -141,7 +121,11 @@ class Campaign:
                 self.journal.event(self.session, "stop", {**ended, "gate_waited_s": self._gate_waited_s})
         finally:
             self.conditions.close()
-        relabel(self.journal)
+        left_out = relabel(self.journal).left_out
+        if left_out:
+            self._note(
+                f"{left_out} readings stood alone, far from all those around them: they are not in any label"
+            )
         if finished:
             self.journal.set("finished", True)
         return outcome(self.journal)
@@ -167,6 +151,11 @@ class Campaign:
             watts = sorted(self.recorder.watts(start, time.monotonic_ns()))
         if not watts:
             raise MeasurementError(f"{self.meter.info.name}: too few readings to tell the standby power")
+        if max(watts) <= 0.0:
+            raise MeterError(
+                f"{self.meter.info.name} reads 0 W while the PC runs: it does not meter this PC (a clamp that is not "
+                "around the conductor, another channel, another GPU)"
+            )
         # Somebody else's work only ever adds: the lower half is nearer to standby.
         measured = fmean(watts[: max(1, len(watts) // 2)])
         known = self.journal.get("standby_power_w")
@@ -349,7 +338,10 @@ class Campaign:
             except Exception as error:
                 self._failed(work, error)
                 return
-            reasons = [*window.reasons, *([] if gate.passed else ["standby gate"])]
+            reasons = [*window.reasons]
+            if not gate.passed:
+                reasons.append("standby gate" if gate.watts is not None else "gap in the meter")
+            reasons += self.recorder.doubts(gate.start_ns, window.end_ns)
             # Its idle window and its warm-up are as bad as its window then.
             if clocks()[0] - asleep_ns > SUSPENDED_NS and "suspended" not in reasons:
                 reasons.append("suspended")
@@ -390,7 +382,11 @@ class Campaign:
         """Hard faults are always repeated; a busy neighbour only as often as the plan can bear."""
         if any(reason not in SOFT for reason in reasons):
             return True
-        if "foreign load" not in reasons or attempt >= self.settings.max_attempts or self._spare_s() <= 0.0:
+        if (
+            not {"foreign load", "slower than its warm-up"} & set(reasons)
+            or attempt >= self.settings.max_attempts
+            or self._spare_s() <= 0.0
+        ):
             return False
         trials, rejected = self.journal.rows("SELECT COUNT(*), SUM(NOT accepted) FROM trial")[0]
         return (rejected or 0) < self.settings.retry_share * max(8, trials)

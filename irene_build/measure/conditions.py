@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from typing import Any
 from irene_build.measure.gpu import GpuWatch
 
 #: Reasons that a last attempt may be accepted with, because waiting longer need not help.
-SOFT = ("foreign load", "standby gate")
+SOFT = ("foreign load", "standby gate", "slower than its warm-up")
 #: The machine slept where its clocks moved apart by more than this.
 SUSPENDED_NS = 50_000_000
+#: Pages that had to come from a disk in a window: more is no accident.
+SWAPPED_PAGES = 64
 _WALL_JUMP_S = 0.5
 _WATCH_S = 0.1
 _CLOCKS_TOGETHER_NS = 10_000_000
@@ -69,6 +72,7 @@ class Snapshot:
     busy_s: float | None
     throttled: int
     gpu_seen_us: int
+    swapped: int
 
 
 class Conditions:
@@ -116,6 +120,7 @@ class Conditions:
             None if busy is None else busy / self._tick,
             sum(map(_number, self._throttle_files)) + (gpu.look() if gpu else 0),
             gpu.seen_us() if gpu else 0,
+            resource.getrusage(resource.RUSAGE_SELF).ru_majflt,
         )
 
     def foreign_cores(self, before: Snapshot, after: Snapshot) -> float | None:
@@ -140,6 +145,8 @@ class Conditions:
             found.append("suspended")
         if after.throttled > before.throttled:
             found.append("throttled")
+        if after.swapped - before.swapped > SWAPPED_PAGES:
+            found.append("swapped")
         cores = self.foreign_cores(before, after)
         gpu = None if self._gpu is None else self._gpu.others_share(before.gpu_seen_us)
         if (cores or 0.0) > foreign_cores or (gpu or 0.0) > foreign_gpu:

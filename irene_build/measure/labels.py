@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from irene_build.measure.clock import ClockMap
@@ -75,6 +75,38 @@ def moving(readings: Readings) -> Readings:
             times.append(time_s)
             values.append(value)
     return Readings(times, values, True, readings.period_s, readings.quantum)
+
+
+#: A reading that is alone: those to either side agree within LIKE, it is beyond FAR of all of them, and at most so
+#: many of the AROUND readings about it are like that.
+_LIKE, _FAR, _AROUND, _MOST_ALONE = 1.15, 2.0, 40, 2
+
+
+def without_lone(readings: Readings) -> tuple[Readings, int]:
+    """Power without the readings that are alone among their neighbours, and how many those are.
+
+    A frame of 10 kW, or of nothing, between frames that agree is a fault of the line, not of the load, which lasts for
+    many frames; where there are many of them, the load does swing, and all stay.
+    """
+    values = readings.values
+    alone = []
+    for place in range(2, len(values) - 2):
+        beside = (values[place - 2], values[place - 1], values[place + 1], values[place + 2])
+        low, high = min(beside), max(beside)
+        far = values[place] > _FAR * high or values[place] * _FAR < low
+        if far and 0.0 < high <= _LIKE * low:
+            alone.append(place)
+    reach = _AROUND // 2
+    lone = {
+        place
+        for place in alone
+        if bisect_right(alone, place + reach) - bisect_left(alone, place - reach) <= _MOST_ALONE
+    }
+    if not lone:
+        return readings, 0
+    kept = [place for place in range(len(values)) if place not in lone]
+    times = [readings.times_s[place] for place in kept]
+    return replace(readings, times_s=times, values=[values[place] for place in kept]), len(lone)
 
 
 def value_at(times: Sequence[float], values: Sequence[float], at: float) -> float:

@@ -56,7 +56,8 @@ class MeasurementProtocol:
     not always look), settle, idle window (the standby gate), warm-up, window, guard (the node goes on running, so
     that the window's end lies on a plateau). Rounds go over all nodes, in random order, ``min_rounds`` to
     ``max_rounds`` times, until a node's 95 % half-width is at most ``precision``, and no longer than the
-    paper's five windows of ``max_window_s``. Windows stay short: what differs between rounds (heat, clocks,
+    paper's five windows of ``max_window_s``. A meter that says nothing for ``silence_s`` ends the campaign.
+    Windows stay short: what differs between rounds (heat, clocks,
     memory, what else runs) is averaged by rounds, hardly by longer windows (benchmarks/bench_protocol.py).
     """
 
@@ -83,6 +84,7 @@ class MeasurementProtocol:
     pulse_unit_s: float = 0.5
     pulse_every_s: float = 300.0
     max_leaf_s: float = 0.25
+    silence_s: float = 90.0
     seed: int = 0
 
     @property

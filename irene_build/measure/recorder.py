@@ -20,6 +20,10 @@ from irene_build.meters.base import Meter
 FLUSH_S = 1.0
 #: A counter's moves are seen up to a poll of 10 ms late: over this they give its power to a few percent.
 COUNTER_SPAN_S = 0.2
+#: A meter may say nothing for so many periods.
+SILENT_PERIODS = 20.0
+#: So many equal readings, from before a load to its end, come from a meter that is stuck.
+FROZEN_READINGS = 5
 #: A meter's clock that moves against the host's by more than this, and a few periods, did not drift.
 CLOCK_BREAK_S = 0.25
 
@@ -45,7 +49,8 @@ class MeterRecorder:
 
     A session of the journal is a stretch of time over which one line maps the host's clock to the meter's.
     Where a meter's own clock breaks with the host's (the machine slept, the meter was restarted), readings
-    from there on belong to a new one, which ``open_session`` makes. ``watch`` is called at every turn.
+    from there on belong to a new one, which ``open_session`` makes. ``watch`` is called at every turn. A meter that
+    brings no reading for ``silence_s`` (and 20 periods) is a fault.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class MeterRecorder:
         open_session: Callable[[], int],
         say: Callable[[str], None] = lambda text: None,
         watch: Callable[[], None] = lambda: None,
+        silence_s: float = 90.0,
     ) -> None:
         self.meter, self.sampler, self.journal = meter, sampler, journal
         self.session = open_session()
@@ -66,7 +72,10 @@ class MeterRecorder:
         self._first = 0
         self._faults: Mapping[str, int] = {}
         self.period_s = meter.info.period_s
+        self._silence_s = max(silence_s, SILENT_PERIODS * self.period_s)
         self._energy = meter.info.kind == "energy"
+        #: Moments at which a counter was restarted or jumped: what it counted around them is lost.
+        self._broken_ns: list[int] = []
         self._rows: list[PowerRow] = []
         self._flushed = 0
         self._sampled_ns = -1
@@ -92,10 +101,20 @@ class MeterRecorder:
                 raise
 
     def _listen(self) -> None:
-        due = time.monotonic() + FLUSH_S
+        due = before = time.monotonic()
+        silent_s = 0.0
         try:
             while not self._stop.is_set():
                 readings = self.meter.read_new(min(0.25, self.period_s))
+                # A process that was stopped has not listened: a turn counts for so long at most.
+                now = time.monotonic()
+                silent_s = 0.0 if readings else silent_s + min(now - before, 1.0)
+                before = now
+                if silent_s > self._silence_s:
+                    raise MeterError(
+                        f"{self.meter.info.name}: silent for {silent_s:.0f} s: check its cable and its power; every "
+                        "finished trial is safe: run the same command again to go on"
+                    )
                 self._watch()
                 self._take([PowerRow(r.host_time_ns, r.value, r.meter_time_s) for r in readings])
                 self._alert()
@@ -143,6 +162,8 @@ class MeterRecorder:
         if faults != self._faults:
             new = {name: count - self._faults.get(name, 0) for name, count in faults.items()}
             new = {name: count for name, count in new.items() if count}
+            if self._energy and {"implausible", "restarts"} & set(new):
+                self._broken_ns.append(time.monotonic_ns())
             if new:
                 self.journal.event(self.session, "meter faults", new)
             self._faults = dict(faults)
@@ -223,6 +244,16 @@ class MeterRecorder:
                 gap = after.meter_s - before.meter_s
             times.append(times[-1] + gap)
         return longest_gap_s(times, self._energy, self.period_s)
+
+    def doubts(self, start_ns: int, end_ns: int) -> list[str]:
+        """Why readings from before a load to its end are not to be trusted, though they came."""
+        found = []
+        values = [value for _, value in self.between(start_ns, end_ns)]
+        if not self._energy and len(values) >= FROZEN_READINGS and len(set(values)) == 1:
+            found.append("frozen meter")
+        if any(start_ns <= moment <= end_ns + 1_000_000_000 for moment in self._broken_ns):
+            found.append("counter jumped")
+        return found
 
     def require_readings(self, timeout_s: float) -> None:
         """Raises MeterError where the meter says nothing at all."""

@@ -10,14 +10,22 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from irene_build.measure.clock import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 from irene_build.measure.journal import DERIVED, SAMPLE_COLUMNS, Journal
-from irene_build.measure.labels import Prior, Readings, estimate, fit_prior, moving, window_energy
+from irene_build.measure.labels import (
+    Prior,
+    Readings,
+    estimate,
+    fit_prior,
+    moving,
+    window_energy,
+    without_lone,
+)
 from irene_build.measure.rows import ClockRow, LabelRow, PowerRow, ResultRow, TrialRow
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.sampler import Sample, summarise
@@ -40,15 +48,18 @@ class Session:
     sent: int
     #: What a reading is a mean over, s.
     reading_s: float
+    #: Readings that are in no label, see ``labels.without_lone``.
+    left_out: int
 
 
 @dataclass(frozen=True)
 class Derived:
-    """Rows of the derived tables, as they are stored."""
+    """Rows of the derived tables, as they are stored; ``left_out``: readings that are in no label."""
 
     clock: list[ClockRow]
     label: list[LabelRow]
     result: list[ResultRow]
+    left_out: int = field(default=0, compare=False)
 
     def tables(self) -> Mapping[str, Sequence[tuple[Any, ...]]]:
         return {name: getattr(self, name) for name in DERIVED}
@@ -60,6 +71,9 @@ def read_session(journal: Journal, session: int) -> Session:
     query = "SELECT host_ns, value, meter_s FROM power WHERE session = ? ORDER BY rowid"
     rows = [PowerRow(*row) for row in journal.rows(query, (session,))]
     readings, arrival, own_clock = read_readings(rows, meter)
+    left_out = 0
+    if not readings.energy:
+        readings, left_out = without_lone(readings)
     samples = [
         Sample(*row)
         for row in journal.rows(
@@ -73,7 +87,7 @@ def read_session(journal: Journal, session: int) -> Session:
     idle_s = PATTERN[0][1] * journal.get("protocol")["pulse_unit_s"]
     clock = fit_clock(fit_pulses(readings, pulses, arrival, idle_s), arrival, own_clock)
     reading_s = max(readings.period_s, meter.get("window_s", 0.0))
-    return Session(clock, readings, samples, len(pulses), reading_s)
+    return Session(clock, readings, samples, len(pulses), reading_s, left_out)
 
 
 def read_readings(rows: Sequence[PowerRow], meter: Mapping[str, Any]) -> tuple[Readings, ClockMap, bool]:
@@ -150,7 +164,7 @@ def derive(journal: Journal) -> Derived:
             by_work.setdefault(trial.work, []).append(label)
     prior = fit_prior([[label.energy_j for label in own] for own in by_work.values()])
     results = [_result(work, own, prior) for work, own in sorted(by_work.items())]
-    return Derived(clocks, labels, results)
+    return Derived(clocks, labels, results, sum(s.left_out for s in sessions.values()))
 
 
 def _result(work: int, labels: Sequence[LabelRow], prior: Prior | None) -> ResultRow:

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.device import Device
+from irene_build.measure.heartbeat import Heartbeat
 from irene_build.measure.labels import GAP_PERIODS
 from irene_build.measure.plan import MeasurementProtocol
 from irene_build.measure.recorder import MeterRecorder
@@ -19,8 +20,11 @@ Runner = Callable[[], None]
 _CHUNK_S = 0.02
 #: A meter that polls is late where the machine is busy; it is not waited for in vain where it answers at once.
 _PATIENCE_S = 1.0
-#: What any process may have to wait for its turn.
-_STALL_NS = 500_000_000
+#: A process that ran in a window for less of it than this was stopped.
+_STOPPED_SHARE = 0.01
+#: What any process may have to wait for its turn; a node that is slower than in its warm-up by more did not run alone.
+_STALL_NS = 250_000_000
+_PACE = 1.25
 
 
 @dataclass(frozen=True)
@@ -87,18 +91,19 @@ def run_window(
 
     The device is synchronised at both ends of the window. At least one run is measured, however long.
     """
-    latency = _warm_up(run, device, protocol.warm_s)
-    chunk = max(1, min(100_000, math.floor(_CHUNK_S / latency)))
-    before = conditions.snapshot()
-    start = time.monotonic_ns()
-    deadline = start + round(window_s * 1e9)
-    runs, slowest, last = 0, 0, start
-    while last < deadline:
-        for _ in range(chunk):
-            run()
-        device.synchronize()
-        now = time.monotonic_ns()
-        runs, slowest, last = runs + chunk, max(slowest, now - last), now
+    with Heartbeat() as heartbeat:
+        latency = _warm_up(run, device, protocol.warm_s)
+        chunk = max(1, min(100_000, math.floor(_CHUNK_S / latency)))
+        before = conditions.snapshot()
+        start = time.monotonic_ns()
+        deadline = start + round(window_s * 1e9)
+        runs, slowest, last = 0, 0, start
+        while last < deadline:
+            for _ in range(chunk):
+                run()
+            device.synchronize()
+            now = time.monotonic_ns()
+            runs, slowest, last = runs + chunk, max(slowest, now - last), now
     end = last
     after = conditions.snapshot()
     guard_until = end + round(protocol.guard_s * 1e9)
@@ -107,11 +112,12 @@ def run_window(
             run()
         device.synchronize()
     reasons, foreign = conditions.reasons(before, after, protocol.foreign_cores, protocol.foreign_gpu)
-    # A stopped process (or one that starved) shows as one chunk that took far longer than the others.
-    others = runs // chunk - 1
-    usual = (end - start - slowest) / others if others else 1e9 * latency * chunk
-    if slowest > _STALL_NS + 5.0 * usual:
+    usual = 1e9 * latency * chunk
+    stopped_ns = 1e9 * heartbeat.stopped_s(start, end)
+    if stopped_ns > _STOPPED_SHARE * (end - start) or slowest > _STALL_NS + _PACE * usual:
         reasons.append("stalled")
+    elif end - start > _PACE * 1e9 * latency * runs:
+        reasons.append("slower than its warm-up")
     # A reading is the mean of a frame: the window's end lies within one whose middle is behind it.
     behind_ns = end + round(0.6e9 * recorder.period_s)
     recorder.wait_past(behind_ns, max(_PATIENCE_S, 10.0 * recorder.period_s))

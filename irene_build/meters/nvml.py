@@ -24,6 +24,8 @@ from irene_runtime.gpu import find_gpu, gpu_name
 _POLL_S = 0.010
 _POWER_POLL_S = 0.020
 _MAX_GPU_W = 20_000.0
+#: A board may be above its power limit for a moment, but not by this factor.
+_OVER_LIMIT = 2.0
 _STEP_POLL_S = 0.002
 _STEPS = 8
 _STEPS_S = 1.0
@@ -79,6 +81,7 @@ class NvmlMeter(PolledMeter):
         self._last_s = 0.0
         self._emitted = False
         self._step_s = 0.0
+        self._max_w = _MAX_GPU_W
 
     @property
     def info(self) -> MeterInfo:
@@ -100,6 +103,8 @@ class NvmlMeter(PolledMeter):
         nvml = self._nvml = nvml_session()
         handle = self._handle = find_gpu(nvml, self._config.get("gpu"))
         self._details = describe_gpu(nvml, handle)
+        limit_w = _OVER_LIMIT * float(self._details.get("power_limit_w", _MAX_GPU_W / _OVER_LIMIT))
+        self._max_w = float(self._config.get("max_power_w", limit_w))
         reading = str(self._config.get("reading", "auto"))
         if reading not in ("auto", "counter", "power"):
             raise HardwareError(f"meter.reading {reading!r}: use auto, counter or power")
@@ -158,7 +163,7 @@ class NvmlMeter(PolledMeter):
             if self._kind == "power":
                 power = instant_power_w(nvml, self._handle)
                 now = time.monotonic_ns()
-                if not 0.0 <= power <= _MAX_GPU_W:
+                if not 0.0 <= power <= self._max_w:
                     self._counts["implausible"] += 1
                     return None
                 return Reading(now, power)
@@ -183,7 +188,7 @@ class NvmlMeter(PolledMeter):
         elapsed, self._last_s = max(now_s - self._last_s, self._period_s), now_s
         if step < 0:
             self._counts["restarts"] += 1
-        elif step / 1e3 > _MAX_GPU_W * elapsed:
+        elif step / 1e3 > self._max_w * max(elapsed, 2.0 * self._step_s):
             self._counts["implausible"] += 1
         else:
             self._joules += step / 1e3

@@ -9,9 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import math
+import socket
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
@@ -22,11 +25,17 @@ from irene_build.meters.emonpi_protocol import MAX_POWER_W
 from irene_build.meters.threaded import PolledMeter
 
 _MAX_BODY = 1_000_000
+#: A plug with nothing behind it reads a little to either side of nothing, W.
+_NOISE_W = 5.0
+#: What may meter in a Shelly of a later generation, and how each calls its power, W.
+_SHELLY_COMPONENTS = ("Switch", "PM1", "EM1", "EM", "Light", "Cover")
+_SHELLY_POWERS = ("apower", "act_power", "total_act_power", "power")
 
 
 class PlugMeter(PolledMeter):
     """Settings: ``host`` (``192.168.1.20`` or ``http://host:port``), ``channel``, ``user``, ``password``,
-    ``poll_s``, ``timeout_s`` of one request, ``reconnect_s`` until a silent plug counts as gone.
+    ``poll_s``, ``timeout_s`` of one request, ``reconnect_s`` until a silent plug counts as gone, ``reverse`` where
+    current flows through it the other way, ``max_power_w``.
     """
 
     name = "plug"
@@ -74,11 +83,21 @@ class PlugMeter(PolledMeter):
         self._host = parts.netloc.rpartition("@")[2]
         try:
             self._details = self._identify()
-            self._power_w()
+            power = self._power_w()
         except _Silent as error:
             raise HardwareError(f"{self.brand}: no answer from {self._host}: {error}") from None
         except _Nonsense as error:
             raise HardwareError(f"{self.brand}: {self._host} is something else: {error}") from None
+        if power is not None and self._sign * power < -_NOISE_W:
+            other = "false" if self._sign < 0.0 else "true"
+            raise HardwareError(
+                f"{self.brand}: {self._host} reads {power:g} W: power flows through it the other way; turn it "
+                f"round, or set meter.reverse = {other} in the profile"
+            )
+
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self._config.get("reverse", False) else 1.0
 
     def _close(self) -> None:
         pass
@@ -105,27 +124,45 @@ class PlugMeter(PolledMeter):
         if power is None:
             self._counts["not_ready"] += 1
             return None
-        if not -5.0 <= power <= MAX_POWER_W:
+        power *= self._sign
+        if not -MAX_POWER_W <= power <= float(self._config.get("max_power_w", MAX_POWER_W)):
             self._counts["implausible"] += 1
+            return None
+        if power < -_NOISE_W:
+            self._counts["reversed"] += 1
             return None
         # The plug looked somewhere between the question and the answer.
         return Reading((start + time.monotonic_ns()) // 2, max(0.0, power))
 
     def _get(self, path: str) -> Any:
-        """The JSON object at ``path``. A new connection each time: plugs drop idle ones without a word."""
+        """The JSON object at ``path``, all of it within ``timeout_s``.
+
+        A new connection each time: plugs drop idle ones without a word.
+        """
         connection = HTTPConnection(self._host, timeout=self._timeout_s)
         headers = {}
         if self._config.get("user"):
             pair = f"{self._config['user']}:{self._config.get('password', '')}"
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+        late = threading.Event()
+        watch: threading.Timer | None = None
         try:
+            connection.connect()
+            # The socket's own time limit begins anew with every byte.
+            watch = threading.Timer(self._timeout_s, _hang_up, (connection.sock, late))
+            watch.start()
             connection.request("GET", path, headers=headers)
             response = connection.getresponse()
             body = response.read(_MAX_BODY)
         except (OSError, HTTPException) as error:
-            raise _Silent(str(error) or type(error).__name__) from None
+            said = str(error) or type(error).__name__
+            raise _Silent(f"not done in {self._timeout_s:g} s" if late.is_set() else said) from None
         finally:
+            if watch is not None:
+                watch.cancel()
             connection.close()
+        if late.is_set():
+            raise _Silent(f"not done in {self._timeout_s:g} s")
         if response.status == 401:
             raise HardwareError(
                 f"{self.brand}: {self._host} wants a password: set meter.user and meter.password"
@@ -141,8 +178,14 @@ class PlugMeter(PolledMeter):
         return data
 
 
+def _hang_up(connection: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with suppress(OSError):  # it was done just now
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class ShellyMeter(PlugMeter):
-    """Shelly plugs and relays. Generation 1: ``/meter/N`` (``/emeter/N``); later: ``Switch.GetStatus``."""
+    """Shelly plugs, relays and energy meters. Generation 1: ``/meter/N`` (``/emeter/N``); later: remote procedures."""
 
     name = "shelly"
     brand = "Shelly"
@@ -158,16 +201,29 @@ class ShellyMeter(PlugMeter):
         generation, kind = about.get("gen", 1), about.get("type")
         if isinstance(generation, bool) or not isinstance(generation, int) or generation < 1:
             raise _Nonsense(f"/shelly names the generation {generation!r:.40}")
-        path = f"/rpc/Switch.GetStatus?id={self._channel}"
         if generation == 1:
             path = f"/{'emeter' if str(kind).startswith('SHEM') else 'meter'}/{self._channel}"
+        else:
+            path = self._metering_path()
         return {"model": about.get("app", kind), "generation": generation, "path": path}
 
+    def _metering_path(self) -> str:
+        """The component that meters: a Pro EM has a switch beside it, which does not."""
+        why = _Nonsense("it has no component that meters")
+        for component in _SHELLY_COMPONENTS:
+            path = f"/rpc/{component}.GetStatus?id={self._channel}"
+            try:
+                _number(self._get(path), *_SHELLY_POWERS)
+                return path
+            except _Nonsense as error:
+                why = error if component == _SHELLY_COMPONENTS[0] else why
+        raise why
+
     def _power_w(self) -> float | None:
-        status = self._get(self._details["path"] if self._details else self._identify()["path"])
+        status = self._get(self._details["path"])
         if status.get("is_valid") is False:
             return None
-        return _number(status, "apower", "power")
+        return _number(status, *_SHELLY_POWERS)
 
 
 class TasmotaMeter(PlugMeter):

@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
-from irene_build.meters.base import MeterInfo, Reading
+from irene_build.meters.base import Alert, MeterInfo, Reading
 from irene_build.meters.threaded import PolledMeter
 
 ROOT = "/sys/class/powercap"
 _PERMISSION = "sudo chmod -R a+r /sys/class/powercap/*/energy_uj"
 _MAX_ZONE_W = 5_000.0
+#: A counter that cannot be read for so long is gone, s.
+_PATIENCE_S = 5.0
 
 
 @dataclass
@@ -35,8 +38,12 @@ class Zone:
     read_s: float = 0.0
 
 
-def zones(root: str = ROOT) -> list[Zone]:
-    """All zones with a name and an energy counter; the memory-mapped twins of the MSR zones are left out."""
+def zones(root: str = ROOT, passed_over: list[str] | None = None) -> list[Zone]:
+    """All zones with a name and an energy counter; the memory-mapped twins of the MSR zones are left out.
+
+    ``passed_over`` is given those that cannot be counted, and why.
+    """
+    broken = [] if passed_over is None else passed_over
     found, places = [], set()
     for path in sorted(Path(root).glob("*")):
         if not (path / "energy_uj").exists():
@@ -48,10 +55,13 @@ def zones(root: str = ROOT) -> list[Zone]:
         try:
             name = (path / "name").read_text(encoding="ascii", errors="replace").strip()
             range_uj = int((path / "max_energy_range_uj").read_text(encoding="ascii", errors="replace"))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            broken.append(f"{path.name}: its name or range cannot be read ({error})")
             continue
         if name and range_uj > 0:
             found.append(Zone(path, name, range_uj))
+        else:
+            broken.append(f"{name or 'a zone without a name'} ({path.name}): its range is {range_uj} uJ")
     return [zone for zone in found if not _is_twin(zone, found)]
 
 
@@ -69,7 +79,9 @@ class RaplMeter(PolledMeter):
         super().__init__(float(config.get("poll_s", 0.010)))
         self._config = config
         self._zones: list[Zone] = []
-        self._mirrors: list[str] = []
+        self._left_out: list[str] = []
+        self._alerts: list[Alert] = []
+        self._failing_s: float | None = None
 
     @property
     def info(self) -> MeterInfo:
@@ -83,21 +95,27 @@ class RaplMeter(PolledMeter):
             period_s=self._period_s,
             quantum=1e-6,
             power_kind="board",
-            details={"zones": {z.path.name: z.name for z in self._zones}, "left_out": list(self._mirrors)},
+            details={"zones": {z.path.name: z.name for z in self._zones}, "left_out": list(self._left_out)},
         )
 
     def _open(self) -> None:
         root = str(self._config.get("root", ROOT))
-        known = zones(root)
+        broken: list[str] = []
+        known = zones(root, broken)
         if not known:
-            raise HardwareError(
-                f"RAPL: no energy counters in {root} (a virtual machine, or another kind of CPU)"
-            )
-        chosen, self._mirrors = choose(known, bool(self._config.get("psys", False)))
+            why = "; ".join(broken) or "a virtual machine, or another kind of CPU"
+            raise HardwareError(f"RAPL: no energy counters in {root} ({why})")
+        psys = bool(self._config.get("psys", False))
+        chosen, self._left_out = choose(known, psys)
+        self._left_out += broken
         if not chosen:
+            what = "psys" if psys else "package"
             raise HardwareError(
-                f"RAPL: {root} has no package zone (it has {', '.join(sorted({z.name for z in known}))})"
+                f"RAPL: {root} has no {what} zone (it has {', '.join(sorted({z.name for z in known}))})"
             )
+        self._alerts = []
+        if broken:
+            self._alert("zones left out", f"RAPL counts without {'; '.join(broken)}")
         for zone in chosen:
             try:
                 zone.descriptor = os.open(zone.path / "energy_uj", os.O_RDONLY)
@@ -108,32 +126,54 @@ class RaplMeter(PolledMeter):
             except OSError as error:
                 raise HardwareError(f"RAPL: {zone.path}/energy_uj: {error.strerror}") from None
             self._zones.append(zone)
-            zone.raw, zone.read_s = self._raw(zone), time.monotonic()
+            try:
+                zone.raw, zone.read_s = self._raw(zone), time.monotonic()
+            except (OSError, ValueError) as error:
+                raise HardwareError(f"RAPL: {zone.path}/energy_uj: {error}") from None
         # Often enough that no counter can wrap twice between two looks, however seldom it is asked for.
         shortest_s = min(zone.range_uj for zone in self._zones) / 1e6 / _MAX_ZONE_W
         self._period_s = max(0.001, min(self._period_s, shortest_s / 2.0))
         self._drop_mirrors()
 
     def _drop_mirrors(self) -> None:
-        """Dies of one package that show the same counter stay together while they move."""
+        """Dies of one package that show the same counter: they stay together while they move.
+
+        Of two sockets that is told, but no proof: each has a counter of its own, and both may be as busy.
+        """
         pairs = [z for z in self._zones if z.name.startswith(("package", "die"))]
         if len(pairs) < 2:
             return
         looks = []
         for _ in range(4):
             time.sleep(0.02)
-            looks.append([self._raw(zone) for zone in pairs])
+            with suppress(OSError, ValueError):  # a look that failed tells nothing
+                looks.append([self._raw(zone) for zone in pairs])
         for place in range(1, len(pairs)):
             for other in range(place):
                 # Looked at one after the other, even one register differs a little.
-                apart = max(abs(row[place] - row[other]) for row in looks)
-                moved = looks[-1][place] - looks[0][place]
-                if apart <= moved / 2 and moved > 0 and pairs[other] in self._zones:
-                    zone = pairs[place]
-                    os.close(zone.descriptor)
-                    self._zones.remove(zone)
-                    self._mirrors.append(f"{zone.name} ({zone.path.name}) mirrors {pairs[other].name}")
-                    break
+                apart = max((abs(row[place] - row[other]) for row in looks), default=0)
+                moved = looks[-1][place] - looks[0][place] if looks else 0
+                if apart > moved / 2 or moved <= 0 or pairs[other] not in self._zones:
+                    continue
+                zone, first = pairs[place], pairs[other]
+                if _package(zone) != _package(first):
+                    self._alert(
+                        "equal counters",
+                        f"{zone.name} and {first.name} show equal counters: if they are one socket, every joule is "
+                        "counted twice",
+                    )
+                    continue
+                os.close(zone.descriptor)
+                self._zones.remove(zone)
+                self._left_out.append(f"{zone.name} ({zone.path.name}) mirrors {first.name}")
+                break
+
+    def _alert(self, kind: str, text: str) -> None:
+        self._alerts.append(Alert(kind, text, {}))
+
+    def alerts(self) -> list[Alert]:
+        found, self._alerts = self._alerts, []
+        return [*super().alerts(), *found]
 
     def _close(self) -> None:
         for zone in self._zones:
@@ -141,16 +181,24 @@ class RaplMeter(PolledMeter):
         self._zones = []
 
     def _raw(self, zone: Zone) -> int:
-        try:
-            return int(os.pread(zone.descriptor, 32, 0))
-        except (OSError, ValueError) as error:
-            raise MeterError(f"RAPL: {zone.path}/energy_uj: {error}") from None
+        """OSError or ValueError where it cannot be read."""
+        return int(os.pread(zone.descriptor, 32, 0))
 
     def _poll(self) -> Reading | None:
-        moved = False
-        for zone in self._zones:
-            raw = self._raw(zone)
+        try:
+            looks = [(self._raw(zone), time.monotonic()) for zone in self._zones]
+        except (OSError, ValueError) as error:
+            # Whatever it counts meanwhile is in the next look.
             now = time.monotonic()
+            self._counts["read_failed"] += 1
+            self._failing_s = now if self._failing_s is None else self._failing_s
+            if now - self._failing_s > _PATIENCE_S:
+                where = ", ".join(f"{zone.path}/energy_uj" for zone in self._zones)
+                raise MeterError(f"RAPL: not readable for {_PATIENCE_S:g} s: {where}: {error}") from None
+            return None
+        self._failing_s = None
+        moved = False
+        for zone, (raw, now) in zip(self._zones, looks, strict=True):
             step = unwrapped_j(zone.raw, raw, zone.range_uj)
             elapsed = max(now - zone.read_s, self._period_s)
             moved = moved or raw != zone.raw
@@ -175,14 +223,14 @@ def unwrapped_j(before_uj: int, after_uj: int, range_uj: int) -> float:
 def choose(known: list[Zone], psys: bool) -> tuple[list[Zone], list[str]]:
     """The zones to add up, and what was left out and why."""
     if psys:
-        platform = [z for z in known if z.name == "psys"]
-        return platform[:1], [f"{z.name}: inside psys" for z in known if z.name != "psys"]
+        platform = [z for z in known if _is_psys(z.name)]
+        return platform, [f"{z.name}: inside psys" for z in known if not _is_psys(z.name)]
     chosen, left_out = [], []
     for zone in known:
         if zone.name.startswith("package") or zone.name == "dram":
             chosen.append(zone)
-        elif zone.name == "psys":
-            left_out.append("psys: holds package and dram")
+        elif _is_psys(zone.name):
+            left_out.append(f"{zone.name}: holds package and dram")
         else:
             left_out.append(f"{zone.name}: inside the package")
     return (chosen if any(z.name.startswith("package") for z in chosen) else []), left_out
@@ -190,6 +238,16 @@ def choose(known: list[Zone], psys: bool) -> tuple[list[Zone], list[str]]:
 
 def boundary_of(names: list[str]) -> str:
     """``cpu``, ``cpu+dram`` or ``platform``, for zones of these names."""
-    if "psys" in names:
+    if any(map(_is_psys, names)):
         return "platform"
     return "cpu+dram" if "dram" in names else "cpu"
+
+
+def _is_psys(name: str) -> bool:
+    """``psys``, and ``psys-1`` of a second socket."""
+    return name.partition("-")[0] == "psys"
+
+
+def _package(zone: Zone) -> str:
+    """``package-0`` of ``package-0-die-1``."""
+    return zone.name.partition("-die")[0]

@@ -188,7 +188,7 @@ class ReconciledMeter:
 
     def alerts(self) -> list[Alert]:
         """Jumps of the residual and silences of the parts since the last call."""
-        found, self._alerts = [*self._wall.alerts(), *self._alerts], []
+        found, self._alerts = [*self._wall.alerts(), *self._parts.alerts(), *self._alerts], []
         return found
 
     def _compare(self, wall: Iterable[Reading], parts: Iterable[Reading]) -> None:

@@ -50,7 +50,11 @@ def open_meter(profile: HardwareProfile, name: str | None = None, device: str = 
     says what was looked for and what would work instead.
     """
     own = str(profile.meter["driver"])
-    settings: dict[str, Any] = {**profile.meter, "quarantine": str(_quarantine(profile))}
+    settings: dict[str, Any] = {
+        **_limit(profile, name or own),
+        **profile.meter,
+        "quarantine": str(_quarantine(profile)),
+    }
     if device.startswith("cuda:"):
         settings = _on_device(settings, own, device)
     meter: Meter = _Guarded(_make(name or own, settings), profile.name)
@@ -69,6 +73,13 @@ def _quarantine(profile: HardwareProfile) -> Path:
             f"hardware profile {profile.name}: quarantine {str(path)!r} is no file in {folder}: give a name alone"
         )
     return path
+
+
+def _limit(profile: HardwareProfile, name: str) -> dict[str, float]:
+    """What no reading of a meter at the wall can be above, where the profile's parts tell."""
+    at_the_wall = name == profile.meter["driver"] and profile.boundary == "wall"
+    limit = profile.max_power_w if at_the_wall else None
+    return {} if limit is None else {"max_power_w": limit}
 
 
 def _on_device(settings: dict[str, Any], own: str, device: str) -> dict[str, Any]:

@@ -60,6 +60,7 @@ _EMONPI: dict[str, Check] = {
 _PLUG: dict[str, Check] = {
     "host": _text, "channel": _whole(0, 31), "user": _text, "password": _text, "poll_s": _SECONDS,
     "timeout_s": _SECONDS, "reconnect_s": _PATIENCE, "window_s": _SECONDS, "quantum_w": _number(0.0, 1000.0),
+    "reverse": _flag,
 }  # fmt: skip
 #: driver -> its settings; PROFILE.md says what they mean.
 SETTINGS: dict[str, dict[str, Check]] = {
@@ -71,7 +72,9 @@ SETTINGS: dict[str, dict[str, Check]] = {
     "replay": {"file": _text, "session": _whole(1, 2**31), "speed": _number(0.0, 1e6)},
     "virtual": {**_EMONPI, "model": _table},
 }
-_ANY: dict[str, Check] = {"driver": _text, "boundary": _text, "reconcile": _text, "quarantine": _text}
+_ANY: dict[str, Check] = {
+    "driver": _text, "boundary": _text, "reconcile": _text, "quarantine": _text, "max_power_w": _number(1.0, 1e6),
+}  # fmt: skip
 
 
 def check_settings(driver: str, settings: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from irene_build.errors import HardwareError
-from irene_build.meters.base import Meter, MeterInfo, Reading
+from irene_build.meters.base import Alert, Meter, MeterInfo, Reading
 from irene_build.meters.threaded import FeedMeter
 
 _WAIT_S = 0.05
@@ -84,6 +84,9 @@ class SumMeter(FeedMeter):
         for part in self._parts:
             total.update(part.counters())
         return dict(total)
+
+    def alerts(self) -> list[Alert]:
+        return [*super().alerts(), *(alert for part in self._parts for alert in part.alerts())]
 
     def _step(self) -> None:
         for part, line in zip(self._parts, self._lines, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _CAPACITY = 200_000
+#: A power that does not change at all for so long, and so many readings, comes from a sensor that is stuck.
+FROZEN_S, FROZEN_READINGS = 30.0, 20
 
 
 class FeedMeter(ABC):
@@ -25,6 +28,8 @@ class FeedMeter(ABC):
         self._buffer: deque[Reading] = deque()
         self._news = threading.Condition()
         self._counts: Counter[str] = Counter()
+        self._value, self._since_ns, self._equal = math.nan, 0, 0
+        self._frozen: list[Alert] = []
         self._failure: IreneError | None = None
         self._ended = False
         self._stop = threading.Event()
@@ -80,16 +85,29 @@ class FeedMeter(ABC):
         return dict(self._counts)
 
     def alerts(self) -> list[Alert]:
-        """Of its own a source knows nothing beyond what it counts."""
-        return []
+        """That its readings stand still; a driver may know more."""
+        found, self._frozen = self._frozen, []
+        return found
 
     def _emit(self, reading: Reading) -> None:
+        if self.info.kind == "power":
+            self._watch_value(reading)
         with self._news:
             if len(self._buffer) >= _CAPACITY:
                 self._buffer.popleft()
                 self._counts["overflow"] += 1
             self._buffer.append(reading)
             self._news.notify_all()
+
+    def _watch_value(self, reading: Reading) -> None:
+        if reading.value != self._value:
+            self._value, self._since_ns, self._equal = reading.value, reading.host_time_ns, 0
+        self._equal += 1
+        seconds = (reading.host_time_ns - self._since_ns) / 1e9
+        if seconds >= FROZEN_S and self._equal >= FROZEN_READINGS and not math.isnan(self._value):
+            text = f"{self.info.name} shows {self._value:g} W without any change for {seconds:.0f} s: is it stuck?"
+            self._frozen.append(Alert("frozen", text, {"watts": self._value, "seconds": seconds}))
+            self._value = math.nan  # once for each value at which it stands
 
     def _finish(self) -> None:
         """No more readings will come, and that is no fault."""

@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irene_build.measure.campaign import Campaign, start_journal
+from irene_build.measure.campaign import Campaign
 from irene_build.measure.journal import Journal
 from irene_build.measure.outcome import Outcome
 from irene_build.measure.plan import MeasurementProtocol, Plan, Target, make_plan
+from irene_build.measure.start import start_journal
 from irene_build.meters.base import Alert, MeterInfo, Reading
 from irene_runtime.sampler import Sample
 from irene_runtime.tree import ModelTree, Node

@@ -17,8 +17,9 @@ from typing import Any
 from irene_build.errors import IreneError
 from irene_build.hardware import HardwareProfile
 from irene_build.measure import journal as journals
-from irene_build.measure.campaign import Campaign, start_journal
+from irene_build.measure.campaign import Campaign
 from irene_build.measure.plan import Target, make_plan, protocol_for
+from irene_build.measure.start import start_journal
 from irene_build.meters import open_meter
 from irene_build.meters.assess import idle_noise
 from irene_runtime.sampler import Sampler

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from irene_build.measure.campaign import start_journal
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.journal import Journal
 from irene_build.measure.recorder import MeterRecorder
+from irene_build.measure.start import start_journal
 from irene_build.measure.trial import Window, run_window
 from tests.measure.doubles import FAST, HEADER, DoubleDevice, DoubleMeter, DoubleSampler, Power, double_plan
 
