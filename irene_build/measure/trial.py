@@ -23,7 +23,7 @@ _PATIENCE_S = 1.0
 #: A process that ran in a window for less of it than this was stopped.
 _STOPPED_SHARE = 0.01
 #: What any process may have to wait for its turn; a node that is slower than in its warm-up by more did not run alone.
-_STALL_NS = 250_000_000
+_STALL_NS, _TURN_NS = 250_000_000, 100_000_000
 _PACE = 1.25
 
 
@@ -114,7 +114,10 @@ def run_window(
     reasons, foreign = conditions.reasons(before, after, protocol.foreign_cores, protocol.foreign_gpu)
     usual = 1e9 * latency * chunk
     stopped_ns = 1e9 * heartbeat.stopped_s(start, end)
-    if stopped_ns > _STOPPED_SHARE * (end - start) or slowest > _STALL_NS + _PACE * usual:
+    # Where others take the processor, waiting for a turn is what foreign load means.
+    least_ns = _TURN_NS if "foreign load" in reasons else 0
+    stopped = stopped_ns > max(_STOPPED_SHARE * (end - start), least_ns)
+    if stopped or slowest > _STALL_NS + _PACE * usual:
         reasons.append("stalled")
     elif end - start > _PACE * 1e9 * latency * runs:
         reasons.append("slower than its warm-up")

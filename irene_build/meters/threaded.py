@@ -28,7 +28,7 @@ class FeedMeter(ABC):
         self._buffer: deque[Reading] = deque()
         self._news = threading.Condition()
         self._counts: Counter[str] = Counter()
-        self._value, self._since_ns, self._equal = math.nan, 0, 0
+        self._value, self._since_ns, self._equal, self._told = math.nan, 0, 0, False
         self._frozen: list[Alert] = []
         self._failure: IreneError | None = None
         self._ended = False
@@ -101,13 +101,18 @@ class FeedMeter(ABC):
 
     def _watch_value(self, reading: Reading) -> None:
         if reading.value != self._value:
-            self._value, self._since_ns, self._equal = reading.value, reading.host_time_ns, 0
+            self._value, self._since_ns, self._equal, self._told = (
+                reading.value,
+                reading.host_time_ns,
+                0,
+                False,
+            )
         self._equal += 1
         seconds = (reading.host_time_ns - self._since_ns) / 1e9
-        if seconds >= FROZEN_S and self._equal >= FROZEN_READINGS and not math.isnan(self._value):
+        if seconds >= FROZEN_S and self._equal >= FROZEN_READINGS and not self._told:
+            self._told = True
             text = f"{self.info.name} shows {self._value:g} W without any change for {seconds:.0f} s: is it stuck?"
             self._frozen.append(Alert("frozen", text, {"watts": self._value, "seconds": seconds}))
-            self._value = math.nan  # once for each value at which it stands
 
     def _finish(self) -> None:
         """No more readings will come, and that is no fault."""

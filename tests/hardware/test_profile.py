@@ -128,3 +128,9 @@ def test_no_text_crashes_the_loader(tmp_path_factory: pytest.TempPathFactory, te
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError):
         load_profile(str(path))
+
+
+def test_what_a_pc_can_draw_follows_from_its_parts() -> None:
+    pc1 = load_profile("pc1")
+    assert pc1.max_power_w is not None and 900.0 < pc1.max_power_w < 2500.0
+    assert load_profile("virtual").max_power_w is None

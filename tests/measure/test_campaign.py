@@ -24,6 +24,7 @@ from irene_build.measure import campaign as module
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.journal import Journal, require_same
 from irene_build.measure.relabel import derive, relabel, stored
+from irene_build.meters.base import Reading
 from irene_runtime.sampler import Sample
 from tests.measure.doubles import (
     FAST,
@@ -196,6 +197,60 @@ def test_a_silent_meter_is_named(path: Path) -> None:
     meter = DoubleMeter(power, period_s=0.01)
     meter.silent = True
     with pytest.raises(MeterError, match="no reading"):
+        run_campaign(path, power=power, meter=meter)
+
+
+def test_a_meter_that_falls_silent_is_told_once_after_a_stated_time(path: Path) -> None:
+    """And not as trials that began above standby."""
+    power = Power()
+    meter = DoubleMeter(power)
+
+    def fall_silent(done: float, *_: object) -> None:
+        meter.silent = meter.silent or done > 0
+
+    protocol = replace(FAST, silence_s=0.6)
+    began = time.monotonic()
+    with pytest.raises(MeterError, match=r"double: silent for 1 s.*run the same command again"):
+        run_campaign(path, double_plan(protocol=protocol), power, meter, report=fall_silent)
+    assert time.monotonic() - began < 20.0
+    spoilt = [json.loads(why) for (why,) in query(path, "SELECT reasons FROM trial WHERE NOT accepted")]
+    assert all("gap in the meter" in why and "standby gate" not in why for why in spoilt)
+    assert run_campaign(path).finished
+
+
+class _StuckMeter(DoubleMeter):
+    """Shows its last value again and again while ``stuck``."""
+
+    stuck = False
+    last = 41.5
+
+    def read_new(self, timeout_s: float) -> list[Reading]:
+        readings = super().read_new(timeout_s)
+        if readings and not self.stuck:
+            self.last = readings[-1].value
+        return [replace(reading, value=self.last) for reading in readings]
+
+
+def test_a_meter_that_is_stuck_gives_no_label(path: Path) -> None:
+    power = Power()
+    meter = _StuckMeter(power)
+    begun: list[float] = []
+
+    def stick(*_: object) -> None:
+        begun.append(time.monotonic())
+        meter.stuck = len(begun) == 3
+
+    run_campaign(path, double_plan(models=2, leaves=3), power, meter, report=stick)
+    found = query(path, "SELECT accepted, reasons FROM trial ORDER BY id")
+    frozen = [accepted for accepted, why in found if "frozen meter" in why]
+    assert len(frozen) >= 1 and not any(frozen)
+
+
+def test_a_meter_of_something_else_shows_no_power_at_all(path: Path) -> None:
+    power = Power()
+    meter = _StuckMeter(power)
+    meter.stuck, meter.last = True, 0.0
+    with pytest.raises(MeterError, match="0 W while the PC runs"):
         run_campaign(path, power=power, meter=meter)
 
 

@@ -19,6 +19,7 @@ from irene_build.measure.labels import (
     moving,
     student_t95,
     window_energy,
+    without_lone,
 )
 
 SAME = ClockMap(0.0, 0.0, 0.0, 0.0, 1)
@@ -178,3 +179,25 @@ def test_a_stated_half_width_holds_in_19_of_20_labels_where_measuring_stops_when
         rounds += [len(group) for group in groups]
     assert 0.93 <= sum(held) / len(held) <= 0.97
     assert 3.0 < sum(rounds) / len(rounds) < 9.0
+
+
+@pytest.mark.parametrize("fault", [10_000.0, 0.0, 32.0])
+def test_one_frame_of_forty_that_is_alone_is_in_no_label(fault: float) -> None:
+    """10 kW, nothing, a digit lost: between readings that agree."""
+    values = [300.0 + place % 3 for place in range(200)]
+    for place in range(20, 200, 40):
+        values[place] = fault
+    times = [0.17 * place for place in range(200)]
+    found, alone = without_lone(Readings(times, values, False, 0.17, 1.0))
+    assert alone == 5 and len(found.times_s) == 195
+    clock = ClockMap(0.0, 0.0, 0.0, 0.0, 0, 0.0)
+    window = window_energy(found, clock, 1.0, 31.0)
+    assert window is not None and window.power_w(30.0) == pytest.approx(301.0, rel=0.002)
+
+
+def test_a_load_that_swings_or_steps_stays_as_it_was_read() -> None:
+    swinging = [300.0 if place % 8 else 80.0 for place in range(200)]
+    stepping = [40.0] * 50 + [300.0] * 50 + [40.0] * 50 + [300.0] * 3 + [40.0] * 47
+    for values in (swinging, stepping, [300.0, 10.0, 300.0]):
+        readings = Readings([float(n) for n in range(len(values))], values, False, 1.0, 1.0)
+        assert without_lone(readings) == (readings, 0)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from irene_build.errors import HardwareError, MeterError
+from irene_build.meters import threaded
 from irene_build.meters.emonpi import EmonPi
 from tests.meters.wire import Player, Wire, classic, collect, until
 
@@ -244,3 +245,12 @@ def test_a_power_that_the_meters_own_energy_contradicts_is_torn(wire: Wire) -> N
     with Player(wire, line, 0.05), EmonPi(config(wire)) as meter:
         collect(meter, 14)
         assert meter.counters()["torn"] == 1
+
+
+def test_a_power_that_stands_still_is_told_once(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threaded, "FROZEN_S", 0.3)
+    with Player(wire, lambda _: classic(312) + "\r\n", 0.01), EmonPi(config(wire)) as meter:
+        told: list[str] = []
+        until(lambda: bool(told.extend(alert.text for alert in meter.alerts()) or told))
+        collect(meter, 60)
+        assert len(told) == 1 and "shows 312 W without any change" in told[0] and meter.alerts() == []

@@ -195,3 +195,23 @@ def test_the_library_is_the_one_that_pynvml_calls(fake_nvml: FakeNvml) -> None:
 
     assert isinstance(pynvml.nvmlLib, ctypes.CDLL)
     assert pynvml.nvmlLib._name == str(fake_nvml.library)
+
+
+def test_power_far_above_the_boards_limit_is_no_reading(fake_nvml: FakeNvml) -> None:
+    """Its limit is 250 W here; a driver was seen to tell 15 kW."""
+    fake_nvml.set(power_w=200)
+    with NvmlMeter({"reading": "power"}) as meter:
+        collect(meter, 3)
+        fake_nvml.set(power_w=15_000)
+        until(lambda: meter.counters().get("implausible", 0) > 2)
+        assert {r.value for r in meter.read_new(0.0)} <= {200.0}
+
+
+def test_a_counter_that_jumps_adds_no_joule(fake_nvml: FakeNvml) -> None:
+    fake_nvml.set(counter_mj=1_000_000)
+    with NvmlMeter({"step_s": 0.02}) as meter:
+        collect(meter, 1)
+        fake_nvml.set(counter_mj=9_000_000)
+        until(lambda: meter.counters().get("implausible", 0) == 1)
+        fake_nvml.set(counter_mj=9_001_000)
+        until(lambda: any(r.value == pytest.approx(1.0) for r in meter.read_new(0.1)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -103,6 +105,70 @@ def test_a_second_generation_shelly(device: Device) -> None:
     with ShellyMeter({"host": f"http://{device.host}", "poll_s": 0.02}) as meter:
         assert collect(meter, 1)[0].value == 141.7
         assert meter.info.details["model"] == "PlusPlugS"
+
+
+@pytest.mark.parametrize(
+    ("about", "path", "status", "watts"),
+    [
+        ({"gen": 3, "app": "MiniPMG3"}, "PM1", {"id": 0, "apower": 1322.8}, 1322.8),
+        ({"gen": 2, "app": "ProEM"}, "EM1", {"id": 0, "act_power": 501.8, "aprt_power": 612.4}, 501.8),
+        ({"gen": 2, "app": "Pro3EM"}, "EM", {"id": 0, "a_act_power": 20.0, "total_act_power": 61.5}, 61.5),
+    ],
+)
+def test_a_later_shelly_is_asked_for_the_component_that_meters(
+    device: Device, about: dict[str, Any], path: str, status: dict[str, Any], watts: float
+) -> None:
+    """A Pro EM has a switch beside its meter, which says nothing of power."""
+    device.answers = {
+        "/shelly": about,
+        "/rpc/Switch.GetStatus?id=0": {"id": 0, "output": True},
+        f"/rpc/{path}.GetStatus?id=0": status,
+    }
+    with ShellyMeter({"host": device.host, "poll_s": 0.02}) as meter:
+        assert collect(meter, 1)[0].value == watts
+
+
+def test_power_that_flows_the_other_way_is_told_and_can_be_turned_round(device: Device) -> None:
+    device.answers = {"/shelly": GEN2, "/rpc/Switch.GetStatus?id=0": shelly_2(-197.0)}
+    with pytest.raises(HardwareError, match=r"-197 W.*meter\.reverse = true"):
+        ShellyMeter({"host": device.host}).__enter__()
+    with ShellyMeter({"host": device.host, "reverse": True, "poll_s": 0.02}) as meter:
+        assert collect(meter, 1)[0].value == 197.0
+        device.answers["/rpc/Switch.GetStatus?id=0"] = shelly_2(197.0)
+        until(lambda: meter.counters().get("reversed", 0) > 0)
+
+
+def test_a_reading_above_what_the_pc_can_draw_is_none(device: Device) -> None:
+    device.answers = {"/shelly": GEN2, "/rpc/Switch.GetStatus?id=0": shelly_2(300.0)}
+    with ShellyMeter({"host": device.host, "max_power_w": 1000.0, "poll_s": 0.02}) as meter:
+        collect(meter, 1)
+        device.answers["/rpc/Switch.GetStatus?id=0"] = shelly_2(10_000.0)
+        until(lambda: meter.counters().get("implausible", 0) > 0)
+        assert {r.value for r in meter.read_new(0.0)} <= {300.0}
+
+
+def test_a_plug_that_drips_bytes_is_given_up_in_time() -> None:
+    """Each byte comes within the socket's time limit; the whole answer never does."""
+    server = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+
+    def drip() -> None:
+        connection = server.accept()[0]
+        with connection, suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b" " * 100_000:
+                if stop.wait(0.02):
+                    return
+                connection.send(bytes([byte]))
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(HardwareError, match=r"no answer from .*: not done in 0\.3 s"):
+        ShellyMeter({"host": f"127.0.0.1:{server.getsockname()[1]}", "timeout_s": 0.3}).__enter__()
+    assert time.monotonic() - began < 10.0
+    stop.set()
+    thread.join()
+    server.close()
 
 
 def test_a_plug_that_does_not_know_yet_gives_no_reading(device: Device) -> None:

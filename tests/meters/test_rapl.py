@@ -6,6 +6,8 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irene_build.errors import HardwareError, MeterError
+from irene_build.meters import rapl
 from irene_build.meters.rapl import RaplMeter, unwrapped_j, zones
 from tests.meters.wire import collect, until
 
@@ -33,6 +36,27 @@ def count(folder: Path, energy_uj: int) -> None:
     descriptor = os.open(folder / "energy_uj", os.O_WRONLY | os.O_CREAT)
     os.pwrite(descriptor, f"{energy_uj:>20}\n".encode(), 0)
     os.close(descriptor)
+
+
+@contextmanager
+def moving(folders: list[Path]) -> Iterator[None]:
+    """Counters that rise together, at 50 W."""
+    stop = threading.Event()
+
+    def run() -> None:
+        energy = 1_000_000
+        while not stop.wait(0.01):
+            energy += 500_000
+            for folder in folders:
+                count(folder, energy)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_package_and_memory_are_added_and_what_lies_inside_is_not(tmp_path: Path) -> None:
@@ -65,6 +89,44 @@ def test_the_platform_counter_replaces_its_parts_where_it_is_asked_for(tmp_path:
         assert meter.info.boundary == "platform"
 
 
+def test_the_platform_of_two_sockets_is_both_counters(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    both = [zone(tmp_path, f"intel-rapl:{n}", name) for n, name in ((1, "psys"), (3, "psys-1"))]
+    with RaplMeter({"root": str(tmp_path), "psys": True}) as meter:
+        for platform in both:
+            count(platform, 13_000_000)
+        until(lambda: any(r.value == pytest.approx(24.0) for r in meter.read_new(0.1)))
+        assert meter.info.boundary == "platform"
+    with RaplMeter({"root": str(tmp_path)}) as meter:
+        assert meter.info.details["zones"] == {"intel-rapl:0": "package-0"}
+
+
+def test_two_sockets_with_equal_counters_are_two_and_that_is_told(tmp_path: Path) -> None:
+    sockets = [zone(tmp_path, f"intel-rapl:{n}", f"package-{n}") for n in range(2)]
+    with moving(sockets), RaplMeter({"root": str(tmp_path)}) as meter:
+        assert len(meter.info.details["zones"]) == 2
+        assert [alert.kind for alert in meter.alerts()] == ["equal counters"]
+
+
+def test_a_zone_without_a_range_is_left_out_and_that_is_told(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0")
+    zone(tmp_path, "intel-rapl:1", "package-1", range_uj=0)
+    with RaplMeter({"root": str(tmp_path)}) as meter:
+        told = meter.alerts()
+        assert [alert.kind for alert in told] == ["zones left out"] and "package-1" in told[0].text
+        assert any("package-1" in text for text in meter.info.details["left_out"])
+        assert meter.alerts() == []
+
+
+def test_a_read_that_fails_for_a_moment_loses_no_joule(tmp_path: Path) -> None:
+    package = zone(tmp_path, "intel-rapl:0", "package-0")
+    with RaplMeter({"root": str(tmp_path)}) as meter:
+        (package / "energy_uj").write_text("")
+        until(lambda: meter.counters().get("read_failed", 0) > 1)
+        count(package, 8_000_000)
+        until(lambda: any(r.value == pytest.approx(7.0) for r in meter.read_new(0.1)))
+
+
 def test_the_memory_mapped_twin_of_a_zone_is_left_out(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0")
     zone(tmp_path, "intel-rapl-mmio:0", "package-0")
@@ -78,25 +140,10 @@ def test_a_memory_mapped_zone_alone_is_taken(tmp_path: Path) -> None:
 
 def test_mirrored_dies_count_once(tmp_path: Path) -> None:
     dies = [zone(tmp_path, f"intel-rapl:{i}", f"package-0-die-{i}") for i in range(2)]
-    stop = threading.Event()
-
-    def run() -> None:
-        energy = 1_000_000
-        while not stop.wait(0.01):
-            energy += 500_000
-            for die in dies:
-                count(die, energy)
-
     # Written one after the other, they are seen apart now and then: what counts is that they end up equal.
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        with RaplMeter({"root": str(tmp_path)}) as meter:
-            assert len(meter.info.details["zones"]) == 1
-            assert any("mirrors" in text for text in meter.info.details["left_out"])
-    finally:
-        stop.set()
-        thread.join()
+    with moving(dies), RaplMeter({"root": str(tmp_path)}) as meter:
+        assert len(meter.info.details["zones"]) == 1
+        assert any("mirrors" in text for text in meter.info.details["left_out"])
 
 
 def test_two_sockets_that_differ_count_both(tmp_path: Path) -> None:
@@ -159,7 +206,10 @@ def test_no_tree_and_no_package_are_told(tmp_path: Path) -> None:
         RaplMeter({"root": str(tmp_path)}).__enter__()
 
 
-def test_a_counter_that_becomes_unreadable_ends_the_meter(tmp_path: Path) -> None:
+def test_a_counter_that_stays_unreadable_ends_the_meter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rapl, "_PATIENCE_S", 0.3)
     package = zone(tmp_path, "intel-rapl:0", "package-0")
     with RaplMeter({"root": str(tmp_path)}) as meter:
         (package / "energy_uj").write_text("?\n")
