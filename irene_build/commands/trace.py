@@ -24,8 +24,22 @@ def trace_command(
     output: Path = typer.Option(
         None, "--output", "-o", help="Write the tree to this file.", show_default=False
     ),
-    phase: str = typer.Option("forward", "--phase", help="forward, prefill or decode."),
-    past_len: int = typer.Option(0, "--past", help="Cached tokens in phase decode (default: --seq)."),
+    phase: str = typer.Option(
+        "",
+        "--phase",
+        help="forward (the default), prefill, decode, or extend: tokens behind cached ones. With --symbolic several, "
+        "with commas (default: all that the model has of the last three, else forward).",
+        show_default=False,
+    ),
+    past_len: int = typer.Option(
+        0, "--past", help="Cached tokens in phases decode (default: --seq) and extend."
+    ),
+    symbolic: bool = typer.Option(False, "--symbolic", help="One tree for every size, instead of -b and -s."),
+    all_logits: bool = typer.Option(
+        False,
+        "--all-logits",
+        help="A prefill computes logits of every token, not of the last as generate does.",
+    ),
     dtype: str = typer.Option(
         "", "--dtype", help="float32, float16 or bfloat16 (default: what the checkpoint says, else float32)."
     ),
@@ -85,6 +99,31 @@ def trace_command(
     if depth is not None and depth < 0:
         raise InputError(f"--depth {depth}: expected levels from 0 on")
 
+    if symbolic:
+        beside = [
+            name
+            for name, given in (
+                ("--batch", batch_size != 8), ("--seq", seq_len != 128), ("--past", past_len), ("--inputs", inputs),
+                ("--diff", diff[0]), ("--cost-model", cost_model != "analytic"), ("--images", images is not None),
+                ("--image-size", image_size),
+            )
+            if given
+        ]  # fmt: skip
+        if beside:
+            raise InputError(f"{', '.join(beside)}: not beside --symbolic, whose tree holds for every size")
+        if not model:
+            raise InputError("which model? `irene-build models` lists the named ones")
+        from irene_build.commands._symbolic import trace_every_size
+
+        phases = [name.strip() for name in phase.split(",") if name.strip()]
+        options = {
+            "dtype": dtype or None, "attention": attention, "weights": weights or None, "cache": cache,
+            "quantise_head": quantise_head, "all_logits": all_logits,
+        }  # fmt: skip
+        trace_every_size(model, phases, options, output, as_json)
+        return
+    phase = phase or "forward"
+
     def tree_of(spec: str) -> Any:
         if Path(spec).is_file() and _is_tree(Path(spec)):
             from irene_runtime.tree import load
@@ -109,6 +148,7 @@ def trace_command(
             cache=cache,
             images=images,
             image_size=_size(image_size),
+            all_logits=all_logits,
         )
 
     if diff[0]:

@@ -65,11 +65,12 @@ def _bert_parameters(layers: int, hidden: int) -> int:
     return tables + layers * layer + hidden**2 + hidden
 
 
-def resolve(spec: str) -> Spec:
-    """What ``spec`` means. Raises ModelError that says what would work."""
+def resolve(spec: str, generates: bool = False) -> Spec:
+    """What ``spec`` means; a named model that ``generates`` is the class with its head. Raises ModelError."""
     entry = architectures().get(spec) or architectures().get(spec.rpartition("/")[2])
     if entry is not None:
-        kind = _transformers_class(entry["class"], spec)
+        name = entry.get("generates", entry["class"]) if generates else entry["class"]
+        kind = _transformers_class(name, spec)
         # ``none``: settings that TOML cannot write, where the class has a default that the model has not.
         settings = {**entry.get("config", {}), **dict.fromkeys(entry.get("none", []))}
         return Spec(spec, kind, kind.config_class(**settings))

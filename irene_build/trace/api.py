@@ -29,11 +29,14 @@ def trace_model(
     cache: str = "dynamic",
     images: int | None = None,
     image_size: tuple[int, int] | None = None,
+    all_logits: bool = False,
 ) -> ModelTree:
     """The model tree of one pass of ``model``: an ``nn.Module``, or what ``models.build`` takes.
 
     ``phase``: ``forward`` (no cache), ``prefill`` (fills a key-value cache), ``decode`` (one token behind
-    ``past_len`` cached ones; without ``past_len``, behind ``seq_len``). ``dtype``: what a checkpoint says, else
+    ``past_len`` cached ones; without ``past_len``, behind ``seq_len``), ``extend`` (``seq_len`` tokens behind
+    ``past_len``). Beyond ``forward``, a named model is the class that people generate with, and logits are those of
+    the last token, as ``generate`` computes them, unless ``all_logits``. ``dtype``: what a checkpoint says, else
     float32. ``weights``: how matrices of Linear layers are stored (``WEIGHTS``), what a checkpoint says if None; the
     output projection only with ``quantise_head``. ``cost_model`` ``irene2021`` implies eager attention and float32.
     ``inputs``: one tensor, a tuple of positional arguments, a dict by name, or a function (module, batch_size, seq_len)
@@ -58,7 +61,7 @@ def trace_model(
     stored = None if weights in (None, "full") else Stored(weights, head=quantise_head)
     run = Pass(
         batch_size, seq_len, phase, past_len, dtype or "float32", attention, stored, cache, images, image_size, inputs,
-        cpu_limit_s=cpu_limit_s,
+        cpu_limit_s=cpu_limit_s, all_logits=all_logits,
     ).checked()  # fmt: skip
     tree = _named(model, run, dtype, weights) if isinstance(model, str) else _given(model, run)
     if cost_model == "irene2021":
@@ -74,7 +77,7 @@ def _named(name: str, run: Pass, dtype: str | None, weights: str | None) -> Mode
 
     from .fallbacks import with_fallbacks
 
-    spec = resolve(name)
+    spec = resolve(name, generates=run.phase != "forward")
     if dtype is None and spec.dtype in DTYPES:
         run = replace(run, dtype=spec.dtype)
     if weights is None:

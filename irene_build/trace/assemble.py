@@ -7,7 +7,7 @@ What a module computes itself becomes leaves of its own after its children, one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from irene_build.models.stored import Stored, stored_bytes
 from irene_runtime.tree import ModelTree, Node
@@ -22,10 +22,41 @@ if TYPE_CHECKING:
 
 MILLION = 1e6
 MIB = float(2**20)
-#: Features of an inner node that are the sum over its children.
-SUMS = (
-    "flops", "matmul_flops", "elementwise_flops", "mem_bytes", "weight_bytes", "read_bytes", "write_bytes", "kernels",
-)  # fmt: skip
+
+
+class Counted(NamedTuple):
+    """What adds up from the leaves to the root, before units: whole numbers, of any size, where they are counts."""
+
+    matmul_flops: float = 0
+    elementwise_flops: float = 0
+    weight_bytes: float = 0
+    read_bytes: float = 0
+    write_bytes: float = 0
+    kernels: float = 0
+
+    def plus(self, other: Counted) -> Counted:
+        return Counted(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def features(self) -> dict[str, float]:
+        return {
+            "flops": (self.matmul_flops + self.elementwise_flops) / MILLION,
+            "matmul_flops": self.matmul_flops / MILLION,
+            "elementwise_flops": self.elementwise_flops / MILLION,
+            "mem_bytes": (self.read_bytes + self.write_bytes + self.weight_bytes) / MIB,
+            "weight_bytes": self.weight_bytes / MIB,
+            "read_bytes": self.read_bytes / MIB,
+            "write_bytes": self.write_bytes / MIB,
+            "kernels": float(self.kernels),
+        }
+
+
+def _exact(value: float) -> float:
+    """A count as a whole number, which sums to any size without rounding."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _dtype(text: str) -> str:
+    return text.partition(":")[2].partition("/")[0]
 
 
 def cost_of_ops(ops: Iterable[Op]) -> Cost:
@@ -81,6 +112,7 @@ class Assembler:
         self.positions: dict[tuple[int, str | None], int] = {}
         self._element_size = element_sizes()
         self._calls: dict[tuple[str, str], int] = {}
+        self._counted: dict[int, Counted] = {}
 
     def tree(self, root: Call) -> ModelTree:
         self._add(root, -1)
@@ -106,16 +138,16 @@ class Assembler:
         node = Node(call.scope, call.type, level, parent, call=self._number(call.scope, call.type))
         node.shapes = {"in": call.inputs, "out": call.outputs}
         self.nodes.append(node)
-        sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
         children = [self._add(child, index) for child in call.children if not is_empty(child)]
         for primitive in dict.fromkeys(op.primitive for op in call.ops):
             own = [op for op in call.ops if op.primitive == primitive]
             self.positions[call.sequence, primitive] = len(self.nodes)
             children.append(self._leaf(call, primitive, primitive, index, cost_of_ops(own), own, own=True))
+        total = Counted()
         for child_node in children:
-            for name in SUMS:
-                sums[name] += child_node.features[name]
-        sums["num_parameters"] = float(parameters_of(call.module))
+            total = total.plus(self._counted[id(child_node)])
+        self._counted[id(node)] = total
+        sums = {**total.features(), "num_parameters": float(parameters_of(call.module))}
         if unseen := sum(child.features.get("unseen", 0.0) for child in children):
             sums["unseen"] = unseen
         node.features = self._features(sums)
@@ -135,15 +167,9 @@ class Assembler:
         if self._stored is not None and self._stored.is_stored(primitive, self.nodes[parent].type):
             read = [self._parameters[i] for i in dict.fromkeys(cost.weights)]
             cost.weight_bytes = stored_bytes(read, cost.weight_bytes, self._stored, self._kept)
+        counted = Counted(*(_exact(getattr(cost, name)) for name in Counted._fields))
         features = {
-            "flops": (cost.matmul_flops + cost.elementwise_flops) / MILLION,
-            "matmul_flops": cost.matmul_flops / MILLION,
-            "elementwise_flops": cost.elementwise_flops / MILLION,
-            "mem_bytes": (cost.read_bytes + cost.write_bytes + cost.weight_bytes) / MIB,
-            "weight_bytes": cost.weight_bytes / MIB,
-            "read_bytes": cost.read_bytes / MIB,
-            "write_bytes": cost.write_bytes / MIB,
-            "kernels": cost.kernels,
+            **counted.features(),
             "num_parameters": float(count),
             "elements": float(elements),
             "bytes_per_element": self._bytes_per_element(outputs, ops),
@@ -161,20 +187,19 @@ class Assembler:
             shapes["is_causal"] = True
         number = self._number(call.scope, kind)
         node = Node(call.scope, kind, "ml", parent, primitive, number, self._features(features), shapes)
+        self._counted[id(node)] = counted
         self.nodes.append(node)
         return node
 
     def _bytes_per_element(self, outputs: list[str], ops: list[Op]) -> float:
-        """The size of a written element, the mean weighted by bytes."""
-        texts = outputs or [
-            text for op in ops for text in op.signature.rpartition("->")[2].split(";") if text
-        ]
-        total = weighted = 0
-        for text in texts:
-            size = self._element_size.get(text.partition(":")[2].partition("/")[0], 4)
-            count = _product(_dimensions(text)) * size
-            total, weighted = total + count, weighted + count * size
-        return weighted / total if total else 4.0
+        """The size of an element of the first output; of what a module computes itself the mean, by bytes written."""
+        if outputs or not ops:
+            return float(self._element_size.get(_dtype(outputs[0]), 4) if outputs else 4)
+        texts = [op.signature.rpartition("->")[2].partition(";")[0] for op in ops]
+        sizes = [self._element_size.get(_dtype(text), 4) for text in texts]
+        weighed = sum(_exact(op.write_bytes) * size for op, size in zip(ops, sizes, strict=True))
+        total = sum(_exact(op.write_bytes) for op in ops)
+        return weighed / total if total else float(sizes[0])
 
 
 #: Leaves that work row by row, whose row count and length regressors want.

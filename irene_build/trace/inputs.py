@@ -20,7 +20,7 @@ from .request import Pass, RefusedError
 def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str, Any], int]:
     """Keyword arguments for ``module``'s forward in this pass, on ``device``, and the tokens that are cached.
 
-    Phase ``decode`` runs the prefill before its step. Raises ModelError.
+    Phases ``decode`` and ``extend`` run the prefill before their step. Raises ModelError.
     """
     if getattr(module.forward, "__name__", "") == "_forward_unimplemented":
         parts = ", ".join(f"{name}: {type(part).__name__}" for name, part in module.named_children())
@@ -28,7 +28,7 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
             f"{type(module).__name__} has no forward of its own, so there is no pass to trace; pass one of its parts "
             f"({parts or 'it has none'})"
         )
-    wanted = run.past_len if run.phase == "decode" else run.seq_len
+    wanted = run.past_len or run.seq_len
     if run.inputs is None:
         given = variants_of(module, replace(run, seq_len=wanted))[run.variant]()
     else:
@@ -45,10 +45,12 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
     # Where it is one of ``**kwargs`` it would reach encoders too, which refuse it; filling a cache is the default.
     if arguments.is_accepted(module, "use_cache"):
         inputs["use_cache"] = True
+    if not run.all_logits and arguments.is_accepted(module, "logits_to_keep"):
+        inputs.setdefault("logits_to_keep", 1)
     if run.phase == "prefill":
         return inputs, 0
     past = _cached(module, run, inputs)
-    return _next_token(module, inputs, arguments.call(module, inputs), device, shadows), past
+    return _next_tokens(module, run.seq_len, inputs, arguments.call(module, inputs), device, shadows), past
 
 
 def _static_cache(module: Any, run: Pass) -> Any:
@@ -64,7 +66,7 @@ def _static_cache(module: Any, run: Pass) -> Any:
         raise RefusedError(
             f"{type(module).__name__} takes no static cache: only --cache dynamic can be traced"
         )
-    room = run.past_len + 1 if run.phase == "decode" else run.seq_len
+    room = run.past_len + run.seq_len
     return StaticCache(config=config.get_text_config(decoder=True), max_cache_len=room)
 
 
@@ -80,28 +82,28 @@ def _cached(module: Any, run: Pass, inputs: Mapping[str, Any]) -> int:
     asked = past if run.inputs is not None else run.past_len
     config = getattr(module, "config", None)
     positions = positions_of(config) if config is not None else None
-    if positions is not None and positions <= asked:
+    if positions is not None and positions < asked + run.seq_len:
         raise RefusedError(
-            f"{type(module).__name__} has {positions} positions: at most {positions - 1} tokens can be cached before "
-            f"one is decoded, not {asked}"
+            f"{type(module).__name__} has {positions} positions: at most {positions - run.seq_len} tokens can be "
+            f"cached before {'one is decoded' if run.seq_len == 1 else f'{run.seq_len} more'}, not {asked}"
         )
     return past
 
 
-def _next_token(
-    module: Any, inputs: dict[str, Any], output: Any, device: str, shadows: Any
+def _next_tokens(
+    module: Any, count: int, inputs: dict[str, Any], output: Any, device: str, shadows: Any
 ) -> dict[str, Any]:
-    """Arguments of the step behind ``output``: one token a sequence, and the cache."""
+    """Arguments of the step behind ``output``: ``count`` tokens a sequence, and the cache."""
     import torch
 
-    step: dict[str, Any] = {"use_cache": True} if "use_cache" in inputs else {}
+    step: dict[str, Any] = {name: inputs[name] for name in ("use_cache", "logits_to_keep") if name in inputs}
     cache = cache_of(output)
     if cache is None:
         raise RefusedError(f"{type(module).__name__} returned no cache: only phase forward can be traced")
     step[cache[0]] = cache[1]
     name = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
     batch = inputs[name].shape[0]
-    step[name] = on_device(torch.full((batch, 1), 5), device, shadows)
+    step[name] = on_device(torch.full((batch, count), 5), device, shadows)
     hidden = getattr(output, "encoder_last_hidden_state", None)
     if hidden is not None and arguments.is_accepted(module, "encoder_outputs"):
         from transformers.modeling_outputs import BaseModelOutput

@@ -10,7 +10,7 @@ from irene_build.errors import ModelError
 from irene_build.models.stored import SCHEMES, Stored
 
 COST_MODELS = ("analytic", "irene2021")
-PHASES = ("forward", "prefill", "decode")
+PHASES = ("forward", "prefill", "decode", "extend")
 #: ``full``: at ``dtype``, whatever a checkpoint says.
 WEIGHTS = (*SCHEMES, "full")
 CACHES = ("dynamic", "static")
@@ -26,7 +26,10 @@ Inputs = Callable[[Any, int, int], Any]
 
 @dataclass(frozen=True)
 class Pass:
-    """What is run. In phase ``decode`` one token is run behind ``past_len`` cached ones."""
+    """What is run. In phase ``decode`` one token is run behind ``past_len`` cached ones, in ``extend`` several.
+
+    ``all_logits``: a prefill computes those of every token, not of the last one alone.
+    """
 
     batch_size: int = 8
     seq_len: int = 128
@@ -46,6 +49,7 @@ class Pass:
     tensors: str = "meta"
     variant: int = 0
     cpu_limit_s: float = CPU_LIMIT_S
+    all_logits: bool = False
 
     def checked(self) -> Pass:
         """Raises ModelError on wrong values; completes ``decode`` (one token, ``seq_len`` becomes the past)."""
@@ -68,6 +72,12 @@ class Pass:
             raise ModelError(f"cpu_limit_s is {self.cpu_limit_s!r}, expected seconds above 0")
         if self.phase == "decode":
             return replace(self, seq_len=1, past_len=self.past_len or self.seq_len)
+        if self.phase == "extend":
+            if not self.past_len:
+                raise ModelError(
+                    "phase extend runs tokens behind cached ones: give past_len, how many those are"
+                )
+            return self
         if self.past_len:
             raise ModelError(f"past_len {self.past_len} is for phase decode, not {self.phase}")
         return self

@@ -9,10 +9,11 @@ Every formula is in FORMAT.md, LAW; `irene_build.train.law.evaluate` is its twin
 every FLOP, byte, row and column (kernels alike).
 """
 
-from typing import Any, Dict, List, Mapping, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from .equations import FORMS
 from .features import COUNTED
+from .symbolic import Folded
 from .tree import ModelTree, Node
 
 MEGA, MIB = 1e6, 1048576.0  #: units of FLOPs and bytes in a tree
@@ -123,31 +124,38 @@ class Law:
         gap = float((busy_s**4 + launching**4) ** 0.25) - busy_s
         return Spent(gap, 0.0, gap * self.static_w(under) * min(1.0, self.n["gap"]))
 
-    def features(self, tree: ModelTree) -> List[Dict[str, float]]:
+    def features(self, tree: ModelTree, folded: Optional[Folded] = None) -> List[Dict[str, float]]:
         """Per node what the terms of a tier may use like any feature: the law's seconds and joules."""
-        return [{TIME: spent.time_s, ENERGY: spent.energy_j} for spent in self.nodes(tree)]
+        return [{TIME: spent.time_s, ENERGY: spent.energy_j} for spent in self.nodes(tree, folded)]
 
-    def nodes(self, tree: ModelTree) -> List[Spent]:
-        """Per node of a tree; a node above the leaves has the sums of what is below it."""
+    def nodes(self, tree: ModelTree, folded: Optional[Folded] = None) -> List[Spent]:
+        """Per node of a tree, or of its folded form; a node above the leaves has the sums of what is below it."""
         under = self.conditions(tree.header)
-        out = [Spent(0.0, 0.0, 0.0)] * len(tree.nodes)
+        nodes = tree.nodes if folded is None else folded.nodes
+        children = tree.children if folded is None else folded.children
+        order = range(len(nodes)) if folded is None else [place.block for place in folded.places]
+        out = [Spent(0.0, 0.0, 0.0)] * len(nodes)
         known: Dict[Any, Spent] = {}
-        kernels, leaves, busy = 0.0, 0.0, 0.0
-        for index, node in enumerate(tree.nodes):
+        for index, node in enumerate(nodes):
             if node.level != "ml" or node.primitive == "Host":
                 continue
             key = (node.primitive, tuple(node.features.items()))
             if key not in known:
                 known[key] = self.leaf(node.primitive or "", node.features, under)
-            out[index] = spent = known[key]
-            kernels, leaves = kernels + node.features.get("kernels", 0.0), leaves + 1.0
-            busy = busy + spent.time_s
-        for index in range(len(tree.nodes) - 1, 0, -1):
-            node = tree.nodes[index]
-            if node.primitive == "Host":
+            out[index] = known[key]
+        kernels, leaves, busy = 0.0, 0.0, 0.0
+        for index in order:
+            if nodes[index].level == "ml" and nodes[index].primitive != "Host":
+                kernels, leaves = kernels + nodes[index].features.get("kernels", 0.0), leaves + 1.0
+                busy = busy + out[index].time_s
+        for index in range(len(nodes) - 1, -1, -1):
+            if nodes[index].primitive == "Host":
                 out[index] = self.host(kernels, leaves, busy, under)
-            above, own = out[node.parent], out[index]
-            out[node.parent] = Spent(*(a + b for a, b in zip(above, own)))
+            time, dynamic, energy = out[index]
+            for child in reversed(children[index]):
+                own = out[child]
+                time, dynamic, energy = time + own.time_s, dynamic + own.dynamic_j, energy + own.energy_j
+            out[index] = Spent(time, dynamic, energy)
         return out
 
     @staticmethod
@@ -156,7 +164,7 @@ class Law:
         if len(tree.nodes) < 2 or any(node.primitive == "Host" for node in tree.nodes):
             return tree
         host = Node("host", "Host", "ml", 0, "Host", 0, dict.fromkeys(COUNTED, 0.0))
-        return ModelTree(tree.nodes + [host], tree.header)
+        return tree.with_leaf(host)
 
 
 FORMS.update(law=Law)

@@ -27,7 +27,8 @@ from .features import COUNTED, MAX_WATTS, RESOURCE_FEATURES
 from .monitor import Monitor
 from .onnx_backend import Graph
 from .prediction import NodePrediction, Prediction, printable
-from .tree import ModelTree, Node, from_json, load, loads
+from .symbolic import Folded, SizedTree, SymbolicTree, any_tree, load_any
+from .tree import ModelTree, Node, loads
 
 #: Best first; a prediction falls to the next one where features are missing.
 TIERS = ("profile", "live", "static")
@@ -59,9 +60,8 @@ class _Local(NamedTuple):
 _Value = Tuple[float, float, float, float, int]
 
 
-def _kinds(tree: ModelTree) -> List[_Kind]:
-    parents = {node.parent for node in tree.nodes}
-    return [_Kind(n.level, n.primitive, i not in parents, i == 0) for i, n in enumerate(tree.nodes)]
+def _kinds(nodes: List[Node], children: List[List[int]]) -> List[_Kind]:
+    return [_Kind(n.level, n.primitive, not children[i], i == 0) for i, n in enumerate(nodes)]
 
 
 def _not_finite(node: Node) -> TreeError:
@@ -76,25 +76,37 @@ def _beside() -> str:
     return str(os.path.splitext(os.path.abspath(module))[0]) + ".onnx"
 
 
-def _tree(given: Any) -> ModelTree:
+def _tree(given: Any) -> Union[ModelTree, SymbolicTree]:
     """A tree that was given as such, as a dict, or as JSON text. Raises InputError."""
-    if isinstance(given, ModelTree):
+    if isinstance(given, (ModelTree, SymbolicTree)):
         return given
     if isinstance(given, Mapping):
-        return from_json(given)
+        return any_tree(given)
     try:
         text = bytes(given).decode("utf-8") if isinstance(given, (bytes, bytearray)) else given
     except UnicodeDecodeError as error:
         raise TreeError("the tree is not UTF-8 text (byte %d)" % error.start) from None
     if isinstance(text, str) and text.lstrip()[:1] == "{":
-        return loads(text)
+        return loads(text, any_tree)  # type: ignore[no-any-return]
     what = "%.80r, a text that is no JSON" % text if isinstance(text, str) else type(given).__name__
     raise InputError("predict wants a tree, as load_tree(path) gives it, a dict or JSON text, not %s" % what)
 
 
-def load_tree(path: str) -> ModelTree:
-    """Read and check a tree file. Raises TreeError."""
-    return load(path)
+def _sized(given: Any, *size: Any) -> ModelTree:
+    """The tree of one size: of a symbolic one the size that is asked for. Raises InputError."""
+    tree = _tree(given)
+    if isinstance(tree, SymbolicTree):
+        return tree.at(*size)
+    if size != (None, None, 0, None):
+        raise InputError(
+            "batch_size, seq_len, past_len and phase are for symbolic trees: this one has its own"
+        )
+    return tree
+
+
+def load_tree(path: str) -> Any:
+    """Read and check a tree file: a ModelTree of one size, or a SymbolicTree of every size. Raises TreeError."""
+    return load_any(path)
 
 
 class _Explainer:
@@ -223,21 +235,29 @@ class Estimator:
 
     def predict(
         self,
-        tree: Union[ModelTree, Mapping[str, Any], str, bytes],
+        tree: Union[ModelTree, SymbolicTree, Mapping[str, Any], str, bytes],
         live: Union[None, Monitor, Mapping[str, float]] = None,
         tier: Optional[str] = None,
+        batch_size: Optional[int] = None,
+        seq_len: Optional[int] = None,
+        past_len: int = 0,
+        phase: Optional[str] = None,
     ) -> Prediction:
         """Predict one run of ``tree``, as ``load_tree`` gives it, or as the JSON of a tree file: a dict or text.
+
+        Of a symbolic tree at a size, as ``SymbolicTree.at`` takes it.
 
         ``live``: what ``monitor`` or ``attach`` saw, or a mapping of resource features of one whole run
         (names and units of Table 1). ``tier``: the best that can be had unless named. Where features are
         missing the next lower tier is taken, with the flag ``fell-back`` and a note.
         Raises TreeError for trees that cannot be predicted, InputError for wrong arguments.
         """
-        tree = _tree(tree) if self.law is None else self.law.with_host(_tree(tree))
+        one = _sized(tree, batch_size, seq_len, past_len, phase)
+        if self.law is not None:
+            one = self.law.with_host(one)
         if not (live is None or isinstance(live, (Monitor, Mapping))):
             raise InputError("live is %s, not a monitor or a mapping" % type(live).__name__)
-        head = tree.header
+        head = one.header
         if head["cost_model"] != self.cost_model:
             raise TreeError(
                 "the tree was traced under the cost model %.40s, this estimator was calibrated under %s; run"
@@ -249,12 +269,15 @@ class Estimator:
             )  # fmt: skip
         if tier is not None and tier not in TIERS:
             raise InputError("tier %.20r: use profile, live or static" % (tier,))
-        features = self.features(tree, live)
-        kinds = _kinds(tree)
+        folded = one.folded if isinstance(one, SizedTree) and live is None and self._graph is None else None
+        nodes = one.nodes if folded is None else folded.nodes
+        children = one.children if folded is None else folded.children
+        features = self.features(one, live, folded)
+        kinds = _kinds(nodes, children)
         notes, flags = [], 0
         wanted = tier or ("profile" if live is None or isinstance(live, Attached) else "live")
         for name in TIERS[TIERS.index(wanted) :]:
-            reason = self._lacks(name, tree.nodes, kinds, features)
+            reason = self._lacks(name, nodes, kinds, features)
             if not reason:
                 break
             notes.append("tier %s: %s" % (name, reason))
@@ -283,21 +306,26 @@ class Estimator:
         if head["batch_size"] is None or head["seq_len"] is None:
             notes.append("the tree says no batch_size or seq_len: what depends on them counts as 0")
         counted = set(COUNTED).intersection(self.data["features"])
-        absent = [counted.difference(n.features) for n in tree.nodes if not counted <= n.features.keys()]
+        absent = [counted.difference(n.features) for n in nodes if not counted <= n.features.keys()]
         if absent:
             names = ", ".join(sorted(set().union(*absent)))
             notes.append("%d nodes have no %s: it counts as 0" % (len(absent), names))
         compiled = self.tiers[name]
         if self._graph is None:
-            values = self._evaluate(compiled, tree, kinds, features)
+            values = self._evaluate(compiled, nodes, children, kinds, features)
         else:
-            for node, kind, seen in zip(tree.nodes, kinds, features):
+            for node, kind, seen in zip(one.nodes, kinds, features):
                 self._refuse(compiled, node, kind, seen)
-            values = self._graph.run(name, tree, features)
-        return self._prediction(tree, compiled, values, flags, notes, features)
+            values = self._graph.run(name, one, features)
+        if folded is not None:
+            at = [place.block for place in folded.places]
+            values, features = [values[i] for i in at], [features[i] for i in at]
+        return self._prediction(one, compiled, values, flags, notes, features)
 
-    def features(self, tree: ModelTree, live: Any = None) -> List[Dict[str, float]]:
-        """Per node its own features, the tree's batch_size and seq_len, and what ``live`` saw of it."""
+    def features(
+        self, tree: ModelTree, live: Any = None, folded: Optional[Folded] = None
+    ) -> List[Dict[str, float]]:
+        """Per node (of ``folded``, where given) its own features, the tree's sizes, and what ``live`` saw of it."""
         batch, length = tree.header["batch_size"], tree.header["seq_len"]
         common = {}
         if batch is not None and length is not None:
@@ -306,9 +334,10 @@ class Estimator:
                 "seq_len": float(length),
                 "input_size": float(batch) * length,
             }
-        out = [dict(node.features, **common) for node in tree.nodes]
+        nodes = tree.nodes if folded is None else folded.nodes
+        out = [dict(node.features, **common) for node in nodes]
         if self.law is not None:
-            for own, more in zip(out, self.law.features(tree)):
+            for own, more in zip(out, self.law.features(tree, folded)):
                 own.update(more)
         if isinstance(live, Attached):
             for index, seen in live.nodes_of(tree).items():
@@ -398,9 +427,11 @@ class Estimator:
         return _Local(leaf_j, factor, alpha, reading, pool, interval, ends, away, beyond, flags)
 
     def _evaluate(
-        self, tier: Tier, tree: ModelTree, kinds: List[_Kind], features: List[Dict[str, float]]
-    ) -> List[_Value]:
-        nodes, names = tree.nodes, tier.names
+        self, tier: Tier, nodes: List[Node], children: List[List[int]], kinds: List[_Kind],
+        features: List[Dict[str, float]],
+    ) -> List[_Value]:  # fmt: skip
+        """Of nodes, parents before children; ``children`` may name a node more than once."""
+        names = tier.names
         known: Dict[Any, _Local] = {}
         locals_: List[_Local] = []
         for node, kind, own in zip(nodes, kinds, features):
@@ -409,7 +440,7 @@ class Estimator:
             if local is None:
                 local = known[key] = self._local(tier, node, kind, own)
             locals_.append(local)
-        count, children = len(nodes), tree.children
+        count = len(nodes)
         own_j, energy = [0.0] * count, [0.0] * count
         for index in range(count - 1, -1, -1):
             local = locals_[index]

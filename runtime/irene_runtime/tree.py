@@ -9,7 +9,7 @@ later version may add some. Two nodes may bear one name; a key that stands twice
 import json
 import math
 import os
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from .errors import OutputError, TreeError
 from .features import FEATURES, PRIMITIVES
@@ -116,6 +116,10 @@ class ModelTree:
             out.append(0 if node.parent < 0 else out[node.parent] + 1)
         return out
 
+    def with_leaf(self, leaf: Node) -> "ModelTree":
+        """A tree with one more leaf, the last under the root."""
+        return ModelTree(self.nodes + [leaf], self.header)
+
     def to_json(self) -> Dict[str, Any]:  # build tool only
         out: Dict[str, Any] = {"format": TREE_FORMAT, "version": TREE_VERSION}
         out.update((k, v) for k, v in self.header.items() if v is not None or k not in CONDITIONS)
@@ -157,7 +161,8 @@ def _number(value: Any, where: str) -> float:
     return number
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """A count, and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -175,7 +180,7 @@ def _node(raw: Any, index: int, depths: List[int]) -> Node:
     check(isinstance(scope, str) and isinstance(kind, str), "scope and type must be strings")
     where = "node %d (%s:%s)" % (index, scope[:80], kind[:80])
     check(level in LEVELS, "level is %.40r, expected one of %s", level, LEVELS)
-    check(_is_whole(parent), "parent is %.40r, expected an index", parent)
+    check(is_whole(parent), "parent is %.40r, expected an index", parent)
     check(index > 0 or parent == -1, "the first node is the root, its parent must be -1")
     check(
         index == 0 or 0 <= parent < index,
@@ -188,7 +193,7 @@ def _node(raw: Any, index: int, depths: List[int]) -> Node:
         check(primitive in PRIMITIVES, "unknown primitive %.40r; known are %s", primitive, PRIMITIVES)
     else:
         check(primitive is None, "only leaves (level ml) have a primitive")
-    check(_is_whole(call) and call >= 0, "call is %.40r, expected a count", call)
+    check(is_whole(call) and call >= 0, "call is %.40r, expected a count", call)
     check(isinstance(features, dict), "features must be an object")
     clean: Dict[str, float] = {}
     for key, value in features.items():
@@ -210,10 +215,12 @@ def from_json(data: Any) -> ModelTree:
         raise TreeError('not a model tree: expected an object with "format": "%s"' % TREE_FORMAT)
     version: Any = data.get("version")
     raw: Any = data.get("nodes")
-    if not _is_whole(version):
+    if not is_whole(version):
         raise TreeError("version is %.40r, expected a whole number" % (version,))
+    if version == 2:
+        raise TreeError("a symbolic tree (version 2) where a tree of one size is wanted: take it `at` a size")
     if version != TREE_VERSION:
-        known = "newer than 1, the newest known here: update irene-build" if version > 1 else "not known"
+        known = "newer than 2, the newest known here: update irene-build" if version > 1 else "not known"
         raise TreeError("tree version %d is %s" % (version, known))
     if not isinstance(raw, list) or not raw:
         raise TreeError("nodes must be a list that is not empty")
@@ -238,7 +245,7 @@ def from_json(data: Any) -> ModelTree:
     for key in ("batch_size", "seq_len", "past_len"):
         value: Any = header[key]
         if value is not None or key == "past_len":
-            whole = _is_whole(value) or (isinstance(value, float) and value.is_integer())
+            whole = is_whole(value) or (isinstance(value, float) and value.is_integer())
             if not whole or not 0 <= value < 2**53:
                 raise TreeError("%s is %.40r, expected a count" % (key, value))
             header[key] = int(value)
@@ -270,8 +277,8 @@ def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return out
 
 
-def loads(text: str) -> ModelTree:
-    """Parse and check the text of a tree file."""
+def loads(text: str, build: Callable[[Any], Any] = from_json) -> Any:
+    """Parse and check the text of a tree file: a ModelTree, or what ``build`` makes of the decoded file."""
     if len(text) > MAX_FILE_BYTES or text.count("{") + text.count("[") > MAX_OPENERS:
         raise TreeError("too large for a model tree (%d characters)" % len(text))
     try:
@@ -280,11 +287,11 @@ def loads(text: str) -> ModelTree:
         raise TreeError("not a model tree: JSON nested too deeply") from None
     except ValueError as error:
         raise TreeError("not a model tree: %s" % error) from None
-    return from_json(data)
+    return build(data)
 
 
-def load(path: str) -> ModelTree:
-    """Read a tree file. Raises TreeError where it is missing, too large or wrong."""
+def load(path: str, build: Callable[[Any], Any] = from_json) -> Any:
+    """Read a tree file, as ``loads`` does. Raises TreeError where it is missing, too large or wrong."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
@@ -293,7 +300,7 @@ def load(path: str) -> ModelTree:
     if len(raw) > MAX_FILE_BYTES:
         raise TreeError("%s is larger than %d MiB, too large for a model tree" % (path, MAX_FILE_BYTES >> 20))
     try:
-        return loads(raw.decode("utf-8"))
+        return loads(raw.decode("utf-8"), build)
     except UnicodeDecodeError as error:
         raise TreeError("%s is not UTF-8 text (byte %d)" % (path, error.start)) from None
     except TreeError as error:

@@ -71,9 +71,9 @@ def test_what_it_offers(bundle: Path) -> None:
     names: dict[str, Any] = {"__name__": "irene_estimator"}
     exec((bundle / "irene_estimator.py").read_text(encoding="utf-8"), names)
     assert set(names["__all__"]) == {
-        "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction", "load_tree",
-        "main", "IreneError", "InputError", "TreeError", "EstimatorError", "DatasetError", "ModelError",
-        "HardwareError", "OutputError", "RunError", "MeterError", "MeasurementError", "ParityError",
+        "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction",
+        "SymbolicTree", "load_tree", "main", "IreneError", "InputError", "TreeError", "EstimatorError", "DatasetError",
+        "ModelError", "HardwareError", "OutputError", "RunError", "MeterError", "MeasurementError", "ParityError",
     }  # fmt: skip
     assert all(name in names and (name == "main" or names[name].__doc__) for name in names["__all__"])
 
@@ -230,7 +230,7 @@ def test_the_runtime_ships_as_it_is_written(bundle: Path) -> None:
         assert public in text
 
 
-def test_pc1_s_module_is_at_most_210_kb(repository: Path) -> None:
+def test_pc1_s_module_is_at_most_260_kb(repository: Path) -> None:
     data = json.loads((repository / "artifacts" / "pc1" / "estimator.json").read_text(encoding="utf-8"))
     text = module.render_module(data, estimator_digest(data), golden(data))
     assert len(text.encode("utf-8")) <= module.MAX_BYTES

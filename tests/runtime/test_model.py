@@ -494,7 +494,9 @@ def test_the_trainer_computes_the_same(forms: strategies.Forms, shape: strategie
     )
     est = Estimator(data)
     for tier in data["tiers"]:
-        if est._lacks(tier, model_tree.nodes, _kinds(model_tree), est.features(model_tree)):
+        if est._lacks(
+            tier, model_tree.nodes, _kinds(model_tree.nodes, model_tree.children), est.features(model_tree)
+        ):
             continue
         try:
             with np.errstate(all="ignore"):  # what is no number there is a TreeError here

@@ -88,7 +88,7 @@ def test_a_field_of_another_kind_is_judged_alike(
 
 
 def test_a_newer_version_says_so(traced: dict[str, Any]) -> None:
-    newer = {**traced, "version": 2}
+    newer = {**traced, "version": 3}
     assert not _schema_takes(newer)
-    with pytest.raises(TreeError, match=r"newer than 1.*update irene-build"):
+    with pytest.raises(TreeError, match=r"newer than 2.*update irene-build"):
         format_.from_json(newer)
