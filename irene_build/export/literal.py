@@ -7,6 +7,8 @@ from typing import Any
 
 _WIDTH = 110
 _INDENT = 2
+#: Lists and tables up to so many characters stand side by side, as numbers do.
+_SHORT = 32
 
 
 def literal(data: Any, start: int = 0, depth: int = 0) -> str:
@@ -19,7 +21,7 @@ def literal(data: Any, start: int = 0, depth: int = 0) -> str:
         return short
     pad = " " * _INDENT * (depth + 1)
     inner = data.values() if isinstance(data, Mapping) else data
-    if not any(isinstance(item, (Mapping, list)) for item in inner):
+    if not any(isinstance(item, (Mapping, list)) and len(repr(item)) > _SHORT for item in inner):
         pairs = (
             [f"{key!r}: {value!r}" for key, value in data.items()]
             if isinstance(data, Mapping)

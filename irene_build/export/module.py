@@ -9,20 +9,20 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from irene_build import __version__
 from irene_build.errors import EstimatorError
 from irene_build.export.literal import literal
+from irene_build.export.meanings import MEANINGS
 from irene_build.paths import runtime_source, templates_dir
-from irene_runtime import MODULES, PUBLIC, errors
-from irene_runtime.features import MEANINGS
+from irene_runtime import MODULES, PUBLIC
 
 #: A module above this is written all the same, with a warning.
 MAX_BYTES = 260_000
-#: Marks a function that only the build tool calls: it does not ship.
+#: Marks a function or a class that only the build tool uses: it does not ship.
 BUILD_ONLY = "# build tool only"
 _HINT = re.compile(r"  # (type: ignore|fmt: skip|noqa)[^\n]*$", re.M)
 
@@ -34,6 +34,12 @@ class Part:
     name: str
     about: str
     source: str
+
+
+def _errors() -> list[str]:
+    """The errors that ship."""
+    lines = [line for line in runtime_source("errors").splitlines() if line.startswith("class ")]
+    return [line[6 : line.index("(")] for line in lines if BUILD_ONLY not in line]
 
 
 @cache
@@ -67,7 +73,7 @@ def parts() -> tuple[list[Part], list[str]]:
                 inner in tree.body or _is_relative(inner)
             ):
                 cut.append(inner)
-            if isinstance(inner, ast.FunctionDef) and BUILD_ONLY in lines[inner.lineno - 1]:
+            if isinstance(inner, (ast.FunctionDef, ast.ClassDef)) and BUILD_ONLY in lines[inner.lineno - 1]:
                 cut.append(inner)
         gone = {index for node in cut for index in range(node.lineno - 1, node.end_lineno or node.lineno)}
         body = "\n".join(line for index, line in enumerate(lines) if index not in gone).strip("\n")
@@ -111,22 +117,44 @@ def _template(name: str) -> Any:
 
 
 def render_module(estimator: Mapping[str, Any], digest: str, golden: Mapping[str, Any]) -> str:
-    """The text of ``irene_estimator.py``. The same arguments give the same text."""
-    runtime, imports = parts()
-    runtime = [part for part in runtime if part.name != "law" or estimator.get("law")]
-    text: str = _template("irene_estimator.py.j2").render(
-        estimator=estimator,
-        version=__version__,
-        digest=digest,
-        runtime=runtime,
-        imports=imports,
-        public=literal(
-            [*PUBLIC, *(name for name in vars(errors) if name.endswith("Error"))], len("__all__ = ")
-        ),
-        constants=literal(estimator, len("ESTIMATOR = ")),
-        golden=literal(golden, len("GOLDEN = ")),
-    )
+    """The text of ``irene_estimator.py``. The same arguments give the same text.
+
+    Where it is larger than MAX_BYTES, it goes without comments and without docstrings of what no user calls.
+    """
+    found, imports = parts()
+    runtime = [part for part in found if part.name != "law" or estimator.get("law")]
+    template = _template("irene_estimator.py.j2")
+    text = ""
+    for chosen in (runtime, [replace(part, source=without_asides(part.source)) for part in runtime]):
+        text = template.render(
+            estimator=estimator,
+            version=__version__,
+            digest=digest,
+            runtime=chosen,
+            imports=imports,
+            public=literal([*PUBLIC, *_errors()], len("__all__ = ")),
+            constants=literal(estimator, len("ESTIMATOR = ")),
+            golden=literal(golden, len("GOLDEN = ")),
+        )
+        if len(text.encode("utf-8")) <= MAX_BYTES:
+            break
     return text
+
+
+def without_asides(source: str) -> str:
+    """Source without whole-line comments, and without docstrings of private functions and classes."""
+    gone = {
+        index
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        and node.name.startswith("_")
+        and not node.name.startswith("__")
+        and ast.get_docstring(node)
+        and len(node.body) > 1
+        for index in range(node.body[0].lineno - 1, node.body[0].end_lineno or 0)
+    }
+    lines = [line for index, line in enumerate(source.split("\n")) if index not in gone]
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
 
 
 def render_readme(manifest: Mapping[str, Any], files: Sequence[str]) -> str:

@@ -37,11 +37,11 @@ class EstimatorError(InputError):
     """An estimator, bundle or manifest that does not follow its schema."""
 
 
-class DatasetError(InputError):
+class DatasetError(InputError):  # build tool only
     """A dataset that cannot be read; the message names the file and the line."""
 
 
-class ModelError(InputError):
+class ModelError(InputError):  # build tool only
     """An architecture that is unknown, cannot be built or cannot be traced."""
 
 
@@ -49,7 +49,7 @@ class HardwareError(InputError):
     """A hardware profile that is unknown, or hardware that is not in this machine."""
 
 
-class OutputError(InputError):
+class OutputError(InputError):  # build tool only
     """A file or folder cannot be written there; what stood there before is unchanged."""
 
 
@@ -57,13 +57,13 @@ class RunError(IreneError):
     """The input was fine and the work failed."""
 
 
-class MeterError(RunError):
+class MeterError(RunError):  # build tool only
     """An energy source stopped answering or answers nonsense."""
 
 
-class MeasurementError(RunError):
+class MeasurementError(RunError):  # build tool only
     """A measuring campaign could not be finished; what it finished is in its journal."""
 
 
-class ParityError(RunError):
+class ParityError(RunError):  # build tool only
     """Two backends give different numbers for one estimator; nothing was exported."""

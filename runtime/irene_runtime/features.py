@@ -24,44 +24,6 @@ _RESOURCE = {
 #: name -> (kind, unit)
 FEATURES: Dict[str, Tuple[str, str]] = {name: ("model", unit) for name, unit in _MODEL.items()}
 FEATURES.update((name, ("resource", unit)) for name, unit in _RESOURCE.items())
-#: What they mean, for people.
-MEANINGS = {
-    "batch_size": "batch size",
-    "seq_len": "input tokens of one sequence",
-    "input_size": "input tokens of the whole batch: batch_size times seq_len",
-    "flops": "floating point operations",
-    "mem_bytes": "memory read and written",
-    "num_parameters": "parameters of the module, shared ones once",
-    "matmul_flops": "multiply-accumulates of matrix products, times two",
-    "elementwise_flops": "all other floating point operations",
-    "weight_bytes": "parameters read, once a kernel",
-    "read_bytes": "activations read",
-    "write_bytes": "activations written",
-    "kernels": "device kernels launched, as counted from the operations",
-    "gemm_batch": "independent matrix products",
-    "gemm_m": "rows of the product",
-    "gemm_n": "columns of the product",
-    "gemm_k": "length of the inner products",
-    "rows": "rows that a normalisation, softmax or lookup works on",
-    "cols": "length of such a row",
-    "elements": "elements written",
-    "bytes_per_element": "size of a written element, the mean weighted by bytes",
-    "flops_2021": "flops as the published rows count them (imported trees only)",
-    "mem_bytes_2021": "mem_bytes as the published rows count them (imported trees only)",
-    "attended": "scores that a kernel of attention computes: fewer than rows x cols where it knows a causal mask",
-    "unseen": "kernels whose floating point operations, or weights, nobody could count",
-    "law_time": "time that the physical law gives (never in a tree file: the estimator adds it)",
-    "law_energy": "energy that the physical law gives (likewise)",
-    "cpu_util": "CPU utilisation",
-    "mem_usg": "memory usage",
-    "gpu_util": "GPU processor utilisation",
-    "gm_usg": "GPU memory usage",
-    "g_clk": "GPU processor clock",
-    "gm_clk": "GPU memory clock",
-    "latency": "time of one run",
-    "gpu_energy": "GPU driver energy of one run",
-}
-
 MODEL_FEATURES, RESOURCE_FEATURES = tuple(_MODEL), tuple(_RESOURCE)
 #: What tracing counts at every node, 0 included: where one is absent, nobody counted.
 COUNTED = "flops matmul_flops elementwise_flops mem_bytes weight_bytes read_bytes write_bytes kernels".split()

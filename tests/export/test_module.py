@@ -72,8 +72,8 @@ def test_what_it_offers(bundle: Path) -> None:
     exec((bundle / "irene_estimator.py").read_text(encoding="utf-8"), names)
     assert set(names["__all__"]) == {
         "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction",
-        "SymbolicTree", "load_tree", "main", "IreneError", "InputError", "TreeError", "EstimatorError", "DatasetError",
-        "ModelError", "HardwareError", "OutputError", "RunError", "MeterError", "MeasurementError", "ParityError",
+        "SymbolicTree", "load_tree", "main", "IreneError", "InputError", "TreeError", "EstimatorError",
+        "HardwareError", "RunError",
     }  # fmt: skip
     assert all(name in names and (name == "main" or names[name].__doc__) for name in names["__all__"])
 
@@ -228,6 +228,31 @@ def test_the_runtime_ships_as_it_is_written(bundle: Path) -> None:
     assert "# build tool only" not in text and "# type: ignore" not in text and "# fmt: skip" not in text
     for public in ("Predict one run of ``tree``, ", "-> Prediction:", "runs: int = 1", "Grams of CO2"):
         assert public in text
+
+
+def test_a_large_module_goes_without_asides(
+    estimator: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program is the same, and what users call keeps its docstrings."""
+
+    def program(text: str) -> str:
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and ast.get_docstring(node)
+                and len(node.body) > 1
+            ):
+                del node.body[0]
+        return ast.dump(tree)
+
+    tests = golden(estimator)
+    monkeypatch.setattr(module, "MAX_BYTES", 10**9)
+    full = module.render_module(estimator, "", tests)
+    monkeypatch.setattr(module, "MAX_BYTES", 1)
+    lean = module.render_module(estimator, "", tests)
+    assert program(lean) == program(full) and len(lean) < len(full)
+    assert "Predict one run of ``tree``, " in lean and "# half the cost of waiting" in lean
 
 
 def test_pc1_s_module_is_at_most_260_kb(repository: Path) -> None:
