@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test fuzz lint docs clean
 
 demo: $(VENV)/.run-installed
 	$(BIN)/irene-build calibrate --budget 3m
@@ -16,6 +16,11 @@ test: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# New cases for the property tests, for so many seconds; `test` draws the same ones every time.
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.test-installed
+	$(BIN)/python tests/fuzz/new_cases.py --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -1,4 +1,8 @@
-"""Fixtures that several folders share."""
+"""Fixtures that several folders share, and how hypothesis draws its cases.
+
+The tests draw the same cases every time, for as long as they take: what fails, fails again. ``make fuzz`` draws new
+ones (tests/fuzz/new_cases.py).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _ROOT = Path(__file__).resolve().parent.parent
+_SLOW = [HealthCheck.too_slow]  # a machine that is busy is no fault of a test
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("new", deadline=None, print_blob=True, suppress_health_check=_SLOW)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

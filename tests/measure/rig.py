@@ -33,6 +33,8 @@ _ORDINARY = (
     "if os.geteuid() == 0: drop(24, 1, 0, 0, 0), drop(24, 2, 0, 0, 0)\n"
     "os.execv(sys.argv[1], sys.argv[1:])",
 )  # fmt: skip
+#: What may spoil any trial on a busy machine: threads that starve look like a silent meter or a stopped process.
+STARVED = {"gap in the meter", "stalled", "slower than its warm-up", "standby gate", "swapped"}
 #: Power while the machine sleeps.
 SLEEP_W = 2.0
 

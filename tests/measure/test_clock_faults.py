@@ -14,12 +14,10 @@ from itertools import pairwise
 import pytest
 
 from tests.clocks import ShiftedClocks
-from tests.measure.rig import Feeder, Rig, events, labels_are_true, relabels_to_the_bit, rows, trials
+from tests.measure.rig import STARVED, Feeder, Rig, events, labels_are_true, relabels_to_the_bit, rows, trials
 from tests.measure.wires import Line
 
 SLEPT_S, REALLY_S = 3600.0, 0.4
-#: On a busy machine the test's own meter comes late now and then, which looks like this.
-STARVED = {"gap in the meter"}
 
 
 def asleep(clocks: ShiftedClocks, rig: Rig, feeder: Feeder, line: Line, unplugged: bool) -> None:

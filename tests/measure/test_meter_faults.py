@@ -19,6 +19,7 @@ from irene_build.hardware.virtual_pc import frame
 from irene_build.measure.journal import Journal
 from irene_build.measure.outcome import outcome
 from tests.measure.rig import (
+    STARVED,
     Feeder,
     Rig,
     events,
@@ -44,8 +45,8 @@ def rejected_for_a_gap(rig: Rig, *attempts: int) -> None:
         assert not accepted and "gap in the meter" in reasons
         assert found[attempt + 1][:2] == (work, number + 1)
     for attempt, (_, _, accepted, _) in enumerate(found):
-        # A thread that starves looks like a meter that is silent: on a busy machine there may be more of them.
-        assert accepted or attempt in attempts or "gap in the meter" in found[attempt][3]
+        # On a busy machine there may be more, for other reasons as well.
+        assert accepted or attempt in attempts or STARVED & set(found[attempt][3])
 
 
 def accepted(rig: Rig) -> int:
@@ -186,7 +187,7 @@ def test_rapl_counters_that_wrap_may_not_be_read_and_vanish(
     make_rig: Callable[..., Rig], tmp_path: Path
 ) -> None:
     root = tmp_path / "powercap"
-    wrap_uj = 60_000_000
+    wrap_uj = 200_000_000
     package, memory = (
         zone(root, "intel-rapl:0", "package-0", range_uj=wrap_uj),
         zone(root, "intel-rapl:0:1", "dram", range_uj=wrap_uj),
