@@ -22,6 +22,11 @@ def test_export_and_predict(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "trees" / "classifier.json").is_file()
 
 
+def test_new_primitive(tmp_path: Path) -> None:
+    lines = run([str(EXAMPLES / "new_primitive.py")], tmp_path).splitlines()
+    assert [line.split()[-2] for line in lines[:3]] == ["1073.7", "536.9", "536.9"]
+
+
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     """The cells as one program; what a notebook would show of a last expression is asked for its representation."""
     book = json.loads((EXAMPLES / "energy_of_bert.ipynb").read_text(encoding="utf-8"))
