@@ -33,6 +33,10 @@ def _base(module: Any) -> Any:
     return inner if inner is not module else None
 
 
+class Positional(dict[str, Any]):
+    """Inputs by name that were given by position, and are passed so."""
+
+
 def named(module: Any, given: Any) -> dict[str, Any]:
     """``given`` (a dict, a tuple or list of positional arguments, or one tensor) by the names of ``forward``.
 
@@ -42,7 +46,7 @@ def named(module: Any, given: Any) -> dict[str, Any]:
         return dict(given)
     values = tuple(given) if isinstance(given, (list, tuple)) else (given,)
     try:
-        return dict(inspect.signature(module.forward).bind_partial(*values).arguments)
+        return Positional(inspect.signature(module.forward).bind_partial(*values).arguments)
     except TypeError as error:
         raise RefusedError(
             f"{type(module).__name__}.forward does not take these {len(values)} inputs: {error}"
@@ -60,14 +64,17 @@ def passed(module: Any, inputs: Mapping[str, Any]) -> tuple[list[Any], dict[str,
     parameters = inspect.signature(module.forward).parameters
     rest = dict(inputs)
     starred = [n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL and n in rest]
+    by_position = bool(starred) or isinstance(inputs, Positional)
     args: list[Any] = []
     for name, parameter in parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
             value = rest.pop(name, ())
             args += value if isinstance(value, (list, tuple)) else (value,)
-        elif parameter.kind is parameter.POSITIONAL_ONLY or (starred and parameter.kind in _POSITIONAL):
+        elif parameter.kind is parameter.POSITIONAL_ONLY or (by_position and parameter.kind in _POSITIONAL):
             if name in rest:
                 args.append(rest.pop(name))
+            elif not rest:
+                break
             elif parameter.default is not parameter.empty:
                 args.append(parameter.default)
     keywords = next((n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD), None)

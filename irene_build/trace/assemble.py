@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from irene_build.models.stored import Stored, stored_bytes
 from irene_runtime.tree import ModelTree, Node
 
+from .bare import is_lazy
 from .formulas import Cost
 from .ops import Op
 from .packed_costs import unpacked
@@ -235,4 +236,4 @@ def _packed(module: Any) -> int:
 
 
 def _numel(parameter: Any) -> int:
-    return 0 if type(parameter).__name__ == "UninitializedParameter" else int(parameter.numel())
+    return 0 if is_lazy(parameter) else int(parameter.numel())

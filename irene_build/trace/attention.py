@@ -83,19 +83,26 @@ def _staircase(rows: int, most: int, first: int) -> int:
     return rising * low + rising * (rising - 1) // 2 + max(rows - max(full, start), 0) * most
 
 
-def of_heads(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
-) -> Attended:
+def of_heads(query: Tensor, key: Tensor, value: Tensor, mask: Any = None, causal: bool = False) -> Attended:
     """Operands laid out [..., heads, tokens, width]. Their batch dimensions, and those of the mask, are broadcast.
 
-    Fewer heads of keys and values than of queries are shared by groups of these. Source: torch's
+    ``causal`` begins at the top left; a mask that is a ``CausalBias`` of torch's says where it does. Fewer heads of
+    keys and values than of queries are shared by groups of these. Source: torch's
     ``scaled_dot_product_attention``.
     """
-    lead = lead_of(query, key, value, mask)
     queries, keys = int(query.shape[-2]), int(key.shape[-2])
-    pairs = attended_pairs(queries, keys, right=0) if causal else queries * keys
+    offset = 0
+    if is_causal_bias(mask):
+        offset = keys - queries if "LOWER" in mask.variant.name else 0
+        causal, mask = True, None
+    lead = lead_of(query, key, value, mask)
+    pairs = attended_pairs(queries, keys, right=0, offset=offset) if causal else queries * keys
     block = Block(prod(lead), queries, keys, pairs)
     return Attended((block,), int(query.shape[-1]), int(value.shape[-1]))
+
+
+def is_causal_bias(mask: Any) -> bool:
+    return type(mask).__name__ == "CausalBias"
 
 
 def lead_of(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[int, ...]:

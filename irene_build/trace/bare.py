@@ -28,6 +28,9 @@ def without_weights(module: Any, emptied: Callable[[Any, Any], None] = lambda re
     for tensor in (*tensors, *_hanging(module)):
         if id(tensor) in memo:
             continue
+        if is_lazy(tensor):
+            memo[id(tensor)] = type(tensor)(requires_grad=False, device="meta", dtype=tensor.dtype)
+            continue
         empty = tensor.detach().to("meta")
         memo[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if _is_parameter(tensor) else empty
         emptied(tensor, memo[id(tensor)])
@@ -97,6 +100,11 @@ def _eager(module: Any) -> Any:
             if (eager := getattr(child, "_orig_mod", None)) is not None:
                 part._modules[name] = eager
     return module
+
+
+def is_lazy(tensor: Any) -> bool:
+    """Whether a parameter or buffer learns its shape in the first pass."""
+    return type(tensor).__name__ in ("UninitializedParameter", "UninitializedBuffer")
 
 
 def _is_parameter(tensor: Any) -> bool:

@@ -68,6 +68,27 @@ def _never_compiled() -> Iterator[None]:
 
 
 @contextmanager
+def _causal_biases() -> Iterator[None]:
+    """torch's own masks of attention can be made, whose constructor fails under any dispatch mode (torch 2.13)."""
+    bias = getattr(sys.modules.get("torch.nn.attention.bias"), "CausalBias", None)
+    if bias is None:
+        yield
+        return
+    import torch
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    def new(kind: Any, *_: Any, **__: Any) -> Any:
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
+            return torch.Tensor._make_subclass(kind, torch.empty(0))
+
+    bias.__new__ = staticmethod(new)
+    try:
+        yield
+    finally:
+        del bias.__new__
+
+
+@contextmanager
 def ordinary_run() -> Iterator[None]:
     """transformers takes the path of an ordinary first run, whatever its tensors are.
 
@@ -80,6 +101,7 @@ def ordinary_run() -> Iterator[None]:
     with (
         _environment(**dict.fromkeys((_CHECKS, _EAGER), "1")),
         _never_compiled(),
+        _causal_biases(),
         _named("transformers.utils.import_utils", is_fake_tensor=lambda _: False),
         _named("transformers.pytorch_utils", is_torchdynamo_compiling=lambda: True),
         # Not compiled either, and without the advice to do so.

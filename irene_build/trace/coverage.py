@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .arguments import forward_parameters
-from .tensors import tensors_of, text_of
+from .tensors import data_of, tensors_of, text_of
 
 if TYPE_CHECKING:
     from .request import Pass
@@ -49,9 +49,9 @@ def sizes(run: Pass, inputs: Mapping[str, Any], output: Any, past: int) -> dict[
     Inputs of the user's have their own sizes: those of the token ids, else those of the first hidden state.
     The registry's are as asked for, but for models with fewer positions, and models without token ids.
     """
-    tensors = {name: value for name, value in inputs.items() if hasattr(value, "dim")}
+    tensors = {name: data_of(value) for name, value in inputs.items() if hasattr(value, "dim")}
     ids = next((v for n, v in tensors.items() if n.endswith("input_ids") and v.dim() > 1), None)
-    hidden = tensors_of(dict(output) if isinstance(output, Mapping) else output)
+    hidden = [data_of(t) for t in tensors_of(dict(output) if isinstance(output, Mapping) else output)]
     first = hidden[0] if hidden and hidden[0].dim() == 3 else None
     batch, tokens = run.batch_size, run.seq_len
     if run.inputs is not None:
@@ -60,7 +60,7 @@ def sizes(run: Pass, inputs: Mapping[str, Any], output: Any, past: int) -> dict[
         elif first is not None:
             batch, tokens = (int(n) for n in first.shape[:2])
         else:
-            given = next((t for t in tensors_of(dict(inputs)) if t.dim()), None)
+            given = next((data_of(t) for t in tensors_of(dict(inputs)) if t.dim()), None)
             batch, tokens = int(given.shape[0]) if given is not None else batch, 1
     elif ids is not None:
         tokens = min(tokens, int(ids.shape[1])) if "input_ids" in inputs else tokens

@@ -59,12 +59,18 @@ def variants(module: Any, config: Any, names: list[str], run: Pass) -> list[Vari
     def completed(makers: list[Variant]) -> list[Variant]:
         return [lambda make=make: complete(module, config, make(), batch_size, seq_len) for make in makers]  # type: ignore[misc]
 
-    entry = FAMILIES.get(config.model_type)
-    if entry is not None:
-        special: list[Variant] = [lambda: entry(module, config, batch_size, seq_len)]
-        return completed([*special, text] if main == "input_ids" and text_too else special)
     if text_too and asked == 0:
         return completed([text])
+    entry = FAMILIES.get(config.model_type)
+    if entry is not None:
+        if run.image_size is not None or (asked or 1) > 1:
+            raise RefusedError(
+                f"{type(module).__name__}: number and size of images are those of its family; give others with --inputs"
+            )
+        special: list[Variant] = [lambda: entry(module, config, batch_size, seq_len)]
+        if asked:
+            return completed(special)
+        return completed([*special, text] if main == "input_ids" and text_too else special)
     has_image = "pixel_values" in names or "grid_thw" in names or "image_grid_thw" in names
     kinds = [kind for kind, there in (
         ("image", has_image and main != "pixel_values_videos"),
@@ -88,11 +94,10 @@ def variants(module: Any, config: Any, names: list[str], run: Pass) -> list[Vari
         pair_of, large = (batch_size, 2), (batch_size, media.channels(config), 1536, 1536)
         found.append(lambda: {"pixel_values": media.pixels(config, *pair_of)})
         found.append(lambda: {"pixel_values": torch_zeros(*large)})
-    if asked and text_too and kinds:
+    if asked or run.image_size:
+        _check_images(module, config, run, kinds)
         # Not text alone, silently.
         return completed(found)
-    if asked or run.image_size:
-        _check_images(module, kinds)
     if text_too:
         found.append(text)
     if not found:
@@ -101,9 +106,16 @@ def variants(module: Any, config: Any, names: list[str], run: Pass) -> list[Vari
     return completed(found)
 
 
-def _check_images(module: Any, kinds: list[str]) -> None:
+def _check_images(module: Any, config: Any, run: Pass, kinds: list[str]) -> None:
+    """Raises RefusedError for images that the model does not take."""
+    name = type(module).__name__
     if "image" not in kinds:
-        raise RefusedError(f"{type(module).__name__} takes no images: leave out --images and --image-size")
+        raise RefusedError(f"{name} takes no images: leave out --images and --image-size")
+    own = media.image_size(config)
+    if run.image_size not in (None, own) and media.has_one_size(config):
+        raise RefusedError(
+            f"{name} takes images of {own[0]}x{own[1]} only; a larger one comes as several of these: --images N"
+        )
 
 
 def complete(

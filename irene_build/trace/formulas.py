@@ -13,7 +13,7 @@ from typing import Any
 from . import attention as scores
 from .aten_costs import convolution_flops, window
 from .ops import Costs
-from .tensors import data_of, is_sparse, numel, stored
+from .tensors import data_of, is_packed, is_sparse, numel, stored
 
 
 @dataclass
@@ -127,7 +127,8 @@ def attention(costs: Costs, operands: list[Any], outputs: list[Any], causal: flo
     mask = operands[3] if len(operands) > 3 else None
     found = _scores(costs, q, k, v, mask, bool(causal))
     return moved(
-        costs, operands[:4], outputs, matmul_flops=found.matmul_flops * _complex(q),
+        costs, [t for t in operands[:4] if not scores.is_causal_bias(t)], outputs,
+        matmul_flops=found.matmul_flops * _complex(q),
         elementwise_flops=found.softmax_flops, shape=found.shape,
     )  # fmt: skip
 
@@ -136,6 +137,13 @@ def _scores(costs: Costs, q: Any, k: Any, v: Any, mask: Any, causal: bool) -> sc
     """Scores of [..., heads, tokens, width] operands; of sequences of different lengths one by one."""
     if not q.is_nested:
         return scores.of_heads(q, k, v, mask, causal)
+    if not is_packed(q):
+        # Strided nested tensors: (heads, tokens, width) of each sequence.
+        sizes = [t._nested_tensor_size().tolist() for t in (q, k, v)]
+        heads = sizes[0][0][0]
+        lengths = [(a[1], b[1]) for a, b in zip(sizes[0], sizes[1], strict=True)]
+        packed = [q.new_empty((1, heads, size[0][2]), device="meta") for size in sizes]
+        return scores.of_sequences(packed[0], packed[1], packed[2], lengths, causal)
     # Jagged: [sequences, heads, lengths, width] is a view of [tokens, heads, width].
     ends = [t.offsets() for t in (q, k)]
     sides = [scores.lengths_of(e, costs.values(e), _longest(t)) for e, t in zip(ends, (q, k), strict=True)]
@@ -147,12 +155,9 @@ def _scores(costs: Costs, q: Any, k: Any, v: Any, mask: Any, causal: bool) -> sc
 
 
 def _longest(nested: Any) -> int:
-    """The length of the longest sequence, or their mean where it is not known."""
-    cached = getattr(nested, "_metadata_cache", None) or {}
-    known = cached.get("max_seqlen")
-    values = data_of(nested)
-    mean = -(-int(values.shape[nested._ragged_idx - 1]) // max(int(nested.shape[0]), 1))
-    return int(known.shape[0]) if known is not None else mean
+    """The mean length of the sequences of a jagged tensor, rounded up: what is taken where lengths are not known."""
+    total = int(data_of(nested).shape[nested._ragged_idx - 1])
+    return -(-total // max(int(nested.shape[0]), 1))
 
 
 def is_causal(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
@@ -171,6 +176,7 @@ def hollow_attention(operands: list[Any], grouped: bool) -> Any:
     query, key, value = operands[:3]
     if query.is_nested:
         return None
+    operands = [None if scores.is_causal_bias(t) else t for t in operands]
     mask = operands[3] if len(operands) > 3 else None
     fused = (
         query.dim() == 4

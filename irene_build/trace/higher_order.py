@@ -20,8 +20,22 @@ def is_higher_order(func: Any) -> bool:
 
 
 def as_written(func: Any) -> Any:
-    """The kernel of ``cond``, ``while_loop``, ``scan`` and their kin that runs their functions, if there is one."""
+    """What runs the functions of ``cond``, ``while_loop``, ``scan`` and their kin one after the other, or None."""
+    if func.name() == "cond":
+        return _branch
+    if func.name() == "scan":
+        return _scan
     return func.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
+
+
+def _branch(predicate: Any, then: Any, otherwise: Any, operands: Any = ()) -> Any:
+    return (then if predicate else otherwise)(*operands)
+
+
+def _scan(step: Any, first: Any, items: Any, more: Any = ()) -> Any:
+    from torch._higher_order_ops.scan import generic_scan
+
+    return generic_scan(step, first, items, additional_inputs=more)
 
 
 def is_flex_attention(func: Any) -> bool:

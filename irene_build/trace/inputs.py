@@ -35,7 +35,8 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
         given = run.inputs(module, run.batch_size, wanted) if callable(run.inputs) else run.inputs
     if run.cache == "static" and run.phase != "forward":
         given = {**arguments.named(module, given), "past_key_values": _static_cache(module, run)}
-    inputs = _as_dtype(on_device(arguments.named(module, given), device, shadows), module)
+    by_name = arguments.named(module, given)
+    inputs = type(by_name)(_as_dtype(on_device(dict(by_name), device, shadows), module))
     if run.phase == "forward":
         if caches(module):
             inputs.setdefault("use_cache", False)

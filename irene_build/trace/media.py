@@ -47,6 +47,20 @@ def sized(config: Any, size: tuple[int, int] | None) -> Any:
     return made
 
 
+#: Encoders with a table of positions, made for one size of images.
+_ONE_SIZE = (
+    "clip_vision_model",
+    "siglip_vision_model",
+    "llama4_vision_model",
+    "mllama_vision_model",
+    "intern_vit_6b",
+)
+
+
+def has_one_size(config: Any) -> bool:
+    return getattr(vision_of(config), "model_type", "") in _ONE_SIZE
+
+
 def channels(config: Any) -> int:
     names = ("num_channels", "in_channels", "in_chans", "num_input_channels", "input_channels")
     return int(first_of(vision_of(config), *names) or 3)
@@ -90,7 +104,8 @@ def feature_tokens(module: Any, method: str, given: dict[str, Any]) -> int:
         if name in names
     }
     found = function(**moved)
-    found = getattr(found, "pooler_output", None) if hasattr(found, "pooler_output") else found
+    if hasattr(found, "pooler_output") or hasattr(found, "last_hidden_state"):
+        found = first_of(found, "pooler_output", "last_hidden_state")
     if isinstance(found, (list, tuple)) and found and not hasattr(found[0], "shape"):
         found = found[0]
     parts = found if isinstance(found, (list, tuple)) else [found]
@@ -211,14 +226,16 @@ def images(config: Any, names: list[str], samples: int, each: int = 1) -> Iterat
         given["spatial_shapes"] = torch.tensor([[side, side]] * batch_size)
         mask = "pixel_attention_mask" if "pixel_attention_mask" in names else "attention_mask"
         given[mask] = torch.ones((batch_size, side * side), dtype=torch.long)
-    if "image_sizes" in names:
+    # Of LLaVA's encoders only Pixtral's takes sizes.
+    sized_ones = getattr(vision_of(config), "model_type", "") == "pixtral" or config.model_type != "llava"
+    if "image_sizes" in names and sized_ones:
         given["image_sizes"] = torch.tensor([list(image_size(config))] * batch_size)
     if "high_res_pixel_values" in names:
         part = first_of(config, "high_res_vision_config", default=config)
         size = pair(first_of(part, "image_size", default=1024))
         given["high_res_pixel_values"] = torch.zeros((batch_size, channels(config), *size))
     yield given
-    if "image_sizes" in names:
+    if "image_sizes" in given:
         yield {"pixel_values": pixels(config, batch_size)}
     pinpoints = first_of(config, "image_grid_pinpoints")
     if pinpoints:

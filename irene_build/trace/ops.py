@@ -102,12 +102,15 @@ class Costs:
             held = {storage_key(t) for t in inputs}
             if all(storage_key(t) in held for t in outputs):
                 return None
+        formula = FORMULAS.get(qualified)
+        if formula is None and not outputs and not mutable:
+            # It answers a question about a shape.
+            return None
         read, weight, ids = self.traffic(inputs)
         write = float(sum(touched(p) * p.element_size() for t in outputs for p in parts_of(t)))
         call = Called(
             name, args, kwargs, inputs, outputs, read, weight, write, ids, self.chosen_experts, self.values
         )
-        formula = FORMULAS.get(qualified)
         work = formula(call) if formula is not None else _by_tags(func, call)
         read, weight, write = (
             counted if given is None else given

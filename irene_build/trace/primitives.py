@@ -19,7 +19,7 @@ from typing import Any
 from . import formulas as f
 from .formulas import Cost
 from .ops import Costs
-from .tensors import tensors_of
+from .tensors import data_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ class Primitive:
     ) -> Cost:
         """The cost of a call of ``source``, a module or a function."""
         assert self.cost is not None
+        if self.name != "Attention":
+            # Of sequences of different lengths: all their tokens.
+            operands = [t if t is None else data_of(t) for t in operands]
+            outputs = [data_of(t) for t in outputs]
         if self.setting is None:
             return self.cost(costs, operands, outputs)
         return self.cost(costs, operands, outputs, self.setting(source, args, kwargs))

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import cpu_strides, higher_order, primitives
+from .bare import is_lazy
 from .formulas import Cost, is_causal, moved
 from .ops import Costs, Op
 from .primitives import Primitive
@@ -150,7 +151,7 @@ class Recorder:
         self._entries = {module: primitives.of_module(module) for module in self._names}
         self._costs = Costs(self.known)
         for parameter in model.parameters():
-            if not _unmaterialised(parameter):
+            if not is_lazy(parameter):
                 self._costs.hold(parameter)
         self._stack: list[Call] = []
         self._leaf = 0
@@ -208,7 +209,7 @@ class Recorder:
     @property
     def weights(self) -> dict[int, Any]:
         """Id of a parameter -> the parameter; those that no module had registered as well."""
-        return self._costs.held | {id(p): p for p in self._model.parameters() if not _unmaterialised(p)}
+        return self._costs.held | {id(p): p for p in self._model.parameters() if not is_lazy(p)}
 
     def known(self, tensor: Any) -> Any:
         """The values of a tensor, None where they are not known."""
@@ -407,7 +408,3 @@ class Recorder:
 def _as_run(tensors: list[Any]) -> bool:
     """Whether shapes do not tell what runs, so that the operations are counted: inside vmap, for one."""
     return any(map(is_batched, tensors))
-
-
-def _unmaterialised(parameter: Any) -> bool:
-    return type(parameter).__name__ in ("UninitializedParameter", "UninitializedBuffer")

@@ -68,7 +68,7 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
     if tensor.layout in _SPARSE:
         with _disable_current_modes(), torch._C.DisableTorchFunction():
             return [getattr(tensor, name)() for name in _SPARSE[tensor.layout]]
-    return [tensor]
+    return [data_of(tensor)]
 
 
 def _unwrapped(tensor: Tensor) -> Tensor:
@@ -79,7 +79,17 @@ def _unwrapped(tensor: Tensor) -> Tensor:
 
 def data_of(tensor: Tensor) -> Tensor:
     """The values of sequences that stand behind each other [tokens, ...]; any other tensor itself."""
-    return tensor._values if is_packed(tensor) else tensor
+    if is_packed(tensor):
+        return tensor._values
+    return _buffer(tensor) if tensor.is_nested else tensor
+
+
+def _buffer(nested: Tensor) -> Tensor:
+    """The values of a strided nested tensor [tokens, width], or in one row where widths differ."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        widths = set(nested._nested_tensor_size()[:, -1].tolist())
+        values = nested.values()
+        return values.view(-1, widths.pop()) if len(widths) == 1 else values
 
 
 def numel(tensor: Tensor) -> int:
@@ -117,8 +127,6 @@ def text_of(tensor: Tensor) -> str:
     """``8x32x768:float32``; its strides where the tensor is not contiguous (0 for a size of 1, where any will do)."""
     tensor = data_of(tensor)
     dtype = str(tensor.dtype)[6:]
-    if tensor.is_nested:
-        return f"{tensor.numel()}:{dtype}"
     shape = "x".join(map(str, tensor.shape))
     if tensor.layout is not torch.strided or tensor.is_contiguous():
         return f"{shape}:{dtype}"

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map_only
 
 from .cpu_strides import relaid
-from .tensors import tensors_of
+from .tensors import is_batched, tensors_of
 from .torch_overrides import CPU, META, overrides
 
 #: Tensors with more distinct elements are not followed, nor expanded ones that address more than the second.
@@ -175,7 +175,7 @@ class Shadows:
 
     def _hollowed(self, tensor: Any) -> Any:
         """The hollow twin of a tensor with values: always the same one, a parameter for a parameter."""
-        if self.hollow(tensor):
+        if self.hollow(tensor) or is_batched(tensor):
             return tensor
         found = self._twins.get(id(tensor))
         if found is None or found[0]() is not tensor:
