@@ -210,7 +210,8 @@ def test_an_embedding_reads_indices_and_the_rows_that_they_pick() -> None:
 def test_every_primitive_has_a_case() -> None:
     covered = {case.primitive for case in CASES.values()} | {"Embedding"}
     assert covered >= {entry.name for entry in PRIMITIVES}
-    assert covered >= set(NAMES) - {"Identity", "Dropout"}
+    # Host and AllReduce are leaves that other stages add to a tree.
+    assert covered >= set(NAMES) - {"Host", "AllReduce"}
 
 
 @pytest.mark.parametrize(("batch_first", "steps"), [(False, 5), (True, 2)])
