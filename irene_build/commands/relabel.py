@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -32,7 +35,8 @@ def relabel(
     with Journal(path, must_exist=True) as journal:
         if not journal.has_campaign:
             raise InputError(f"{path} holds no campaign of one's own: there are no raw samples to label from")
-        before, after = stored(journal), derive(journal)
+        with _damage_named(path):
+            before, after = stored(journal), derive(journal)
         changed = sum(a != b for a, b in zip(before.label, after.label, strict=False))
         changed += abs(len(before.label) - len(after.label))
         # Clocks are on the way to labels, which carry their figures.
@@ -62,6 +66,17 @@ def relabel(
         return
     verdict = "to the bit what was stored" if same else f"{changed} labels changed"
     console.say(f"{len(after.label)} windows, {len(after.result)} nodes: {verdict}")
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """What a damaged journal makes of the arithmetic, as one line."""
+    from irene_build.errors import DatasetError
+
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DatasetError(f"{path} is damaged: {type(error).__name__}: {error!s:.120}") from None
 
 
 def _results(journal: Journal, rows: list[ResultRow]) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def report(
     path = find_artifact(hardware, "estimator.json")
     try:
         estimator = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EstimatorError(
             f"{path}: {error}; run `irene-build train --hardware {hardware}` again"
         ) from None

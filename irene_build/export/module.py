@@ -17,6 +17,7 @@ from irene_build import __version__
 from irene_build.errors import EstimatorError
 from irene_build.export.literal import literal
 from irene_build.export.meanings import MEANINGS
+from irene_build.export.samples import attention_of
 from irene_build.paths import runtime_source, templates_dir
 from irene_runtime import MODULES, PUBLIC
 
@@ -160,6 +161,10 @@ def without_asides(source: str) -> str:
 def render_readme(manifest: Mapping[str, Any], files: Sequence[str]) -> str:
     """The text of the bundle's README.md."""
     text: str = _template("bundle_README.md.j2").render(
-        manifest=manifest, files=files, meanings=MEANINGS, trees=[f for f in files if f.startswith("trees/")]
+        manifest=manifest,
+        files=files,
+        meanings=MEANINGS,
+        attention=attention_of(manifest["attention"]),
+        trees=[f for f in files if f.startswith("trees/")],
     )
     return text

@@ -174,7 +174,7 @@ def _parse(path: Path, default_name: str) -> HardwareProfile:
         import tomli as tomllib
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HardwareError(f"hardware profile {path}: not TOML ({error})") from None
     except OSError as error:
         raise HardwareError(f"hardware profile {path}: {error.strerror}") from None

@@ -228,7 +228,7 @@ def known_duty(info: MeterInfo) -> Duty | None:
 def _stored(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -201,7 +201,7 @@ def known_counter(details: Mapping[str, Any]) -> dict[str, Any]:
     try:
         data = json.loads((artifacts_dir() / _STORE).read_text(encoding="utf-8"))
         return {"counter": dict(data[_key(details)])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -226,7 +226,7 @@ def store_counter(found: Mapping[str, Any]) -> Path:
     path = artifacts_dir() / _STORE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         data = {}
     keep = ("step_s", "step_j", "counter_to_power", "seconds")
     data[_key(found)] = {key: found[key] for key in keep if key in found}

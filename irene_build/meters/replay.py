@@ -67,7 +67,7 @@ class ReplayMeter(FeedMeter):
                 raise HardwareError(f"replay: {path} has no readings of session {session}")
             self._recorded = _info(json.loads(head[0]))
             self._rows = [_row(*row) for row in self._rows]
-        except (sqlite3.Error, ValueError, TypeError) as error:
+        except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
             raise HardwareError(f"replay: {path} is not a campaign's journal: {error}") from None
         finally:
             database.close()

@@ -110,7 +110,7 @@ def _from_file(path: Path) -> Spec:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file} is not a transformers configuration: {error}") from None
     return _from_config(data, str(path))
 
@@ -154,7 +154,7 @@ def _from_hub(name: str) -> Spec:
             raise OSError("HF_HUB_OFFLINE is set")
         with urllib.request.urlopen(url, timeout=10) as answer:
             data = json.loads(answer.read(2**24))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{name}: not a named architecture, not a file, and its config.json could not be had from the hub "
             f"({error}); pass a config.json of it instead"
@@ -169,7 +169,8 @@ def _from_config(data: Any, where: str) -> Spec:
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     model_type = data["model_type"]
-    named = [n for n in data.get("architectures") or [] if isinstance(n, str) and hasattr(transformers, n)]
+    listed = data.get("architectures")
+    named = [n for n in listed if _is_model_class(n)] if isinstance(listed, list) else []
     mapped = MODEL_MAPPING_NAMES.get(model_type)
     base = mapped[0] if isinstance(mapped, (tuple, list)) else mapped
     if not named and base is None:
@@ -193,6 +194,18 @@ def _from_config(data: Any, where: str) -> Spec:
         where, kind, config, dtype=str(dtype).removeprefix("torch.") if dtype else None,
         quantization=quantization if isinstance(quantization, dict) else None,
     )  # fmt: skip
+
+
+def _is_model_class(name: Any) -> bool:
+    """Whether transformers has a model of this name, and not some other thing."""
+    import transformers
+
+    kind = getattr(transformers, name, None) if isinstance(name, str) else None
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, transformers.PreTrainedModel)
+        and hasattr(kind, "config_class")
+    )
 
 
 def _factory(spec: str) -> Callable[[], Any]:

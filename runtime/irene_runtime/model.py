@@ -322,6 +322,9 @@ class Estimator:
             values, features = [values[i] for i in at], [features[i] for i in at]
         return self._prediction(one, compiled, values, flags, notes, features)
 
+    def _attention_option(self) -> str:
+        return " --attention %s" % self.attention if self.attention in ("eager", "sdpa") else ""
+
     def features(
         self, tree: ModelTree, live: Any = None, folded: Optional[Folded] = None
     ) -> List[Dict[str, float]]:

@@ -16,6 +16,7 @@ from irene_build.export import backends
 from irene_build.export import bundle as bundles
 from irene_build.export.bundle import export
 from irene_build.export.manifest import check_manifest, load_manifest
+from irene_build.export.samples import attention_of
 from irene_build.export.verify import constants_of, open_bundle, verify_bundle
 from irene_runtime.equations import estimator_digest
 from tests.export import examples
@@ -226,6 +227,15 @@ def test_simulated_is_written_across_everything(small: dict[str, Any], tmp_path:
         check=True,
     )
     assert "SIMULATED" in info.stdout
+
+
+def test_its_readme_traces_as_predict_does(bundle: Path) -> None:
+    """The command of the README and `predict` by name ask the same question: one attention."""
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    manifest = load_manifest(bundle)
+    assert (
+        f"--cost-model {manifest['cost_model']} --attention {attention_of(manifest['attention'])} -o" in text
+    )
 
 
 def test_measured_is_not_called_simulated(bundle: Path) -> None:

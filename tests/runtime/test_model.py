@@ -362,6 +362,13 @@ def test_a_tree_of_another_cost_model_is_refused_with_the_command() -> None:
         Estimator(estimator()).predict(tree(cost_model="irene2021"))
 
 
+def test_a_tree_of_another_attention_says_so() -> None:
+    p = Estimator(estimator()).predict(tree(attention="sdpa"))
+    assert "extrapolates" in p.flags
+    assert p.notes == ["calibrated with eager attention alone, not with sdpa"]
+    assert Estimator(estimator(attention="mixed")).predict(tree(attention="sdpa")).notes == []
+
+
 def test_features_without_a_finite_result_are_refused() -> None:
     model_tree = tree()
     model_tree.nodes[4].features["flops"] = 1.7e308
