@@ -261,10 +261,10 @@ class Estimator:
         if head["cost_model"] != self.cost_model:
             raise TreeError(
                 "the tree was traced under the cost model %.40s, this estimator was calibrated under %s; run"
-                " `irene-build trace %s -b %s -s %s --cost-model %s -o TREE`"
+                " `irene-build trace %s -b %s -s %s --cost-model %s%s -o TREE`"
                 % (
                     head["cost_model"], self.cost_model, head["model"] or "MODEL", head["batch_size"] or "B",
-                    head["seq_len"] or "S", self.cost_model,
+                    head["seq_len"] or "S", self.cost_model, self._attention_option(),
                 )
             )  # fmt: skip
         if tier is not None and tier not in TIERS:
@@ -303,6 +303,11 @@ class Estimator:
         if head["dtype"] not in dtypes:
             flags |= EXTRAPOLATES
             notes.append("calibrated in %s alone, not in %s" % (", ".join(dtypes), head["dtype"]))
+        if head["attention"] != self.attention and self.attention != "mixed":
+            flags |= EXTRAPOLATES
+            notes.append(
+                "calibrated with %s attention alone, not with %s" % (self.attention, head["attention"])
+            )
         if head["batch_size"] is None or head["seq_len"] is None:
             notes.append("the tree says no batch_size or seq_len: what depends on them counts as 0")
         counted = set(COUNTED).intersection(self.data["features"])
