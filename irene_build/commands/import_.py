@@ -60,7 +60,8 @@ def table(
         metavar="FILE.csv",
         help="Columns model or config, batch_size, seq_len, "
         "energy_j, and what else is known: phase, past_len, dtype, attention, "
-        "latency_s, gpu_energy_j, resource features of Table 1 by their names.",
+        "weights, freq (MHz asked for), power_limit_w, gpu, latency_s, gpu_energy_j, resource features of "
+        "Table 1 by their names.",
     ),
     hardware: str = _HARDWARE,
     boundary: str = typer.Option("wall", "--boundary", help="What the joules cover: wall, gpu, ..."),
@@ -69,6 +70,12 @@ def table(
     ),
     provenance: str = typer.Option(
         "measured", "--provenance", help="measured, integrated, estimated, simulated."
+    ),
+    device: str = typer.Option(
+        "", "--device", help="The GPU that was measured (irene-build devices); default: by --hardware's name."
+    ),
+    keep_implausible: bool = typer.Option(
+        False, "--keep-implausible", help="Train on runs that look failed as well."
     ),
     factory: list[str] = typer.Option(
         [],
@@ -83,17 +90,20 @@ def table(
     from irene_build.dataset import whole_models
     from irene_build.dataset.table import PROVENANCES
     from irene_build.errors import InputError
+    from irene_build.hardware.datasheets import datasheet
     from irene_build.received import refuse_factories
     from irene_build.trace import trace
+    from irene_build.train.law import failed
 
     if provenance not in PROVENANCES:
         raise InputError(f"--provenance {provenance!r}: expected one of {', '.join(PROVENANCES)}")
     if not boundary or not meter:
         raise InputError("--boundary and --meter must not be empty")
+    device = datasheet(device).name if device else whole_models.device(path)
     rows, unused = whole_models.read(path)
     refuse_factories([row.run.spec for row in rows], str(path), factory, "--factory")
     digest = _digest([(row.name, row.run, row.energy_j, row.resources.tobytes()) for row in rows]
-                     + [boundary, provenance, meter])  # fmt: skip
+                     + [boundary, provenance, meter, device, keep_implausible])  # fmt: skip
     target = _target(hardware)
     if not _already_there(target, digest, force):
         with console.Progress(len(rows), "tracing", quiet=as_json) as progress:
@@ -108,6 +118,7 @@ def table(
                     past_len=run.past_len,
                     dtype=run.dtype,
                     attention=run.attention,
+                    weights=run.weights or None,
                 ),
                 boundary,
                 provenance,
@@ -115,6 +126,10 @@ def table(
                 progress.update,
             )
         dataset.info.update(source_digest=digest, unused_columns=unused, traced_by=_tracer(dataset))
+        dataset.info.update({"device": device} if device else {})
+        where = dataset.info["rows_of"]
+        found = {key: {"row": where[key], "reason": why} for key, why in failed.find(dataset).items()}
+        dataset.info["implausible"] = {} if keep_implausible else {**found, **dataset.info["implausible"]}
         _save(dataset, target)
     _report(target, as_json)
 
@@ -205,7 +220,8 @@ def _report(target: Path, as_json: bool) -> None:
         "nodes_without_row": info.get("nodes_without_row", {}),
         "labels_of_other_shapes": info.get("labels_of_other_shapes", 0),
         "ran_on": info.get("ran_on"),
-        "unused_columns": info.get("unused_columns", []),
+        "unused_columns": info.get("unused_columns", []), "device": info.get("device"),
+        "implausible": list(info.get("implausible", {}).values()), "far_apart": info.get("far_apart", []),
     }  # fmt: skip
     if as_json:
         console.emit_json(result)
@@ -228,6 +244,10 @@ def _report(target: Path, as_json: bool) -> None:
         console.say(f"dropped {count} {reason}")
     for reason, count in result["rows_without_node"].items():
         console.say(f"dropped {count} rows that have no node in the traced tree: {reason}")
+    for run in result["implausible"]:
+        console.say(f"implausible, kept and not trained on: {run['row']}: {run['reason']}")
+    for text in result["far_apart"]:
+        console.say(f"far apart: {text}")
     for column in result["unused_columns"]:
         console.say(f"column {column!r} is not used")
     if result["nodes_without_row"]:

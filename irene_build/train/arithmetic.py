@@ -18,6 +18,7 @@ from irene_build.errors import EstimatorError, TreeError
 from irene_build.train import widths
 from irene_build.train.forest import Forest, flatten
 from irene_build.train.formulas import TINY, Columns, alphas, correction, leaf, linear
+from irene_build.train.law.nodes import with_law
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS, ModelTree
 
@@ -238,6 +239,8 @@ def predict(
     Raises EstimatorError where the estimator has no tier that a tree can have.
     """
     todo = [tree if isinstance(tree, LabelledTree) else labelled(tree) for tree in trees]
+    if estimator.get("law"):
+        todo = with_law(todo, estimator["law"])
     out: list[Predicted | None] = [None] * len(todo)
     if tier not in estimator["tiers"]:
         tier_of(estimator, tier)
@@ -254,4 +257,15 @@ def predict(
             raise EstimatorError(
                 f"{tree.model}: no tier of this estimator can be had from the tree's features"
             )
-    return [found for found in out if found is not None]
+    asked = [len(tree.tree.nodes) if isinstance(tree, LabelledTree) else len(tree.nodes) for tree in trees]
+    return [_first(found, size) for found, size in zip(out, asked, strict=True) if found is not None]
+
+
+def _first(found: Predicted, size: int) -> Predicted:
+    """A prediction of the nodes that were asked for: the Host leaf that a law adds is the last one."""
+    if len(found.energy_j) == size:
+        return found
+    return Predicted(
+        found.energy_j[:size], found.low_j[:size], found.high_j[:size], found.flags[:size], found.leaf_j[:size],
+        found.alpha[:size], found.tier,
+    )  # fmt: skip

@@ -13,18 +13,28 @@ from typing import Any
 
 import numpy as np
 
+from irene_build.dataset.splits import folds, with_trees
 from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
-from irene_build.train import arithmetic, best, intervals
+from irene_build.train import api, arithmetic, best, intervals
 from irene_build.train.best import aggregation
 from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import TrainingSet, sample
 from irene_build.train.best.static import Structure, fit_static
+from irene_build.train.law import whole
+from irene_build.train.law.device import UNKNOWN, sheet_of
+from irene_build.train.law.fit import fit as fit_law
+from irene_build.train.law.fit import labels
+from irene_runtime.features import FEATURES, PRIMITIVES
 from irene_runtime.tree import LEVELS
 
 TIERS = ("static", "live")
 #: No label tells whether the readings hold the truth between them: intervals are so many times their spread.
 APART = 2.0
+#: Mean relative error on left-out models up to which the law is taken to hold.
+HOLDS = 0.2
+#: Method best is taken for whole models where its error on left-out models is below this share of the law's.
+CLEARLY = 0.7
 
 
 def hide_nodes(dataset: Dataset) -> Dataset:
@@ -52,8 +62,10 @@ def roots_alone(dataset: Dataset) -> bool:
 def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[str, Any]:
     """An estimator of tiers static and, where roots have readings, live, from the roots' labels.
 
-    Labels below the roots are not looked at; nodes there get the intervals of ``apart``, and ``trained_on`` says
-    ``"labels": "model"``. Raises DatasetError where no root has a label, or none of ``tiers`` can be had.
+    By the physical law (``train.law``). Where the device is not known, or leaving models out shows that the law
+    does not hold, by method best if it errs clearly less on the models left out. Labels below the roots are not looked
+    at, implausible runs are left out; ``trained_on`` says ``"labels": "model"``. Raises DatasetError where no root has
+    a label, or none of ``tiers`` can be had.
     """
     wanted = [tier for tier in tiers if tier in TIERS]
     if not wanted:
@@ -61,9 +73,61 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
             f"{dataset.hardware} has labels of whole models alone, which give the tiers {', '.join(TIERS)}; "
             "profile needs measurements of the nodes (irene-build calibrate)"
         )
-    rooted = hide_nodes(dataset)
-    if not any(np.isfinite(tree.energy_j[0]) for tree in rooted.trees):
+    rooted = hide_nodes(plausible(dataset))
+    rooted.trees = [tree for tree in rooted.trees if tree.energy_j[0] > 0.0]
+    if not rooted.trees:
         raise DatasetError(f"the dataset of {dataset.hardware} has no tree with a whole-model label")
+    sheet = sheet_of(rooted)
+    data = labels(rooted.trees)
+    held = whole.leave_models_out(data, sheet)
+    wrong = whole.error(data, held.best(data)[1]) if held.law else 0.0
+    if (wrong > HOLDS or sheet.name == UNKNOWN.name) and _best_error(rooted) < CLEARLY * wrong:
+        return _by_best(rooted, wanted, seed)
+    law = fit_law(data, sheet)
+    out = {name: tier for name, tier in (
+        ("static", whole.static_tier(data, law, held, rooted.trees)),
+        ("live", whole.live_tier(rooted, data, law, held) if "live" in wanted else None),
+    ) if tier is not None}  # fmt: skip
+    if wanted == ["live"]:
+        if "live" not in out:
+            raise DatasetError(
+                f"the dataset of {dataset.hardware} has no latency: only tier static can be trained"
+            )
+        out = {"live": {**out["static"], **{k: v for k, v in out["live"].items() if k != "base"}}}
+    return _estimator(rooted, out, law)
+
+
+def _estimator(dataset: Dataset, tiers: dict[str, Any], law: dict[str, Any]) -> dict[str, Any]:
+    head = api.header(dataset, "best", str(dataset.trees[0].tree.header["cost_model"]))
+    head["trained_on"]["labels"] = "model"
+    read = {c["feature"] for tier in tiers.values() for c in tier.get("columns", ()) if "feature" in c}
+    read |= {"batch_size", "seq_len", "input_size"}
+    return api.compact({
+        **head, "law": law, "tiers": tiers,
+        "features": [name for name in FEATURES if name in read], "primitives": list(PRIMITIVES),
+    })  # fmt: skip
+
+
+def plausible(dataset: Dataset) -> Dataset:
+    """The dataset without the runs that failed (``info["implausible"]``: reason by the root's measurement)."""
+    failed = dataset.info.get("implausible") or {}
+    return with_trees(
+        dataset, [tree for tree in dataset.trees if str(int(tree.measurement[0])) not in failed]
+    )
+
+
+def _best_error(rooted: Dataset) -> float:
+    """Mean relative error of method best on models that it was not fitted to; infinite for one model."""
+    off: list[float] = []
+    for fold in folds(rooted, "model-out") if len(rooted.models) > 1 else ():
+        estimator = best.fit(fold.train, tiers=("static",))
+        said = arithmetic.predict(estimator, hide_nodes(with_trees(rooted, fold.test)).trees, "static")
+        off += [abs(p.energy_j[0] / t.energy_j[0] - 1.0) for p, t in zip(said, fold.test, strict=True)]
+    return float(np.mean(off)) if off else float("inf")
+
+
+def _by_best(rooted: Dataset, wanted: Sequence[str], seed: int) -> dict[str, Any]:
+    """Method best on root labels, its nodes as wide as its readings are apart."""
     out = best.fit(rooted, tiers=wanted, seed=seed)
     out["trained_on"]["labels"] = "model"
     widths = apart(rooted)

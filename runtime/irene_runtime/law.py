@@ -83,6 +83,9 @@ class Law:
         elif products > 1.0:
             efficiency = efficiency * n["efficiency_batched"]
         matmul, vector = MEGA * get("matmul_flops", 0.0), MEGA * get("elementwise_flops", 0.0)
+        scores = get("attended", 0.0)
+        if fused and scores > 0.0:  # a causal mask that the kernel knows spares it about half
+            matmul, vector = min(matmul, 4.0 * scores * get("gemm_k", 0.0)), min(vector, 5.0 * scores)
         work, share = matmul, peak / half if wide else 1.0
         if products > 0.0 and not fused:
             rows, columns, inner = get("gemm_m", 0.0), get("gemm_n", 0.0), get("gemm_k", 0.0)

@@ -87,3 +87,34 @@ def test_a_model_that_cannot_be_traced_names_its_row(tmp_path: Path) -> None:
     rows, _ = read(write(tmp_path / "t.csv", "model,batch_size,seq_len,energy_j\ntiny-bert,1,2,3\nx,1,2,3\n"))
     with pytest.raises(DatasetError, match=r"t.csv, line 3: unknown model 'x'"):
         build(rows, "lab", trace)
+
+
+def test_clock_power_limit_and_weights_are_part_of_what_was_run(tmp_path: Path) -> None:
+    text = (
+        "model,batch_size,seq_len,energy_j,freq,power_limit_w\n"
+        "tiny-bert,2,16,1.0,900,\ntiny-bert,2,16,2.0,1410,\ntiny-bert,2,16,2.1,1410,\ntiny-bert,2,16,1.5,1410,200\n"
+    )
+    traced = []
+    rows, unused = read(write(tmp_path / "t.csv", text))
+    dataset, summary = build(rows, "lab", lambda run: traced.append(run) or trace(run))
+    assert (summary["trees"], summary["repetitions"], unused) == (3, 1, [])
+    assert [tree.tree.header["clock_mhz"] for tree in dataset.trees] == [900.0, 1410.0, 1410.0]
+    assert [tree.tree.header["power_limit_w"] for tree in dataset.trees] == [None, None, 200.0]
+    assert len(traced) == 1  # one tree for all clocks
+
+
+def test_repetitions_that_are_far_apart_are_told(tmp_path: Path) -> None:
+    rows, _ = read(
+        write(
+            tmp_path / "t.csv",
+            "model,batch_size,seq_len,energy_j\ntiny-bert,2,16,1.0\ntiny-bert,2,16,9.0\n",
+        )
+    )
+    (text,) = build(rows, "lab", trace)[0].info["far_apart"]
+    assert "line 2: 2 rows of one run, 1 to 9 J" in text
+
+
+def test_a_run_longer_than_the_model_is_kept_and_said(tmp_path: Path) -> None:
+    rows, _ = read(write(tmp_path / "t.csv", "model,batch_size,seq_len,energy_j\ntiny-bert,2,64,1.0\n"))
+    dataset, _ = build(rows, "lab", lambda run: synthetic.tree(run.spec, run.batch_size, 32))
+    assert "64 tokens, but the model has 32 positions" in dataset.info["implausible"]["0"]["reason"]

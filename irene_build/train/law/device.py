@@ -16,7 +16,7 @@ from irene_runtime.law import MEGA, MIB
 
 _LATENCY = RESOURCE_FEATURES.index("latency")
 #: A device of which nothing is known: about an A30.
-_UNKNOWN = Datasheet("unknown", {"float32": 1e13, "float16": 1.5e14, "bfloat16": 1.5e14}, 1e12, 24 * 2.0**30, 60,
+UNKNOWN = Datasheet("unknown", {"float32": 1e13, "float16": 1.5e14, "bfloat16": 1.5e14}, 1e12, 24 * 2.0**30, 60,
                      8 * 2.0**20, 250.0, 25.0, 1.5e9, "HBM2e", source={"all": "guessed"})  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def guessed(trees: Sequence[LabelledTree]) -> Datasheet:
     joules = np.array([tree.energy_j[0] for tree in trees])
     known = np.isfinite(seconds) & np.isfinite(joules) & (seconds > 0.0)
     if not known.any():
-        return _UNKNOWN
+        return UNKNOWN
     dtype = np.array([str(tree.tree.header["dtype"]) for tree in trees])
     model = np.array([tree.model for tree in trees])
     flops = MEGA * np.array([tree.tree.nodes[0].features.get("flops", 0.0) for tree in trees]) / seconds
@@ -70,7 +70,7 @@ def guessed(trees: Sequence[LabelledTree]) -> Datasheet:
     limit = 1.05 * float(np.quantile(joules[known] / seconds[known], 0.97))
     bandwidth = max(1.2 * best(weights, known), half / 250.0)
     return replace(
-        _UNKNOWN,
+        UNKNOWN,
         peak_flops_per_s={"float32": min(single, half), "float16": half, "bfloat16": half},
         bandwidth_bytes_per_s=bandwidth,
         power_limit_w=limit,
@@ -82,4 +82,4 @@ def guessed(trees: Sequence[LabelledTree]) -> Datasheet:
 
 def _highest_clock(trees: Sequence[LabelledTree]) -> float:
     asked = [float(tree.tree.header.get("clock_mhz") or 0.0) for tree in trees]
-    return 1e6 * max(asked) if asked and max(asked) > 0.0 else _UNKNOWN.max_clock_hz
+    return 1e6 * max(asked) if asked and max(asked) > 0.0 else UNKNOWN.max_clock_hz

@@ -15,15 +15,15 @@ from irene_runtime.law import CACHE_COST, CACHE_SPEED, MEGA, MIB, TILE
 from irene_runtime.tree import ModelTree
 
 _FEATURES = ("matmul_flops", "elementwise_flops", "read_bytes", "write_bytes", "weight_bytes", "kernels",
-             "gemm_batch", "gemm_m", "gemm_n", "gemm_k")  # fmt: skip
-_UNITS = np.array([MEGA, MEGA, MIB, MIB, MIB, 1.0, 1.0, 1.0, 1.0, 1.0])
+             "gemm_batch", "gemm_m", "gemm_n", "gemm_k", "attended")  # fmt: skip
+_UNITS = np.array([MEGA, MEGA, MIB, MIB, MIB] + [1.0] * 6)
 
 
 @dataclass(frozen=True)
 class Runs:
     """Leaves of many runs, and what each run was under.
 
-    ``leaves``: float64[l, 10], columns as ``_FEATURES``, SI units. ``fused``: bool[l]. ``count``: float64[l], equal
+    ``leaves``: float64[l, 11], columns as ``_FEATURES``, SI units. ``fused``: bool[l]. ``count``: float64[l], equal
     leaves of the run. ``run``: int64[l]. Per run: ``dtype`` str[r], ``clock`` float64[r] in Hz and ``limit``
     float64[r] in W, NaN where not said.
     """
@@ -71,7 +71,7 @@ def _leaves(tree: ModelTree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         for node in tree.nodes
         if node.level == "ml" and node.primitive != "Host"
     ]
-    distinct, count = np.unique(np.array(rows, dtype=float).reshape(-1, 11), axis=0, return_counts=True)
+    distinct, count = np.unique(np.array(rows, dtype=float).reshape(-1, 12), axis=0, return_counts=True)
     return distinct[:, 1:] * _UNITS, distinct[:, 0] > 0.0, count.astype(float)
 
 
@@ -104,7 +104,7 @@ def with_defaults(law: Mapping[str, Any], data: Runs) -> Runs:
 
 def evaluate(n: Mapping[str, float], device: Mapping[str, Any], data: Runs) -> Spent:
     """The formulas of `irene_runtime.law`, with numbers ``n``; ``data`` says clock and limit of every run."""
-    matmul, vector, read, write, weights, kernels, products, rows, columns, inner = data.leaves.T
+    matmul, vector, read, write, weights, kernels, products, rows, columns, inner, attended = data.leaves.T
     peaks, run, fused = device["peak_flops_per_s"], data.run, data.fused
     wide_run = np.isin(data.dtype, ("float32", "float64"))
     peak_run = np.array([peaks.get(dtype) or peaks["float32"] for dtype in data.dtype])
@@ -114,6 +114,9 @@ def evaluate(n: Mapping[str, float], device: Mapping[str, Any], data: Runs) -> S
     static_run = n["static_w"] + n["clock_w"] * clock_run * voltage_run
     wide, peak, clock = wide_run[run], peak_run[run], clock_run[run]
 
+    masked = fused & (attended > 0.0)
+    matmul = np.where(masked, np.minimum(matmul, 4.0 * attended * inner), matmul)
+    vector = np.where(masked, np.minimum(vector, 5.0 * attended), vector)
     kind = np.where(fused, n["efficiency_attention"], np.where(products > 1.0, n["efficiency_batched"], 1.0))
     efficiency = np.where(wide, n["efficiency_float32"], n["efficiency_16"]) * kind
     share = np.where(wide, peak / half, 1.0)

@@ -3,54 +3,16 @@
 import numpy as np
 import pytest
 
-from irene_build.dataset.table import LabelledTree
 from irene_build.hardware.datasheets import datasheet
 from irene_build.train.law.device import guessed, named
 from irene_build.train.law.evaluate import spent
-from irene_build.train.law.fit import fit, from_datasheet, labels
-from irene_runtime.law import Law
-from irene_runtime.tree import ModelTree, Node
-
-
-def model(name, width, layers, tokens, dtype="bfloat16", clock=None):
-    """A stack of products and element-wise operations."""
-    nodes = [Node("", name, "model", -1)]
-    for layer in range(layers):
-        product = {
-            "matmul_flops": 2e-6 * tokens * width * width, "weight_bytes": 2.0 * width * width / 2**20,
-            "read_bytes": 2.0 * tokens * width / 2**20, "write_bytes": 2.0 * tokens * width / 2**20, "kernels": 1.0,
-            "gemm_batch": 1.0, "gemm_m": float(tokens), "gemm_n": float(width), "gemm_k": float(width),
-        }  # fmt: skip
-        rest = {"read_bytes": 8.0 * tokens * width / 2**20, "write_bytes": 4.0 * tokens * width / 2**20,
-                "elementwise_flops": 4e-6 * tokens * width, "matmul_flops": 0.0, "kernels": 3.0}  # fmt: skip
-        nodes.append(Node(f"{layer}.p", "Linear", "ml", 0, "Linear", 0, product))
-        nodes.append(Node(f"{layer}.e", "Elementwise", "ml", 0, "Elementwise", 0, rest))
-    flops = sum(n.features.get("matmul_flops", 0.0) for n in nodes)
-    nodes[0].features.update(
-        flops=flops, weight_bytes=sum(n.features.get("weight_bytes", 0.0) for n in nodes)
-    )
-    return ModelTree(
-        nodes, {"model": name, "batch_size": 1, "seq_len": tokens, "dtype": dtype, "clock_mhz": clock}
-    )
+from irene_build.train.law.fit import fit, labels
+from tests.train.law import models
 
 
 @pytest.fixture(scope="module")
 def measured():
-    """Four models on an A100 whose numbers are not those of its datasheet."""
-    data = from_datasheet(datasheet("A100"))
-    for name, factor in {"efficiency_16": 1.2, "static_w": 1.4, "byte_j": 0.7, "host_s": 1.6}.items():
-        data["numbers"][name]["value"] *= factor
-    truth, out = Law(data), []
-    for name, width, layers in (("a", 768, 12), ("b", 1024, 24), ("c", 2048, 24), ("d", 4096, 32)):
-        for tokens in (32, 128, 512, 2048, 8192):
-            for clock in (900.0, 1410.0):
-                tree = Law.with_host(model(name, width, layers, tokens, clock=clock))
-                spent_ = truth.nodes(tree)[0]
-                n = len(tree.nodes)
-                energy, resources = np.full(n, np.nan), np.full((n, 8), np.nan)
-                energy[0], resources[0, 6] = spent_.energy_j, spent_.time_s
-                out.append(LabelledTree(tree, energy, resources, np.full(n, -1), np.full(n, np.nan)))
-    return out
+    return models.measured()
 
 
 @pytest.mark.parametrize("sheet", ["the device's", "guessed"])
