@@ -160,7 +160,7 @@ def build(
         tree = ModelTree(shared.nodes, {**shared.header, **under, "model": name})
         trees.append(_labelled(tree, same, number))
         length = tree.header["seq_len"]
-        if run.phase != "decode" and length is not None and length != run.seq_len and _is_text(tree):
+        if (tree.header["traced_by"] or {}).get("seq_len_asked"):
             implausible[str(number)] = {
                 "row": same[0].where, "reason": f"{run.seq_len} tokens, but the model has {length} positions",
             }  # fmt: skip
@@ -180,11 +180,6 @@ def build(
         "rows_of": {str(n): same[0].where for n, same in enumerate(groups.values())},
     }  # fmt: skip
     return Dataset(hardware, boundary, provenance, label_source, trees, info), summary
-
-
-def _is_text(tree: ModelTree) -> bool:
-    """Whether the root's input is tokens: the length of an image's input is what the tracer says."""
-    return any(node.primitive == "Embedding" for node in tree.nodes)
 
 
 def _labelled(tree: ModelTree, rows: list[WholeModelRow], number: int) -> LabelledTree:

@@ -116,5 +116,11 @@ def test_repetitions_that_are_far_apart_are_told(tmp_path: Path) -> None:
 
 def test_a_run_longer_than_the_model_is_kept_and_said(tmp_path: Path) -> None:
     rows, _ = read(write(tmp_path / "t.csv", "model,batch_size,seq_len,energy_j\ntiny-bert,2,64,1.0\n"))
-    dataset, _ = build(rows, "lab", lambda run: synthetic.tree(run.spec, run.batch_size, 32))
+
+    def cut(run: Run) -> ModelTree:
+        tree = synthetic.tree(run.spec, run.batch_size, 32)
+        tree.header["traced_by"] = {"seq_len_asked": run.seq_len}
+        return tree
+
+    dataset, _ = build(rows, "lab", cut)
     assert "64 tokens, but the model has 32 positions" in dataset.info["implausible"]["0"]["reason"]
