@@ -14,7 +14,7 @@ from typing import Any
 
 from irene_runtime.expressions import Expression, Number, expression, monomials
 from irene_runtime.features import FEATURES
-from irene_runtime.symbolic import MEBIBYTE, MILLION
+from irene_runtime.outline import MEBIBYTE, MILLION
 
 #: (batch size, input tokens, cached tokens)
 Size = tuple[int, int, int]

@@ -12,7 +12,7 @@ from typing import Any
 
 from irene_build.errors import ModelError
 from irene_runtime.expressions import Expression, monomials
-from irene_runtime.symbolic import in_units
+from irene_runtime.outline import in_units
 from irene_runtime.tree import ModelTree, Node
 
 from .fit import Raw, Size, compiled, counted, fitted

@@ -2,11 +2,12 @@
 
 #: What the generated module offers to ``from irene_estimator import *``, beside its errors.
 PUBLIC = (
-    "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction", "SymbolicTree",
-    "load_tree", "main",
+    "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction",
+    "RequestPrediction", "SymbolicTree", "load_tree", "main",
 )  # fmt: skip
 #: The modules in the order in which the generated file holds them: each uses only those before it.
 MODULES = (
-    "errors", "features", "tree", "expressions", "symbolic", "equations", "law", "prediction", "explain", "gpu",
-    "sampler", "monitor", "attach", "onnx_backend", "model", "serve_metrics", "serve", "main",
+    "errors", "features", "tree", "expressions", "outline", "symbolic", "equations", "law", "prediction", "explain",
+    "gpu", "sampler", "monitor", "attach", "onnx_backend", "ragged",
+    "request_prediction", "generation", "model", "serve_metrics", "serve", "main",
 )  # fmt: skip

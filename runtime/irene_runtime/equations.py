@@ -64,6 +64,7 @@ class Column:
         self.factors = [earlier[i] for i in data.get("of", ())]
         self.by = float(data.get("by", 1.0))
         self.map = _MAPS[data.get("map", "identity")]
+        self.is_tile = data.get("map") == "ceil_div"
         self.uses = _uses(self.factors) if self.factors else frozenset([self.feature])
 
     def __call__(self, features: Features) -> float:
@@ -345,6 +346,9 @@ class Tier:
         self.gamma = {k: float(v) for k, v in table("rescale").items()}
         self.interval = Interval(data["interval"], columns)
         self.ranges: Dict[str, Dict[str, Sequence[float]]] = table("ranges")
+        widths = [int(c.by) for c in columns if c.is_tile and c.feature in ("gemm_n", "cols")]
+        #: Columns of a product in one tile, where tiles are counted: joules rise in steps of these.
+        self.tile_of_keys = max([1] + widths)
         #: Raw features that anything here looks at.
         self.names = sorted(_uses(columns).union(*self.ranges.values()))
 

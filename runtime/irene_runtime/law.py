@@ -9,11 +9,11 @@ Every formula is in FORMAT.md, LAW; `irene_build.train.law.evaluate` is its twin
 every FLOP, byte, row and column (kernels alike).
 """
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from .equations import FORMS
 from .features import COUNTED
-from .symbolic import Folded
+from .outline import Folded
 from .tree import ModelTree, Node
 
 MEGA, MIB = 1e6, 1048576.0  #: units of FLOPs and bytes in a tree
@@ -160,6 +160,24 @@ class Law:
                 time, dynamic, energy = time + own.time_s, dynamic + own.dynamic_j, energy + own.energy_j
             out[index] = Spent(time, dynamic, energy)
         return out
+
+    def prices(self, node: Node, header: Mapping[str, Any]) -> Tuple[float, float, float]:
+        """Joules a FLOP and a byte, and the part of a leaf that is static power: what its joules are shared by."""
+        if node.primitive == "Host":
+            return 1.0, 1.0, 1.0
+        spent, wide = self.leaf(node.primitive or "", node.features, self.conditions(header)), header["dtype"]
+        per_flop = self.n["flop_float32_j"]
+        if wide not in ("float32", "float64"):
+            per_flop = self.n["flop_16_j"] * self.peak("float16") / self.peak(str(wide))
+        static = 1.0 - spent.dynamic_j / spent.energy_j if spent.energy_j > 0.0 else 1.0
+        return per_flop, self.n["byte_j"], static
+
+    @staticmethod
+    def with_host_leaf(folded: Folded) -> Folded:
+        """As ``with_host``, of a tree in which equal nodes stand once."""
+        if len(folded.places) < 2 or any(node.primitive == "Host" for node in folded.nodes):
+            return folded
+        return folded.with_leaf(Node("host", "Host", "ml", 0, "Host", 0, dict.fromkeys(COUNTED, 0.0)))
 
     @staticmethod
     def with_host(tree: ModelTree) -> ModelTree:

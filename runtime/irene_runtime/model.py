@@ -4,7 +4,7 @@ import json
 import math
 import os
 import warnings
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .attach import Attached
 from .equations import (
@@ -24,10 +24,15 @@ from .equations import (
 from .errors import EstimatorError, InputError, TreeError
 from .explain import explanation
 from .features import COUNTED, MAX_WATTS, RESOURCE_FEATURES
+from .generation import StepValues, predicted_request
+from .law import TIME
 from .monitor import Monitor
 from .onnx_backend import Graph
+from .outline import Folded
 from .prediction import NodePrediction, Prediction, printable
-from .symbolic import Folded, SizedTree, SymbolicTree, any_tree, load_any
+from .ragged import BYTE_PER_FLOP, Step
+from .request_prediction import RequestPrediction
+from .symbolic import SizedTree, SymbolicTree, any_tree, load_any
 from .tree import ModelTree, Node, loads
 
 #: Best first; a prediction falls to the next one where features are missing.
@@ -102,6 +107,18 @@ def _sized(given: Any, *size: Any) -> ModelTree:
             "batch_size, seq_len, past_len and phase are for symbolic trees: this one has its own"
         )
     return tree
+
+
+def _step(given: Any, requests: Any, *size: Any) -> Step:
+    """A ragged step of a symbolic tree. Raises InputError."""
+    tree = _tree(given)
+    if size != (None, None, 0, None):
+        raise InputError(
+            "requests have their own sizes: give no batch_size, seq_len, past_len or phase beside them"
+        )
+    if not isinstance(tree, SymbolicTree):
+        raise InputError("requests are for symbolic trees: this one has a size of its own")
+    return Step(tree, requests)
 
 
 def load_tree(path: str) -> Any:
@@ -242,17 +259,20 @@ class Estimator:
         seq_len: Optional[int] = None,
         past_len: int = 0,
         phase: Optional[str] = None,
+        requests: Optional[Sequence[Tuple[int, int]]] = None,
     ) -> Prediction:
         """Predict one run of ``tree``, as ``load_tree`` gives it, or as the JSON of a tree file: a dict or text.
 
-        Of a symbolic tree at a size, as ``SymbolicTree.at`` takes it.
+        Of a symbolic tree at a size, as ``SymbolicTree.at`` takes it; or one step of a server over ``requests``, each
+        (tokens, cached tokens): ``shares_j`` of the result says what each has of its joules (docs/trees.md).
 
         ``live``: what ``monitor`` or ``attach`` saw, or a mapping of resource features of one whole run
         (names and units of Table 1). ``tier``: the best that can be had unless named. Where features are
         missing the next lower tier is taken, with the flag ``fell-back`` and a note.
         Raises TreeError for trees that cannot be predicted, InputError for wrong arguments.
         """
-        one = _sized(tree, batch_size, seq_len, past_len, phase)
+        step = None if requests is None else _step(tree, requests, batch_size, seq_len, past_len, phase)
+        one = _sized(tree, batch_size, seq_len, past_len, phase) if step is None else step.tree
         if self.law is not None:
             one = self.law.with_host(one)
         if not (live is None or isinstance(live, (Monitor, Mapping))):
@@ -325,7 +345,78 @@ class Estimator:
         if folded is not None:
             at = [place.block for place in folded.places]
             values, features = [values[i] for i in at], [features[i] for i in at]
-        return self._prediction(one, compiled, values, flags, notes, features)
+        prediction = self._prediction(one, compiled, values, flags, notes, features)
+        if step is not None:
+            prediction.requests, prediction.shares_j = step.requests, self._shares(step, one, prediction)
+        return prediction
+
+    def _shares(self, step: Step, tree: ModelTree, prediction: Prediction) -> List[float]:
+        """What each request has of a step's joules: own FLOPs and bytes; by tokens what all share."""
+        leaf_j: Dict[int, float] = {}
+        assert isinstance(tree, SizedTree)
+        for place, node in zip(tree.folded.places, prediction.nodes):
+            if node.primitive is not None:
+                leaf_j[place.block] = leaf_j.get(place.block, 0.0) + node.energy_j
+        law = self.law
+
+        def price(block: int) -> Tuple[float, float, float]:
+            if law is None:
+                return 1.0, BYTE_PER_FLOP, 0.0
+            return law.prices(tree.folded.nodes[block], tree.header)  # type: ignore[no-any-return]
+
+        return [prediction.energy_j * share for share in step.shares(leaf_j, price)]
+
+    def request(
+        self,
+        tree: SymbolicTree,
+        prompt: int,
+        new: int,
+        batch_size: int = 1,
+        shared_prefix: int = 0,
+        speculative: Optional[Tuple[int, float]] = None,
+        draft: Optional[SymbolicTree] = None,
+        beams: int = 1,
+        exact: bool = False,
+    ) -> RequestPrediction:
+        """Joules of ``batch_size`` equal requests: the prefill of ``prompt`` tokens and the steps of ``new`` ones.
+
+        The prefill gives the first new token, so there are ``new - 1`` steps. ``shared_prefix``: tokens of the prompt
+        that all requests share and that are run once. ``speculative``: (guessed tokens a check, share of guesses that
+        are accepted); ``draft``: the tree of the model that guesses, whose steps count where it is given. ``beams``:
+        sequences a request, each like one of the batch. ``exact``: evaluates every step instead of summing parabolas.
+        Raises TreeError and InputError.
+        """
+        return predicted_request(
+            self, tree, prompt, new, batch_size, shared_prefix, speculative, draft, beams, exact
+        )
+
+    def tile_of_keys(self) -> int:
+        """Keys in one tile of a product, as the static tier counts tiles; 1 where it does not."""
+        tier = self.tiers.get("static")
+        return 1 if tier is None else tier.tile_of_keys
+
+    def step_values(
+        self, folded: Folded, tree: ModelTree, known: Optional[Dict[Any, Any]] = None
+    ) -> Tuple[Folded, StepValues]:
+        """A step in the static tier, equal nodes once; ``tree`` gives the header alone. For ``generation``.
+
+        ``known``: kept from step to step, so that nodes that do not change are evaluated once.
+        """
+        if self.law is not None:
+            folded = self.law.with_host_leaf(folded)
+        features = self.features(tree, None, folded)
+        kinds = _kinds(folded.nodes, folded.children)
+        tier = self.tiers.get("static")
+        reason = self._lacks("static", folded.nodes, kinds, features)
+        if tier is None or reason:
+            raise TreeError("a request is predicted in tier static: %s" % reason)
+        values = self._evaluate(tier, folded.nodes, folded.children, kinds, features, known)
+        time = None if self.law is None else features[0].get(TIME)
+        flags = 0
+        for value in values:
+            flags |= value[4]
+        energy, low, high = ([value[i] for value in values] for i in range(3))
+        return folded, StepValues(energy, low, high, time, flags)
 
     def _attention_option(self) -> str:
         return " --attention %s" % self.attention if self.attention in ("eager", "sdpa") else ""
@@ -436,11 +527,11 @@ class Estimator:
 
     def _evaluate(
         self, tier: Tier, nodes: List[Node], children: List[List[int]], kinds: List[_Kind],
-        features: List[Dict[str, float]],
+        features: List[Dict[str, float]], known: Optional[Dict[Any, _Local]] = None,
     ) -> List[_Value]:  # fmt: skip
         """Of nodes, parents before children; ``children`` may name a node more than once."""
         names = tier.names
-        known: Dict[Any, _Local] = {}
+        known = {} if known is None else known
         locals_: List[_Local] = []
         for node, kind, own in zip(nodes, kinds, features):
             key = (kind, tuple(map(own.get, names)))

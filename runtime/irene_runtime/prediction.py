@@ -85,6 +85,9 @@ class Prediction:
         self.simulated = bool(flags & SIMULATED)
         self._explainer = explainer
         self._lookup: Dict[str, int] = {}
+        #: Of a step over requests: each (tokens, cached), and what it has of the step's joules.
+        self.requests: List[Any] = []
+        self.shares_j: List[float] = []
 
     def __repr__(self) -> str:
         return "<Prediction of %s: %s, tier %s>" % (

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from .errors import TreeError
 from .expressions import MAX_SIZE, Expression, Monomials, Number, Sizes, evaluated, expression, monomials
 from .features import FEATURES, PRIMITIVES
+from .outline import SUMMED, Block, Folded, Outline
 from .tree import HEADER, MAX_DEPTH, MAX_NODES, TREE_FORMAT, ModelTree, Node, from_json, is_whole, load
 
 SYMBOLIC_VERSION = 2
@@ -18,29 +19,6 @@ PHASES = ("forward", "prefill", "decode", "extend")
 SYMBOLIC_HEADER = (
     "model", "dtype", "attention", "cost_model", "weights", "traced_by", "positions", "cache", "logits", "encoder",
 )  # fmt: skip
-MILLION, MEBIBYTE = 1e6, float(2**20)
-#: What a leaf counts, before units; inner nodes have the sums.
-SUMMED = ("matmul_flops", "elementwise_flops", "read_bytes", "write_bytes", "weight_bytes", "kernels")
-_SCALES = {"1e6": MILLION, "MiB": MEBIBYTE}
-
-
-class Block(NamedTuple):
-    """A subtree that may stand at several places. ``children``: (suffix of the scope, index of a later block)."""
-
-    type: str
-    primitive: Optional[str]
-    features: Dict[str, int]  # name -> index of an expression
-    shapes: Optional[Dict[str, Any]]
-    children: List[Tuple[str, int]]
-
-
-class Place(NamedTuple):
-    """Where a block stands in the whole tree."""
-
-    block: int
-    scope: str
-    parent: int
-    call: int
 
 
 class Section(NamedTuple):
@@ -62,18 +40,7 @@ class Section(NamedTuple):
         return "%s of batch %s, %s tokens%s" % (self.phase, self.batch_size, self.seq_len, past)
 
 
-class Folded(NamedTuple):
-    """A tree in which equal subtrees stand once: ``nodes`` of the blocks, parents before children.
-
-    ``children`` may name a node several times; ``places`` says which node stands where in the whole tree.
-    """
-
-    nodes: List[Node]
-    children: List[List[int]]
-    places: List[Place]
-
-
-class SymbolicTree:
+class SymbolicTree(Outline):
     """What ``load_tree`` gives for a file of tree format 2. ``header``: what holds for every size.
 
     Raises TreeError where ``data`` is no such file.
@@ -88,13 +55,11 @@ class SymbolicTree:
         raw = _list(data, "expressions")
         self.expressions: List[Expression] = [expression(r, "expression %d" % i) for i, r in enumerate(raw)]
         raw = _list(data, "blocks")
-        self.blocks = [_block(r, i, len(raw), len(self.expressions)) for i, r in enumerate(raw)]
+        super().__init__([_block(r, i, len(raw), len(self.expressions)) for i, r in enumerate(raw)])
         _bounded(self.blocks)
         self.sections = [_section(r, len(self.blocks)) for r in _list(data, "sections")]
         #: Sizes that were found to follow no expression: each with ``why``.
         self.refused: List[Dict[str, Any]] = list(data.get("refused") or [])
-        self._places: Dict[int, List[Place]] = {}
-        self._used: Dict[int, Tuple[List[int], List[int]]] = {}
 
     @property
     def phases(self) -> List[str]:
@@ -172,35 +137,6 @@ class SymbolicTree:
             % (batch_size, seq_len, past_len, name, known)
         )
 
-    def places(self, root: int) -> List[Place]:
-        """Every node of the whole tree under a root block, in pre-order."""
-        if root not in self._places:
-            calls: Dict[Tuple[str, str], int] = {}
-            out: List[Place] = []
-            stack = [(root, "", -1)]
-            while stack:
-                index, scope, parent = stack.pop()
-                block = self.blocks[index]
-                key = (scope, block.type)
-                calls[key] = calls.get(key, 0) + 1
-                for suffix, child in reversed(block.children):
-                    stack.append((child, _joined(scope, suffix), len(out)))
-                out.append(Place(index, scope, parent, calls[key] - 1))
-            self._places[root] = out
-        return self._places[root]
-
-    def used(self, root: int) -> Tuple[List[int], List[int]]:
-        """The blocks under a root, parents before children, and the expressions that they are made of."""
-        if root not in self._used:
-            seen = {root}
-            for index in range(root, len(self.blocks)):
-                if index in seen:
-                    seen.update(child for _, child in self.blocks[index].children)
-            blocks = sorted(seen)
-            wanted = {i for index in blocks for i in self.blocks[index].features.values()}
-            self._used[root] = (blocks, sorted(wanted))
-        return self._used[root]
-
     def folded(self, section: Section, at: Monomials) -> Folded:
         """The tree at a size, equal subtrees once; ``batch_size`` and ``seq_len`` are not among the features yet."""
         blocks, wanted = self.used(section.root)
@@ -209,31 +145,6 @@ class SymbolicTree:
             index: {name: values[i] for name, i in self.blocks[index].features.items()} for index in blocks
         }
         return self.assembled(section.root, raw)
-
-    def assembled(self, root: int, raw: Dict[int, Dict[str, Number]]) -> Folded:
-        """Nodes from the counts of the leaves (block -> name -> number before units), sums above them."""
-        blocks, _ = self.used(root)
-        at = {index: number for number, index in enumerate(blocks)}
-        nodes: List[Any] = [None] * len(blocks)
-        children: List[List[int]] = [[] for _ in blocks]
-        sums: Dict[int, List[Number]] = {}
-        for index in reversed(blocks):
-            block, own = self.blocks[index], raw[index]
-            if block.primitive is None:
-                total: List[Number] = [0] * len(SUMMED)
-                times: Dict[int, int] = {}
-                for _, child in block.children:
-                    times[child] = times.get(child, 0) + 1
-                for child, count in times.items():
-                    total = [a + count * b for a, b in zip(total, sums[child])]
-                children[at[index]] = [at[child] for _, child in block.children]
-            else:
-                total = [own[name] for name in SUMMED]
-            sums[index] = total
-            level = "ml" if block.primitive is not None else "model" if index == root else "module"
-            features = in_units(dict(own, **dict(zip(SUMMED, total))))
-            nodes[at[index]] = Node("", block.type, level, -1, block.primitive, 0, features, block.shapes)
-        return Folded(nodes, children, [p._replace(block=at[p.block]) for p in self.places(root)])
 
     def headed(
         self, section: Section, batch_size: Number, seq_len: Number, past_len: Number
@@ -272,27 +183,7 @@ class SizedTree(ModelTree):
         self.folded = folded
 
     def with_leaf(self, leaf: Node) -> "SizedTree":
-        nodes, children, places = self.folded
-        at = len(nodes)
-        place = Place(at, leaf.scope, 0, leaf.call)
-        return SizedTree(
-            Folded(nodes + [leaf], [children[0] + [at]] + children[1:] + [[]], places + [place]), self.header
-        )
-
-
-def in_units(raw: Mapping[str, Number]) -> Dict[str, float]:
-    """Counts as features in their units, with the totals of FLOPs and bytes."""
-    both = dict(
-        raw, flops=raw["matmul_flops"] + raw["elementwise_flops"],
-        mem_bytes=raw["read_bytes"] + raw["write_bytes"] + raw["weight_bytes"],
-    )  # fmt: skip
-    return {name: value / _SCALES.get(FEATURES[name][1], 1) for name, value in both.items()}
-
-
-def _joined(scope: str, suffix: str) -> str:
-    if suffix[:1] == "/":
-        return suffix[1:]
-    return "%s.%s" % (scope, suffix) if scope and suffix else scope or suffix
+        return SizedTree(self.folded.with_leaf(leaf), self.header)
 
 
 def _list(data: Mapping[str, Any], key: str) -> List[Any]:

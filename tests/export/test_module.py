@@ -72,6 +72,7 @@ def test_what_it_offers(bundle: Path) -> None:
     exec((bundle / "irene_estimator.py").read_text(encoding="utf-8"), names)
     assert set(names["__all__"]) == {
         "Attached", "Drift", "Estimator", "ModelTree", "Monitor", "Node", "NodePrediction", "Prediction",
+        "RequestPrediction",
         "SymbolicTree", "load_tree", "main", "IreneError", "InputError", "TreeError", "EstimatorError",
         "HardwareError", "RunError",
     }  # fmt: skip
