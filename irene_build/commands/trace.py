@@ -9,7 +9,7 @@ import typer
 
 from irene_build.console import emit_json, note, say, table
 from irene_build.errors import InputError
-from irene_build.files import write_text_atomic
+from irene_build.files import check_writable, write_text_atomic
 
 app = typer.Typer()
 
@@ -20,7 +20,9 @@ _MODEL = "A named architecture, a transformers config file or folder, ORGANISATI
 def trace_command(
     model: str = typer.Argument("", help=_MODEL, show_default=False),
     batch_size: int = typer.Option(8, "--batch", "-b", help="Batch size."),
-    seq_len: int = typer.Option(128, "--seq", "-s", help="Input tokens of one sequence."),
+    seq_len: int = typer.Option(
+        None, "--seq", "-s", help="Input tokens of one sequence (default: 128).", show_default=False
+    ),
     output: Path = typer.Option(
         None, "--output", "-o", help="Write the tree to this file.", show_default=False
     ),
@@ -99,12 +101,17 @@ def trace_command(
     if depth is not None and depth < 0:
         raise InputError(f"--depth {depth}: expected levels from 0 on")
 
+    if output is not None:
+        if not output.parent.is_dir():
+            raise InputError(f"cannot write {output}: there is no folder {output.parent}; name another place")
+        check_writable(output)
     if symbolic:
         beside = [
             name
             for name, given in (
-                ("--batch", batch_size != 8), ("--seq", seq_len != 128), ("--past", past_len), ("--inputs", inputs),
-                ("--diff", diff[0]), ("--cost-model", cost_model != "analytic"), ("--images", images is not None),
+                ("--batch", batch_size != 8), ("--seq", seq_len is not None), ("--past", past_len),
+                ("--inputs", inputs), ("--diff", diff[0]), ("--cost-model", cost_model != "analytic"),
+                ("--images", images is not None),
                 ("--image-size", image_size),
             )
             if given
@@ -135,7 +142,7 @@ def trace_command(
         return trace(
             spec,
             batch_size,
-            seq_len,
+            128 if seq_len is None else seq_len,
             phase,
             past_len,
             dtype or None,
@@ -149,6 +156,7 @@ def trace_command(
             images=images,
             image_size=_size(image_size),
             all_logits=all_logits,
+            cut=seq_len is None,
         )
 
     if diff[0]:

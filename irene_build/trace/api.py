@@ -30,6 +30,7 @@ def trace_model(
     images: int | None = None,
     image_size: tuple[int, int] | None = None,
     all_logits: bool = False,
+    cut: bool = True,
 ) -> ModelTree:
     """The model tree of one pass of ``model``: an ``nn.Module``, or what ``models.build`` takes.
 
@@ -42,6 +43,7 @@ def trace_model(
     ``inputs``: one tensor, a tuple of positional arguments, a dict by name, or a function (module, batch_size, seq_len)
     that returns one of these. ``cache``: ``dynamic`` (copied as it grows, as ``generate`` does by default) or
     ``static``. ``images``, ``image_size``: images a sequence and their (height, width), of models that take some.
+    ``cut``: a model with fewer positions than ``seq_len`` is traced with as many as it has; without, it is refused.
     ``cpu_limit_s``: how long a pass with real tensors may take, where values steer the model.
     A module that was given keeps its weights, its device and its mode. Features are in the units of
     ``irene_runtime.features``. Raises ModelError that names the operation and the module path.
@@ -61,7 +63,7 @@ def trace_model(
     stored = None if weights in (None, "full") else Stored(weights, head=quantise_head)
     run = Pass(
         batch_size, seq_len, phase, past_len, dtype or "float32", attention, stored, cache, images, image_size, inputs,
-        cpu_limit_s=cpu_limit_s, all_logits=all_logits,
+        cpu_limit_s=cpu_limit_s, all_logits=all_logits, cut=cut,
     ).checked()  # fmt: skip
     tree = _named(model, run, dtype, weights) if isinstance(model, str) else _given(model, run)
     if cost_model == "irene2021":

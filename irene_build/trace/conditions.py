@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,6 +102,7 @@ def ordinary_run() -> Iterator[None]:
     with (
         _environment(**dict.fromkeys((_CHECKS, _EAGER), "1")),
         _never_compiled(),
+        warnings.catch_warnings(),
         _causal_biases(),
         _named("transformers.utils.import_utils", is_fake_tensor=lambda _: False),
         _named("transformers.pytorch_utils", is_torchdynamo_compiling=lambda: True),
@@ -108,6 +110,9 @@ def ordinary_run() -> Iterator[None]:
         _named("torch.nn.attention.flex_attention", _FLEX_ATTENTION_DISABLE_COMPILE_DEBUG=True),
         _named("torch._meta_registrations", device_hint=lambda _: "cpu"),
     ):
+        # What becomes of its functions in versions to come is no business of a user of ours.
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", category)
         yield
 
 

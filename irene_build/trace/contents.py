@@ -7,7 +7,7 @@ from typing import Any
 
 from irene_runtime.tree import ModelTree
 
-from .arguments import forward_parameters
+from .arguments import forward_parameters, is_accepted
 from .media import FED, placeholder_of
 from .request import Pass
 
@@ -20,6 +20,9 @@ SAID = {
     ("cache", "static"): "the cache has room for all tokens and is written in place",
     ("latent_attention", "unabsorbed"): "latent attention expands the cached latents of all tokens at every step, as "
     "transformers does; servers absorb that product",
+    ("logits", "last token"): "a prefill computes the logits of the last token alone, as generate does (--all-logits: "
+    "of every one)",
+    ("logits", "every token"): "logits are computed of every token",
     ("scan", "reference"): "state-space scans run as the sequential reference; fused kernels launch one a layer",
 }  # fmt: skip
 
@@ -46,8 +49,10 @@ def conventions(module: Any, tree: ModelTree, run: Pass) -> dict[str, str]:
     found: dict[str, str] = {}
     if any((node.shapes or {}).get("is_causal") for node in tree.nodes):
         found["attention"] = "full square"
-    if run.phase != "forward":
+    if run.phase != "forward" and is_accepted(module, "past_key_values"):
         found["cache"] = run.cache
+    if run.phase == "prefill" and is_accepted(module, "logits_to_keep"):
+        found["logits"] = "every token" if run.all_logits else "last token"
     config = getattr(module, "config", None)
     inner = getattr(config, "get_text_config", None)
     text = inner() if callable(inner) else config

@@ -30,6 +30,8 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
         )
     wanted = run.past_len or run.seq_len
     if run.inputs is None:
+        if not run.cut:
+            _check_positions(module, wanted)
         given = variants_of(module, replace(run, seq_len=wanted))[run.variant]()
     else:
         given = run.inputs(module, run.batch_size, wanted) if callable(run.inputs) else run.inputs
@@ -52,6 +54,14 @@ def prepare(module: Any, run: Pass, device: str, shadows: Any) -> tuple[dict[str
         return inputs, 0
     past = _cached(module, run, inputs)
     return _next_tokens(module, run.seq_len, inputs, arguments.call(module, inputs), device, shadows), past
+
+
+def _check_positions(module: Any, tokens: int) -> None:
+    """Raises RefusedError for more tokens of text than a model has positions for."""
+    config = getattr(module, "config", None)
+    positions = positions_of(config) if hasattr(config, "model_type") else None
+    if positions is not None and positions < tokens and arguments.is_accepted(module, "input_ids"):
+        raise RefusedError(f"{type(module).__name__} has {positions} positions: {tokens} tokens do not fit")
 
 
 def _static_cache(module: Any, run: Pass) -> Any:

@@ -19,6 +19,9 @@ ATTENTIONS = ("eager", "sdpa")
 #: Seconds that a pass with real tensors may take, the last resort for a model whose values steer it.
 CPU_LIMIT_S = 120.0
 
+#: Tokens of one pass: more than any device holds, and few enough to make in memory.
+MAX_TOKENS = 2**25
+
 #: inputs(module, batch_size, seq_len) -> arguments of ``forward``, tensors on the CPU: a dict by name, a tuple of
 #: positional ones, or one tensor.
 Inputs = Callable[[Any, int, int], Any]
@@ -50,6 +53,8 @@ class Pass:
     variant: int = 0
     cpu_limit_s: float = CPU_LIMIT_S
     all_logits: bool = False
+    #: Whether a model with fewer positions than ``seq_len`` is traced with as many as it has; else it refuses.
+    cut: bool = True
 
     def checked(self) -> Pass:
         """Raises ModelError on wrong values; completes ``decode`` (one token, ``seq_len`` becomes the past)."""
@@ -70,6 +75,12 @@ class Pass:
             raise ModelError(f"image_size is {self.image_size}, expected a height and a width from 1 on")
         if not self.cpu_limit_s > 0:
             raise ModelError(f"cpu_limit_s is {self.cpu_limit_s!r}, expected seconds above 0")
+        tokens = self.batch_size * max(self.seq_len, self.past_len)
+        if tokens > MAX_TOKENS:
+            raise ModelError(
+                f"batch_size {self.batch_size} x {max(self.seq_len, self.past_len)} tokens are {tokens:,} in one pass, "
+                f"at most {MAX_TOKENS:,} can be traced; a symbolic tree (trace --symbolic) is evaluated at any size"
+            )
         if self.phase == "decode":
             return replace(self, seq_len=1, past_len=self.past_len or self.seq_len)
         if self.phase == "extend":

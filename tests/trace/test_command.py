@@ -219,9 +219,12 @@ def test_inputs_that_are_given_say_the_size_of_the_run(
 
 
 def test_more_tokens_than_positions_are_said_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "trace", TINY, "-b", "1", "-s", "600", "--depth", "0")
-    assert code == 0 and "1 x 512" in out
-    assert "512 tokens" in err and "600" in err
+    code, out, err = run(capsys, "trace", TINY, "-b", "1", "-s", "600")
+    assert (code, out) == (2, "") and "has 512 positions: 600 tokens do not fit" in err
+    # Nobody asked for the 128 tokens that are the default.
+    code, out, err = run(capsys, "trace", "clip-vit-base-patch32", "-b", "1", "--depth", "0")
+    assert code == 0 and "77 tokens, as many as it has positions for, not 128" in err
+    assert trace(TINY, 1, 600).header["seq_len"] == 512
     code, out, err = run(capsys, "trace", "distilgpt2", "--phase", "decode", "--past", "1024")
     assert (code, out) == (2, "") and "at most 1023" in err
 
@@ -338,3 +341,36 @@ def test_models_lists_the_papers_six_and_the_24_miniatures(capsys: pytest.Captur
     code, out, _ = run(capsys, "models", "llama")
     assert code == 0 and "Llama-3-70B" in out and "gpt2" not in out
     assert run(capsys, "models", "zzz")[0] == 2
+
+
+def test_what_cannot_work_is_found_before_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code, _, err = run(capsys, "trace", "gpt2", "-b", "1000000000")
+    assert code == 2 and "128,000,000,000 in one pass, at most 33,554,432" in err
+    # No model is asked for: the place is looked at first.
+    for place in (tmp_path / "no" / "tree.json", Path("/proc/tree.json")):
+        code, _, err = run(capsys, "trace", "no-such-model", "-o", str(place))
+        assert code in (1, 2) and "cannot write" in err
+
+
+def test_weights_graphs_and_programs_are_told_what_to_pass(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, head, words in (
+        ("m.gguf", b"GGUF", "config.json, with --weights int4"), ("m.onnx", b"\x08", "nn.Module that it was exported"),
+        ("m.safetensors", b"", "the config.json beside it"), ("m.bin", b"PK", "the config.json beside it"),
+        ("renamed", b"GGUF", "a GGUF file"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(head + b"1234")
+        code, _, err = run(capsys, "trace", str(tmp_path / name))
+        assert code == 2 and words in err and len(err.strip().splitlines()) == 1
+
+
+def test_the_conventions_of_a_count_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, err = run(capsys, "trace", "distilgpt2", "-b", "1", "--past", "16", "--phase", "decode", "--json")
+    assert json.loads(out)["traced_by"]["conventions"] == {"cache": "dynamic"}
+    _, _, err = run(capsys, "trace", "distilgpt2", "-b", "1", "-s", "16", "--depth", "0")
+    assert "full square" in err and "attended" in err
+    static = trace("distilgpt2", 1, 16, "decode", cache="static").nodes[0].features
+    assert static["mem_bytes"] < trace("distilgpt2", 1, 16, "decode").nodes[0].features["mem_bytes"]
