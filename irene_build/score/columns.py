@@ -104,9 +104,18 @@ def resolve(schema: pa.Schema, preset: str = "", mapped: Mapping[str, str] | Non
         wanted = ", ".join(PRESETS[preset].get(role, ()))
         raise InputError(
             f"the log has no column of {role} tokens (looked for {wanted}); it has {_listed(schema.names)}: "
-            f"say --column {role}=NAME, or --preset NAME"
+            f"say {_fitting(schema) or f'--column {role}=NAME'}"
         )
     return Columns(**found)
+
+
+def _fitting(schema: pa.Schema) -> str:
+    """The option of the presets that this log fits; empty where there is none."""
+    fit = [
+        name for name, roles in PRESETS.items()
+        if name and all(any(has(schema, column) for column in roles[role]) for role in NEEDED)
+    ]  # fmt: skip
+    return " or ".join(f"--preset {name}" for name in fit)
 
 
 def has(schema: pa.Schema, name: str) -> bool:

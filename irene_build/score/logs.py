@@ -178,7 +178,7 @@ def _files(names: Sequence[str]) -> Iterator[tuple[Path, tuple[tuple[str, str], 
         for file, keys in found:
             if file.resolve() not in seen:
                 seen.add(file.resolve())
-                yield file, keys
+                yield file.absolute(), keys  # workers stand elsewhere
 
 
 def _visible(path: Path) -> bool:

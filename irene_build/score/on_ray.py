@@ -26,7 +26,7 @@ def run(task: Task, pieces: Sequence[Piece], payload: bytes, master: str = "") -
     """
     if not pieces:
         return
-    ray = _started(master)
+    ray, ours = _started(master)
     kept = ray.put(payload)
 
     def work(batch: Any) -> Any:
@@ -46,7 +46,8 @@ def run(task: Task, pieces: Sequence[Piece], payload: bytes, master: str = "") -
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise RunError(f"Ray gave up: {(lines or ['no reason'])[-1][:200]}") from None
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
     if done != len(pieces):
         raise RunError(f"Ray returned {done} of {len(pieces)} pieces: run the same command again")
 
@@ -65,19 +66,24 @@ def scored(dataset: Any, payload: bytes, settings: Settings) -> Any:
     return dataset.map_batches(work, batch_format="pyarrow", batch_size=None)
 
 
-def _started(master: str) -> Any:
+def _started(master: str) -> tuple[Any, bool]:
+    """Ray, and whether it was started here."""
     try:
         import ray
         import ray.data
     except ImportError:
         raise InputError("--runner ray needs Ray: pip install 'irene-build[ray]'") from None
+    ours = not ray.is_initialized()
     try:
-        ray.init(address=master or None, log_to_driver=False, logging_level="error", include_dashboard=False)
+        if ours:
+            ray.init(
+                address=master or None, log_to_driver=False, logging_level="error", include_dashboard=False
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"Ray does not start: {str(error).splitlines()[0][:160]}") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    return ray
+    return ray, ours
 
 
 def _file(kept: Any) -> Path:

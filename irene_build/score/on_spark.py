@@ -6,7 +6,7 @@ Where Spark runs (``local[*]``, ``spark://host:7077``, YARN, Kubernetes) is Spar
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def run(task: Task, pieces: Sequence[Piece], payload: bytes, master: str = "") -
     """
     if not pieces:
         return
-    session = _session(master)
+    session, ours = _session(master)
     try:
         name = _ship(session, payload)
 
@@ -50,7 +50,8 @@ def run(task: Task, pieces: Sequence[Piece], payload: bytes, master: str = "") -
         if done != len(pieces):
             raise RunError(f"Spark returned {done} of {len(pieces)} pieces: run the same command again")
     finally:
-        session.stop()
+        if ours:
+            session.stop()
 
 
 def scored(frame: Any, payload: bytes, settings: Settings) -> Any:
@@ -73,17 +74,23 @@ def scored(frame: Any, payload: bytes, settings: Settings) -> Any:
     return frame.mapInArrow(work, from_arrow_schema(schema))
 
 
-def _session(master: str) -> Any:
+def _session(master: str) -> tuple[Any, bool]:
+    """The session that is active, or a new one, and whether it is new."""
     try:
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError:
         raise InputError("--runner spark needs PySpark: pip install 'irene-build[spark]'") from None
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active, False
     builder = SparkSession.builder.appName("irene-build score").config(
         "spark.ui.showConsoleProgress", "false"
     )
     try:
-        return (builder.master(master) if master else builder).getOrCreate()
+        session = (builder.master(master) if master else builder).getOrCreate()
+        session.sparkContext.setLogLevel("OFF")  # what goes wrong is told in one line
+        return session, True
     except (PySparkException, OSError) as error:
         raise RunError(
             f"Spark does not start ({str(error).splitlines()[0][:160]}): is there a Java?"
@@ -91,9 +98,9 @@ def _session(master: str) -> Any:
 
 
 def _ship(session: Any, payload: bytes) -> str:
-    """Put the payload where every executor finds it; its name there."""
+    """Put the payload where every executor finds it, under a name that no other has; the name."""
     folder = Path(tempfile.mkdtemp(prefix="irene-"))
-    path = folder / f"{hashlib.sha256(payload).hexdigest()[:16]}-{_FILE}"
+    path = folder / f"{secrets.token_hex(8)}-{_FILE}"
     path.write_bytes(payload)
     session.sparkContext.addFile(str(path))
     return path.name

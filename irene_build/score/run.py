@@ -60,6 +60,7 @@ def score_logs(
     """
     if options.runner not in RUNNERS:
         raise InputError(f"--runner {options.runner!r}: {', '.join(RUNNERS)}")
+    out = out.absolute()
     log = open_log(names)
     if not log.pieces:
         raise InputError("the log holds no row")

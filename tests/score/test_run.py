@@ -214,6 +214,11 @@ def test_a_day_is_told_from_the_time_where_no_column_says_it(tmp_path: Path) -> 
     [
         (b"PAR1 half a file", "a.parquet", "is not a whole Parquet file"),
         (b"prompt,tokens\n1,2\n", "a.csv", "no column of output tokens"),
+        (
+            b"TIMESTAMP,ContextTokens,GeneratedTokens\n1,2,3\n",
+            "a.csv",
+            "say --preset azure-2023 or --preset azure-2024",
+        ),
         (b"prompt,output\n", "a.csv", "holds no row"),
         (b"prompt,output\n-1,2\n", "a.csv", "no row could be scored: prompt tokens: negative"),
         (b"prompt,output,energy_j\n1,2,3\n", "a.csv", "'energy_j' already"),
