@@ -15,6 +15,7 @@ import numpy as np
 from irene_build import __version__
 from irene_build.export.builder import DOCS, OUTPUTS, TIERS, Builder, Tables, graph_of
 from irene_build.export.functions import DOMAIN, OPSET, local_functions
+from irene_build.export.law_graph import LawWriter, default_conditions, dtypes_of, evaluates_law
 from irene_build.export.row_graph import KEYS, Core, Writer, model_features
 from irene_build.export.tables import resolved
 from irene_build.export.tier_graph import Branch
@@ -30,12 +31,12 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     Raises EstimatorError where the estimator uses a form that the format does not know.
     """
     import onnx
-    from onnx import TensorProto, helper
+    from onnx import TensorProto, helper, numpy_helper
 
     features, primitives = list(estimator["features"]), list(estimator["primitives"])
     tables = Tables()
     main = Builder("", tables)
-    shared = _shared(main, features, len(primitives))
+    shared = _shared(main, estimator, features, len(primitives))
     tiers = {name: resolved(estimator, name) for name in TIERS if name in estimator["tiers"]}
     first, *others = tiers.values()
     core = None
@@ -71,6 +72,12 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
         )
         for name in ("features", "primitive", "parent", "level", "tier")
     ]
+    law = evaluates_law(estimator)
+    if law:  # an input with a value of its own: it need not be given
+        inputs.append(
+            helper.make_tensor_value_info("conditions", TensorProto.DOUBLE, ["C", 3], DOCS["conditions"])
+        )
+        tables.tensors.append(numpy_helper.from_array(default_conditions(estimator), "conditions"))
     outputs = [
         helper.make_tensor_value_info(
             n, TensorProto.INT64 if n == "flags" else TensorProto.DOUBLE, ["N"], DOCS[n]
@@ -100,6 +107,7 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     properties = {
         "irene.features": ",".join(f"{name} [{unit}]" for name, unit in units.items()),
         "irene.primitives": ",".join(primitives),
+        **({"irene.dtypes": ",".join(dtypes_of(estimator))} if law else {}),
         **metadata,
     }
     helper.set_model_props(model, dict(sorted(properties.items())))
@@ -107,7 +115,9 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     return model
 
 
-def _shared(main: Builder, features: list[str], primitives: int) -> dict[str, str]:
+def _shared(
+    main: Builder, estimator: Mapping[str, Any], features: list[str], primitives: int
+) -> dict[str, str]:
     """What every tier needs to know of the nodes, by name."""
     listed = main.table("listed", np.array(primitives), "how many primitives have a number")
     outputs = ("index", "up", "below", "step", "leaf", "inner", "sound", "kind")
@@ -117,6 +127,8 @@ def _shared(main: Builder, features: list[str], primitives: int) -> dict[str, st
     if names:
         x = Writer(main).pick("model.raw", "features", np.array([features.index(name) for name in names]))
         shared["model"] = main.call("Known", [x], "model")[0]
+        if evaluates_law(estimator):
+            shared["model"] = LawWriter(main, estimator, shared["model"], names, shared).filled(x)
     return shared
 
 

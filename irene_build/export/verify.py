@@ -22,6 +22,7 @@ import numpy as np
 from irene_build import __version__
 from irene_build.errors import EstimatorError, ParityError, TreeError
 from irene_build.export import backends, oracle
+from irene_build.export.arrays import without_law
 from irene_build.export.builder import TIERS
 from irene_build.export.manifest import FILE_NAME, canonical, load_manifest
 from irene_build.export.module import render_module
@@ -195,9 +196,10 @@ def _compare(report: Verified, name: str, tier: str, tree: ModelTree, path: Path
         report.refused.setdefault(str(error), []).append(f"{name}, tier {tier}")
         return
     bound = scales(estimator, tier, arrays)
+    raw = without_law(estimator, arrays)
     found = {
-        "onnxruntime": others.graph.run_arrays(arrays, tier),
-        "onnx.reference": others.reference.run_arrays(arrays, tier),
+        "onnxruntime": others.graph.run_arrays(raw, tier),
+        "onnx.reference": others.reference.run_arrays(raw, tier),
     }
     try:
         found["trainer"] = backends.trainer(estimator, tree, tier)

@@ -121,10 +121,11 @@ class Law:
 
     def host(self, kernels: float, leaves: float, busy_s: float, under: LawConditions) -> Spent:
         """What the whole pass takes beyond its leaves' ``busy_s`` because the host launches one by one."""
-        if leaves <= 0.0:
-            return Spent(0.0, 0.0, 0.0)
         launching = self.n["host_s"] * (kernels + leaves) + self.n["pass_s"]
-        gap = float((busy_s**4 + launching**4) ** 0.25) - busy_s
+        if leaves <= 0.0 or launching <= 0.0:
+            return Spent(0.0, 0.0, 0.0)
+        whole = float((busy_s**4 + launching**4) ** 0.25)
+        gap = launching**4 / ((whole + busy_s) * (whole * whole + busy_s * busy_s))  # whole - busy_s, exactly
         return Spent(gap, 0.0, gap * self.static_w(under) * min(1.0, self.n["gap"]))
 
     def features(self, tree: ModelTree, folded: Optional[Folded] = None) -> List[Dict[str, float]]:
