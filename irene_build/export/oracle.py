@@ -100,9 +100,13 @@ class Oracle:
             self._leaves[key] = LeafOracle(data)
         return self._leaves[key]
 
+    def _joules(self, data: Mapping[str, Any], columns: Any) -> np.ndarray:
+        return self._leaf(data)(leaf_products(data, columns).reshape(columns.rows, -1))
+
     def leaf_energies(self, tier_name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """float64 [N]: joules of every leaf (NaN above), by skl2onnx and, for a correction, the trainer's factor."""
-        from irene_build.train.formulas import Columns, correction
+        """float64 [N]: joules of every leaf (NaN above), by skl2onnx; corrections and bends are the trainer's."""
+        from irene_build.train.formulas import Columns, bent, correction
+        from irene_build.train.widths import distance
 
         tier = resolved(self._estimator, tier_name)
         names, primitives = list(self._estimator["features"]), list(self._estimator["primitives"])
@@ -116,9 +120,13 @@ class Oracle:
             rows = np.flatnonzero(leaf & (number == k))
             name = primitives[k] if 0 <= k < len(primitives) else ""
             stand_in = (tier.get("stand_in") or {}).get(name)
-            data = tier["leaf"].get(name) or tier["leaf"].get(stand_in) or tier["fallback"]
+            whose = next((str(p) for p in (name, stand_in) if p in tier["leaf"]), "")
+            data = tier["leaf"].get(whose, tier["fallback"])
             columns = Columns(tier["columns"], names, features[rows])
             with np.errstate(all="ignore"):
-                factor = correction(data.get("correction"), columns)
-                out[rows] = self._leaf(data)(leaf_products(data, columns).reshape(len(rows), -1)) * factor
+                learned = self._joules(data, columns) * correction(data.get("correction"), columns)
+                law = self._joules(tier["fallback"], columns)
+                ranges = {whose: (tier.get("ranges") or {}).get(whose, {})}
+                away = distance(ranges, {}, names, features[rows], np.full(len(rows), whose))
+                out[rows] = bent(tier, whose, learned, law, away)
         return out

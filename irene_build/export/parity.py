@@ -24,6 +24,7 @@ from irene_runtime.equations import (
     Linear,
     Polynomial,
     Tier,
+    distance,
     identity,
     pooled,
 )
@@ -168,6 +169,17 @@ class _Terms:
         factor, noise = self.factor(leaf.correction)
         return leaf(self.own), self.linear(leaf.linear) * (factor + noise)
 
+    def bent(self, tier: Tier, whose: str, leaf: tuple[float, float]) -> tuple[float, float]:
+        """A leaf that is held near the law: as unsure as both, and its logarithms."""
+        assert tier.bend is not None
+        law = tier.fallback(self.own)
+        if not (leaf[0] > 0.0 and law > 0.0):
+            return leaf
+        value = tier.bend(whose, leaf[0], law, distance(self.own, tier.ranges.get(whose, {})))
+        shares = leaf[1] / leaf[0] + 2.0 * self.linear(tier.fallback.linear) / law
+        logs = abs(math.log(leaf[0])) + abs(math.log(law))
+        return value, value * (shares + 2.0 * logs + 20.0 + len(tier.ranges.get(whose, {})))
+
     def alpha(self, aggregation: Aggregation | None) -> tuple[float, float]:
         if aggregation is None:
             return 1.0, 0.0
@@ -186,7 +198,12 @@ class _Local(NamedTuple):
 
 def _local(tier: Tier, level: str, primitive: str, is_leaf: bool, own: Mapping[str, float]) -> _Local:
     terms = _Terms(own)
-    leaf = terms.leaf(tier.leaf_of(primitive)[0]) if is_leaf else (0.0, 0.0)
+    leaf = (0.0, 0.0)
+    if is_leaf:
+        form, whose, _ = tier.leaf_of(primitive)
+        leaf = terms.leaf(form)
+        if tier.bend is not None:
+            leaf = terms.bent(tier, whose, leaf)
     factor = terms.factor(None if is_leaf else tier.correction.get(level))
     direct, reading = tier.direct.get(level), None
     if direct is not None and direct.linear.needs <= own.keys():

@@ -238,6 +238,8 @@ class Core(Writer):
         self.table, self.plan = self.columns("columns", self.x, self.features, tier["columns"], self.used)
         self.corrects_levels = any((tier.get("correction") or {}).values())
         self.value = self._value()
+        #: What the law (the fallback) says of every row's joules, where learned leaves are held near it.
+        self.law = self._law() if tier.get("bend") else None
         self.alpha = self._alpha()
         self.away = self._away(shared)
 
@@ -281,6 +283,12 @@ class Core(Writer):
             own = [correction if k in group else None for k, correction in enumerate(corrections)]
             value = self.corrected(stem, self.table, rows, value, kernel_tables(own, self.plan))
         return value
+
+    def _law(self) -> str:
+        build = self.build
+        rows = build.op("Sub", [self.kind, self.kind], "law.rows")
+        table = linear_table([self.tier["fallback"]], self.plan)
+        return self.linear("law", self.table, rows, table, "equation 1 of the fallback")
 
     def _alpha(self) -> str | None:
         build, data = self.build, self.tier.get("aggregation")

@@ -291,7 +291,7 @@ class Kinds:
 
     ``leaves``: the leaf that the kind takes, None for nodes with children. ``flag``: int64[kinds], 2 where it was
     never calibrated. ``names``: the raw features that have a range anywhere. ``low``, ``high``: float64[kinds,
-    names], 0 and infinity where there is none.
+    names], 0 and infinity where there is none. ``whose``: the primitive whose leaf that is, empty for none.
     """
 
     leaves: list[Mapping[str, Any] | None]
@@ -299,6 +299,7 @@ class Kinds:
     names: list[str]
     low: np.ndarray
     high: np.ndarray
+    whose: list[str]
     _levels: list[str]
     _keys: list[str | None]
 
@@ -336,6 +337,7 @@ def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
     names: list[str | None] = [None, *primitives, None, "module", "model", "module", "model"]
     levels = [LEVELS[0]] * (len(primitives) + 2) + ["module", "model"] * 2
     leaves: list[Mapping[str, Any] | None] = []
+    whose: list[str] = []
     keys: list[str | None] = []
     named = sorted({f for r in ranges.values() for f in r}, key=features.index)
     low, high = np.zeros((len(names), len(named))), np.full((len(names), len(named)), np.inf)
@@ -343,6 +345,7 @@ def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
         inner = len(primitives) + 2 <= row < len(primitives) + 4
         calibrated = level == LEVELS[0] and name in leaf
         leaves.append(None if inner else leaf.get(name) or leaf.get(stand_in.get(name)) or tier["fallback"])
+        whose.append(str(name) if name in leaf else stand_in.get(name, ""))
         keys.append(None if inner else name if calibrated else "fallback")
         chosen = ranges.get(name) if inner or calibrated else ranges.get(stand_in.get(name))
         for feature, (bottom, top) in (chosen or {}).items():
@@ -351,4 +354,4 @@ def kinds(estimator: Mapping[str, Any], tier: Mapping[str, Any]) -> Kinds:
                 max(top, TINY),
             )
     flag = np.array([2 if key == "fallback" else 0 for key in keys], dtype=np.int64)
-    return Kinds(leaves, flag, named, low, high, levels, keys)
+    return Kinds(leaves, flag, named, low, high, whose, levels, keys)

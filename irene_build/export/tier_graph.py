@@ -11,7 +11,7 @@ from irene_build.export.builder import OUTPUTS, Builder, Tables, graph_of
 from irene_build.export.functions import TINY
 from irene_build.export.row_graph import Core, Writer
 from irene_build.export.tables import features_of, linear_table, resolved
-from irene_runtime.equations import WIDEST
+from irene_runtime.equations import NOTABLE, WIDEST
 from irene_runtime.tree import LEVELS
 
 
@@ -61,6 +61,8 @@ class Branch:
     def _write(self) -> None:
         build, shared, core = self.build, self.shared, self.core
         value = core.spread(core.value, build)
+        if core.law is not None:
+            value = self._bent(value)
         leaf_joules = build.op("Where", [shared["leaf"], value, self.nan], "leaf_energy")
         own = build.op("Where", [shared["leaf"], leaf_joules, self.zero], "own")
         own = build.op("Where", [shared["sound"], own, self.nan], "own_sound")
@@ -85,6 +87,7 @@ class Branch:
         if direct:
             energy = build.call("Pool", [total, *direct[:-2]], "pooled")[0]
         given = (alpha, energy)
+        doubted = (own, factor, alpha, sums) if not direct or set(self.tier["direct"]) == {"model"} else None
         if direct and self.tier.get("rescale"):
             gammas = [self.tier["rescale"].get(level) for level in LEVELS]
             energy = build.call(
@@ -95,8 +98,9 @@ class Branch:
                 "rescaled",
             )[0]  # fmt: skip
         missing, beyond = (direct.missing, direct.beyond) if direct else (None, None)
-        self._interval(energy, missing, beyond, given)
-        self._flags(missing, beyond)
+        reads = direct.reads if direct else None
+        unsure = self._interval(energy, missing, beyond, given, doubted, reads)
+        self._flags(missing, beyond, unsure)
         build.op("Identity", [energy], "energy")
 
     def _all(self, value: str, stem: str) -> str:
@@ -147,14 +151,35 @@ class Branch:
         away = build.call("Away", [x, *ends], "direct.away")[0]
         return build.op("Where", [reads, away, self.zero], "direct.beyond")
 
-    def _interval(self, energy: str, missing: str | None, beyond: str | None, given: tuple[str, str]) -> None:
-        """Writes low and high.
+    def _bent(self, value: str) -> str:
+        """A leaf's joules, held near the law's."""
+        build, core, data = self.build, self.core, self.tier["bend"]
+        away = core.away or self._all(self.zero, "bend.away")
+        limits = np.array([data.get("limits", {}).get(w, data["limit"]) for w in core.kinds.whose])
+        limit = self.writer.of_row("bend.limit", limits, self.shared["kind"])
+        reach = build.table("bend.reach", np.array(float(data["reach"])))
+        inputs = [value, core.spread(str(core.law), build), away, limit, reach]
+        bent = build.call("BendBack", inputs, "bend.leaf")[0]
+        return build.op("Where", [self.shared["leaf"], bent, value], "bend.value")
+
+    def _interval(
+        self,
+        energy: str,
+        missing: str | None,
+        beyond: str | None,
+        given: tuple[str, str],
+        doubted: tuple[str, str | None, str, str] | None,
+        reads: str | None,
+    ) -> str | None:
+        """Writes low and high; which parents have notable doubts below them, None where none inherits any.
 
         ``given``: alpha, and the energy before RESCALE; a root counts as far by what its children give it.
+        ``doubted``: leaves' joules, factors, alpha and the children's sums, where parents inherit doubt; not where
+        a node ``reads``.
         """
         build, core = self.build, self.core
         away = core.away or self._all(self.zero, "away")
-        half = self._half(self.tier, away, "interval", given)
+        half = plain = self._half(self.tier, away, "interval", given)
         if missing is not None and self.name != "static" and "static" in self.estimator["tiers"]:
             unread = self._half(resolved(self.estimator, "static"), away, "interval.static", given)
             half = build.op("Where", [missing, unread, half], "interval.chosen")
@@ -163,7 +188,33 @@ class Branch:
             half = build.op(
                 "Min", [wider, build.table("interval.widest", np.array(WIDEST))], "interval.capped"
             )
+        unsure = None
+        if doubted is not None and self.tier["interval"].get("inherits"):
+            half, unsure = self._inherited(half, plain, doubted, reads)
         build.call("Ends", [energy, half], "low", "high")
+        return unsure
+
+    def _inherited(
+        self, half: str, plain: str, doubted: tuple[str, str | None, str, str], reads: str | None
+    ) -> tuple[str, str]:
+        """Parents are as unsure as the leaves below them that nobody measured make them. ``plain``: leaves' half."""
+        build, shared, (own, factor, alpha, sums) = self.build, self.shared, doubted
+        q, _, _ = self.core.kinds.widths(self.tier["interval"])
+        near = np.where(self.core.kinds.flag == 2, 0.0, q)
+        inside = self.writer.of_row("interval.near", near, shared["kind"])
+        doubt = build.call("Doubt", [own, plain, inside, shared["leaf"]], "interval.doubt")[0]
+        weight = build.op("Mul", [alpha, factor], "interval.weight") if factor else alpha
+        links = [shared["up"], shared["below"], shared["step"]]
+        total, _ = build.call("Aggregate", [doubt, weight, *links], "interval.doubts", "interval.root")
+        share, wider = build.call("Inherit", [half, total, sums], "interval.unsure", "interval.inherited")
+        above = shared["inner"]
+        if reads is not None:
+            unread = build.op("Not", [reads], "interval.unread")
+            above = build.op("And", [above, unread], "interval.above")
+        most = build.table("interval.notable", np.array(NOTABLE))
+        notable = build.op("Greater", [share, most], "interval.much")
+        unsure = build.op("And", [above, notable], "interval.notably")
+        return build.op("Where", [above, wider, half], "interval.final"), unsure
 
     def _half(self, tier: Mapping[str, Any], away: str, stem: str, given: tuple[str, str]) -> str:
         """Half the interval of every node by the widths of ``tier``."""
@@ -199,7 +250,7 @@ class Branch:
         reach = build.table(f"{stem}.reach", np.array(float(known["reach"])))
         return build.call("Unlike", [furthest, reach], f"{stem}.unlike")[0]
 
-    def _flags(self, missing: str | None, beyond: str | None) -> None:
+    def _flags(self, missing: str | None, beyond: str | None, unsure: str | None) -> None:
         build, core = self.build, self.core
         simulated = 8 if self.estimator["provenance"] == "simulated" else 0
         doc = "2 never calibrated, 8 simulated; a row per kind"
@@ -208,8 +259,10 @@ class Branch:
         away = (
             build.op("Add", [core.away, beyond], "flag.away") if core.away and beyond else core.away or beyond
         )
-        if away:
-            outside = build.op("Greater", [away, self.zero], "flag.outside")
+        outside = build.op("Greater", [away, self.zero], "flag.outside") if away else None
+        if unsure is not None:
+            outside = build.op("Or", [outside, unsure], "flag.unsure") if outside else unsure
+        if outside is not None:
             flags = build.op("Add", [flags, build.op("Cast", [outside], "flag.1", to=7)], "flag.own")
         if missing is not None:
             silent = build.op("Cast", [missing], "flag.silent", to=7)

@@ -17,8 +17,9 @@ from irene_build.dataset.table import LabelledTree
 from irene_build.errors import EstimatorError, TreeError
 from irene_build.train import widths
 from irene_build.train.forest import Forest, flatten
-from irene_build.train.formulas import TINY, Columns, alphas, correction, leaf, linear
+from irene_build.train.formulas import TINY, Columns, alphas, bent, correction, leaf, linear
 from irene_build.train.law.nodes import with_law
+from irene_runtime.equations import NOTABLE
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS, ModelTree
 
@@ -68,18 +69,23 @@ def names_of(estimator: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(estimator["features"])
 
 
-def _leaves(tier: Mapping[str, Any], forest: Forest) -> tuple[np.ndarray, np.ndarray]:
-    """Joules of the leaves (NaN elsewhere), and which of them have a primitive that was never calibrated."""
+def _leaves(tier: Mapping[str, Any], forest: Forest, away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Joules of the leaves (NaN elsewhere), and which of them have a primitive that was never calibrated.
+
+    ``away``: float64[n], how far outside the calibrated ranges every node lies.
+    """
     out = np.full(len(forest.parent), np.nan)
     unknown = np.zeros(len(forest.parent), dtype=bool)
     bare = forest.childless
     for primitive in np.unique(forest.primitive[bare]):
         rows = np.flatnonzero(bare & (forest.primitive == primitive))
-        data = tier["leaf"].get(str(primitive))
-        if data is None:
+        whose = str(primitive)
+        if whose not in tier["leaf"]:
             unknown[rows] = True
-            data = tier["leaf"].get(tier.get("stand_in", {}).get(str(primitive)), tier["fallback"])
-        out[rows] = leaf(data, Columns(tier["columns"], forest.names, forest.features[rows]))
+            whose = tier.get("stand_in", {}).get(whose, "")
+        data = tier["leaf"].get(whose, tier["fallback"])
+        columns = Columns(tier["columns"], forest.names, forest.features[rows])
+        out[rows] = bent(tier, whose, leaf(data, columns), leaf(tier["fallback"], columns), away[rows])
     return out, unknown
 
 
@@ -167,33 +173,43 @@ def _evaluate(
     tier = tier_of(estimator, name)
     forest = flatten(trees, names_of(estimator))
     _refuse(tier, forest, trees)
-    own, unknown = _leaves(tier, forest)
+    away = widths.distance(
+        tier.get("ranges", {}), tier.get("stand_in", {}), forest.names, forest.features,
+        widths.kinds_of(forest),
+    )  # fmt: skip
+    own, unknown = _leaves(tier, forest, away)
     root = forest.parent < 0
     alpha = alphas(tier.get("aggregation"), Columns(tier["columns"], forest.names, forest.features))
     alpha[root] = 1.0
     reading, pool, has = _reading(tier, forest)
     able = _can(tier, name, forest, own, alpha, reading)
     with np.errstate(invalid="ignore"):
-        a, p = _add_up(forest, own, alpha, _factors(tier, forest), reading, pool)
+        factor = _factors(tier, forest)
+        a, p = _add_up(forest, own, alpha, factor, reading, pool)
         far = widths.far_nodes(tier, forest, alpha * p)
         if tier.get("rescale"):
             p = _rescaled(tier["rescale"], forest, a, p, ~np.isnan(reading))
-    away = widths.distance(
-        tier.get("ranges", {}),
-        tier.get("stand_in", {}),
-        forest.names,
-        forest.features,
-        widths.kinds_of(forest),
-    )
     beyond = _beyond(tier, forest, ~np.isnan(reading))
-    q = np.minimum(widths.half_widths(tier, forest, unknown, away, far) + beyond, widths.WIDEST)
+    half, near = widths.half_widths(tier, forest, unknown, away, far)
+    q = np.minimum(half + beyond, widths.WIDEST)
     silent = has & np.isnan(reading)
     if silent.any() and "static" in estimator["tiers"]:
         static = tier_of(estimator, "static")
         far = widths.far_nodes(static, forest, alpha * p)
-        q = np.where(silent, widths.half_widths(static, forest, unknown, away, far), q)
+        q = np.where(silent, widths.half_widths(static, forest, unknown, away, far)[0], q)
+    unsure = np.zeros(len(own))
+    if tier["interval"].get("inherits") and not set(tier.get("direct", ())) - {"model"}:
+        doubt = own * np.expm1(np.where(unknown, half, half - near))
+        total, _ = _add_up(forest, doubt, alpha, factor, np.full(len(own), np.nan), pool)
+        above = ~forest.childless & np.isnan(reading) & (a > 0.0)
+        unsure = np.divide(total, a, out=unsure, where=above).clip(min=0.0)
+        q = np.where(above, np.minimum(q + np.log1p(unsure), widths.WIDEST), q)
     ends = np.sort([p * np.exp(-q), p * np.exp(q)], axis=0)
-    flags = EXTRAPOLATES * (away + beyond > 0.0) | UNCALIBRATED * unknown | FELL_BACK * silent
+    flags = (
+        EXTRAPOLATES * ((away + beyond > 0.0) | (unsure > NOTABLE))
+        | UNCALIBRATED * unknown
+        | FELL_BACK * silent
+    )
     flags |= SIMULATED * (estimator["provenance"] == "simulated")
     parts = [slice(start, end) for start, end in zip(forest.starts, forest.starts[1:], strict=False)]
     return [

@@ -121,6 +121,20 @@ def leaf(data: Mapping[str, Any], columns: Columns) -> np.ndarray:
     return linear(data["terms"], data.get("floor"), columns) * correction(data.get("correction"), columns)
 
 
+def bent(
+    tier: Mapping[str, Any], whose: str, learned_j: np.ndarray, law_j: np.ndarray, away: np.ndarray
+) -> np.ndarray:
+    """``learned_j``, bent back to ``law_j`` (FORMAT.md, BEND). float64[rows] each; ``away``: log units."""
+    data = tier.get("bend")
+    if data is None:
+        return learned_j
+    limit = data.get("limits", {}).get(whose, data["limit"])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_ratio = np.clip(np.log(learned_j) - np.log(law_j), -limit, limit)
+        bent_j = law_j * np.exp(log_ratio / (1.0 + away / data["reach"]))
+    return np.asarray(np.where((learned_j > 0.0) & (law_j > 0.0), bent_j, learned_j))
+
+
 def alphas(data: Mapping[str, Any] | None, columns: Columns) -> np.ndarray:
     """Equation 3: alpha of every row."""
     if data is None:

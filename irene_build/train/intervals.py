@@ -102,7 +102,7 @@ def interval(said: Judgement, judged: Sequence[str]) -> dict[str, Any]:
         if models > 2 and chosen.any(axis=0).sum() >= ENOUGH:
             q = _width(said, chosen, models, False)
             primitives[name] = {"q": round(q, 5), "slope": slope(said, here, q, levels["ml"]["slope"])}
-    return {"levels": levels, "primitives": primitives}
+    return {"levels": levels, "primitives": primitives, "inherits": True}
 
 
 def _width(said: Judgement, chosen: np.ndarray, models: int, apart: bool) -> float:

@@ -62,9 +62,10 @@ def far_nodes(tier: Mapping[str, Any], forest: Forest, share: np.ndarray) -> np.
 
 def half_widths(
     tier: Mapping[str, Any], forest: Forest, unknown: np.ndarray, away: np.ndarray, far: np.ndarray
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Half-widths in log units, and what they are inside the ranges: float64[n] each."""
     interval = tier["interval"]
-    out = np.empty(len(forest.parent))
+    out, near = np.empty(len(forest.parent)), np.empty(len(forest.parent))
     kinds = forest.primitive
     for level_index, level in enumerate(LEVELS):
         at_level = forest.level == level_index
@@ -74,5 +75,6 @@ def half_widths(
                 name = "fallback" if uncalibrated else str(kind)
                 entry = interval.get("primitives", {}).get(name, interval["levels"][level])
                 q = np.where(far[rows], entry.get("far", entry["q"]), entry["q"])
+                near[rows] = q
                 out[rows] = np.minimum(q * (1.0 + entry.get("slope", 0.0) * away[rows]), WIDEST)
-    return out
+    return out, near

@@ -13,6 +13,7 @@ from .features import RESOURCE_FEATURES
 
 TINY = 1e-9  #: logarithms see nothing smaller
 WIDEST = 16.0  #: cap of an interval's half-width, in natural-log units
+NOTABLE = 0.01  #: doubts of a parent's unmeasured leaves above this share of its joules are flagged
 FLAGS = {1: "extrapolates", 2: "uncalibrated", 4: "fell-back", 8: "simulated", 16: "other-hardware"}
 EXTRAPOLATES, UNCALIBRATED, FELL_BACK, SIMULATED, OTHER_HARDWARE = FLAGS
 
@@ -295,6 +296,22 @@ class Reading:
         return total
 
 
+class Bend:
+    """How far a learned leaf may depart from what the law (``fallback``) says: within a factor, less far from data."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self.limit, self.reach = float(data["limit"]), float(data["reach"])
+        self.limits: Dict[str, float] = dict(data.get("limits") or {})
+
+    def __call__(self, whose: str, learned_j: float, law_j: float, away: float) -> float:
+        """``learned_j``, bent back to ``law_j``; ``whose``: the primitive that was learned."""
+        if not (learned_j > 0.0 and law_j > 0.0):
+            return learned_j
+        limit = self.limits.get(whose, self.limit)
+        log_ratio = max(-limit, min(math.log(learned_j) - math.log(law_j), limit))
+        return law_j * math.exp(log_ratio / (1.0 + away / self.reach))
+
+
 class Interval:
     """Conformal half-widths per level and primitive, wider the farther from what was calibrated."""
 
@@ -304,6 +321,8 @@ class Interval:
         kinds = data.get("kinds") or {"columns": [], "points": [[]], "reach": 0.0}
         self.columns = [columns[i] for i in kinds["columns"]]
         self.points, self.reach = kinds["points"], float(kinds["reach"])
+        #: Whether a parent is as unsure as those of its leaves that nobody measured make it.
+        self.inherits = bool(data.get("inherits"))
 
     def is_far(self, features: Features) -> bool:
         """Whether a module is of no kind that was calibrated."""
@@ -313,14 +332,13 @@ class Interval:
             return True
         return not any(all(abs(x - y) <= self.reach for x, y in zip(here, p)) for p in self.points)
 
-    def factors(
+    def half(
         self, level: str, primitive: Optional[str], away: float, far: bool, beyond: float = 0.0
     ) -> Tuple[float, float]:
-        """What an energy is multiplied by to get the two ends. ``beyond``: of the node's own reading."""
+        """The half-width in natural-log units, and what it is inside the ranges. ``beyond``: of the node's reading."""
         entry = self.primitives.get(primitive or "", self.levels[level])
         q = entry.get("far", entry["q"]) if far else entry["q"]
-        width = min(q * (1.0 + entry.get("slope", 0.0) * away) + beyond, WIDEST)
-        return math.exp(-width), math.exp(width)
+        return min(q * (1.0 + entry.get("slope", 0.0) * away) + beyond, WIDEST), q
 
 
 class Tier:
@@ -339,6 +357,7 @@ class Tier:
         self.leaf = {k: Leaf(v, columns) for k, v in data["leaf"].items()}
         self.fallback = Leaf(data["fallback"], columns)
         self.stand_in: Dict[str, str] = table("stand_in")
+        self.bend = Bend(data["bend"]) if data.get("bend") else None
         self.correction = {k: FORMS["correction"](v, columns) for k, v in table("correction").items()}
         raw = data.get("aggregation")
         self.aggregation = None if raw is None else FORMS["aggregation"](raw, columns)

@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, List
 
+from .equations import distance
 from .prediction import Prediction, joules, printable
 
 
@@ -40,6 +41,11 @@ def explanation(tier: Any, p: Prediction, index: int, features: List[Dict[str, f
     if factor is not None:
         total = total * factor
         lines.append("  x %.5f  correction" % factor)
+    if not children and tier.bend is not None:
+        law = tier.fallback(own)
+        learned, total = total, tier.bend(whose, total, law, distance(own, tier.ranges.get(whose, {})))
+        if abs(total - learned) > 1e-9 * abs(learned):
+            lines.append("  held near the law, %s: x %.5f" % (joules(law), total / learned))
     lines.append("  = %s" % joules(total))
     direct = tier.direct.get(node.level)
     if direct is not None and direct.linear.needs <= own.keys():

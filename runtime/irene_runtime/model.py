@@ -11,9 +11,11 @@ from .equations import (
     EXTRAPOLATES,
     FELL_BACK,
     FORMS,
+    NOTABLE,
     OTHER_HARDWARE,
     SIMULATED,
     UNCALIBRATED,
+    WIDEST,
     Interval,
     Tier,
     distance,
@@ -34,6 +36,7 @@ from .ragged import BYTE_PER_FLOP, Step
 from .request_prediction import RequestPrediction
 from .symbolic import SizedTree, SymbolicTree, any_tree, load_any
 from .tree import ModelTree, Node, loads
+from .unmeasured import all_widened, unmeasured
 
 #: Best first; a prediction falls to the next one where features are missing.
 TIERS = ("profile", "live", "static")
@@ -55,7 +58,8 @@ class _Local(NamedTuple):
     reading_j: Optional[float]  # what DIRECT makes of the node's own resource features
     pool: float
     interval: Interval
-    ends: Tuple[float, float]  # the interval's, as factors
+    half: float  # half the interval, in natural-log units
+    doubt: float  # joules that a leaf which nobody measured may be wrong by
     away: float
     beyond: float  # how far the reading lies outside of what was calibrated
     flags: int
@@ -319,15 +323,10 @@ class Estimator:
                 notes.append(
                     "whether this is the PC that was calibrated is not known: it left no fingerprint"
                 )
-        dtypes = (self.data.get("trained_on") or {}).get("dtypes") or [head["dtype"]]
-        if head["dtype"] not in dtypes:
+        wider, remarks = unmeasured(self.data, head, nodes[0].features)
+        if remarks:
             flags |= EXTRAPOLATES
-            notes.append("calibrated in %s alone, not in %s" % (", ".join(dtypes), head["dtype"]))
-        if head["attention"] != self.attention and self.attention != "mixed":
-            flags |= EXTRAPOLATES
-            notes.append(
-                "calibrated with %s attention alone, not with %s" % (self.attention, head["attention"])
-            )
+            notes += remarks
         if head["batch_size"] is None or head["seq_len"] is None:
             notes.append("the tree says no batch_size or seq_len: what depends on them counts as 0")
         counted = set(COUNTED).intersection(self.data["features"])
@@ -345,6 +344,7 @@ class Estimator:
         if folded is not None:
             at = [place.block for place in folded.places]
             values, features = [values[i] for i in at], [features[i] for i in at]
+        values = all_widened(values, wider)
         prediction = self._prediction(one, compiled, values, flags, notes, features)
         if step is not None:
             prediction.requests, prediction.shares_j = step.requests, self._shares(step, one, prediction)
@@ -411,8 +411,10 @@ class Estimator:
         if tier is None or reason:
             raise TreeError("a request is predicted in tier static: %s" % reason)
         values = self._evaluate(tier, folded.nodes, folded.children, kinds, features, known)
+        wider, remarks = unmeasured(self.data, tree.header, folded.nodes[0].features)
+        values = all_widened(values, wider)
         time = None if self.law is None else features[0].get(TIME)
-        flags = 0
+        flags = EXTRAPOLATES if remarks else 0
         for value in values:
             flags |= value[4]
         energy, low, high = ([value[i] for value in values] for i in range(3))
@@ -504,6 +506,8 @@ class Estimator:
                 leaf, whose, calibrated = tier.leaf_of(node.primitive)
                 leaf_j = leaf(own)
                 ranges = tier.ranges.get(whose, {})
+                if tier.bend is not None:
+                    leaf_j = tier.bend(whose, leaf_j, tier.fallback(own), distance(own, ranges))
                 flags |= 0 if calibrated else UNCALIBRATED
             elif level in tier.correction:
                 factor = tier.correction[level](own)
@@ -521,9 +525,11 @@ class Estimator:
         except (OverflowError, ValueError):
             raise _not_finite(node) from None
         primitive = "fallback" if flags & UNCALIBRATED else node.primitive
-        ends = interval.factors(level, primitive, away, far, beyond)
+        half, near = interval.half(level, primitive, away, far, beyond)
+        unknown = half if flags & UNCALIBRATED else half - near
+        doubt = leaf_j * (math.exp(unknown) - 1.0) if kind.is_leaf else 0.0
         flags |= EXTRAPOLATES if away + beyond > 0.0 else 0
-        return _Local(leaf_j, factor, alpha, reading, pool, interval, ends, away, beyond, flags)
+        return _Local(leaf_j, factor, alpha, reading, pool, interval, half, doubt, away, beyond, flags)
 
     def _evaluate(
         self, tier: Tier, nodes: List[Node], children: List[List[int]], kinds: List[_Kind],
@@ -540,13 +546,16 @@ class Estimator:
                 local = known[key] = self._local(tier, node, kind, own)
             locals_.append(local)
         count = len(nodes)
-        own_j, energy = [0.0] * count, [0.0] * count
+        own_j, energy, doubt = [0.0] * count, [0.0] * count, [0.0] * count
         for index in range(count - 1, -1, -1):
             local = locals_[index]
-            total = local.leaf_j
+            total, unsure = local.leaf_j, local.doubt
             for child in children[index]:
-                total = total + locals_[child].alpha * energy[child]
+                alpha = locals_[child].alpha
+                total = total + alpha * energy[child]
+                unsure = unsure + alpha * doubt[child]
             own_j[index] = total = total * local.factor
+            doubt[index] = unsure * local.factor
             if local.reading_j is not None:
                 total = pooled(total, local.reading_j, local.pool)
             energy[index] = total
@@ -559,26 +568,31 @@ class Estimator:
                 if nodes[child].level == "module" and root.interval.is_far(features[child]):
                     far = far + share
             if far > 0.5 * total:
-                locals_[0] = root._replace(
-                    ends=root.interval.factors("model", None, root.away, True, root.beyond)
-                )
+                half, _ = root.interval.half("model", None, root.away, True, root.beyond)
+                locals_[0] = root._replace(half=half)
         if tier.gamma and root.reading_j is not None and own_j[0] > 0.0 and energy[0] > 0.0:
             scale = energy[0] / own_j[0]
             factors = {level: scale**gamma for level, gamma in tier.gamma.items()}
             for index in range(1, count):
                 if nodes[index].level in factors:
                     energy[index] = own_j[index] * factors[nodes[index].level]
+        inherits = tier.interval.inherits and not set(tier.direct).difference(["model"])
         out = []
-        for value, local in zip(energy, locals_):
-            low, high = sorted((value * local.ends[0], value * local.ends[1]))
-            out.append((value, low, high, local.alpha, local.flags))
+        for index, (value, local) in enumerate(zip(energy, locals_)):
+            half, flags = local.half, local.flags
+            if inherits and children[index] and local.reading_j is None and own_j[index] > 0.0:
+                unsure = max(doubt[index] / own_j[index], 0.0)
+                half = min(half + math.log1p(unsure), WIDEST)
+                flags |= EXTRAPOLATES if unsure > NOTABLE else 0
+            low, high = sorted((value * math.exp(-half), value * math.exp(half)))
+            out.append((value, low, high, local.alpha, flags))
         return out
 
     def _prediction(
         self, tree: ModelTree, tier: Tier, values: List[_Value], flags: int, notes: List[str],
         features: List[Dict[str, float]],
     ) -> Prediction:  # fmt: skip
-        nodes, common = [], flags & FELL_BACK
+        nodes, common = [], flags & (FELL_BACK | EXTRAPOLATES)
         names: Dict[int, List[str]] = {}
         root = values[0][0]
         for index, (node, (energy, low, high, alpha, mask)) in enumerate(zip(tree.nodes, values)):

@@ -164,6 +164,31 @@ FORMULAS = {
             factor = Exp(exponent)
         }""",
     ),
+    "BendBack": (
+        "A leaf's joules within exp(limit) of the law's, nearer to them the farther it lies from data.",
+        """
+        BendBack (learned, law, away, limit, reach) => (bent) {
+            zero = Constant <value = double {0.0}>()
+            one = Constant <value = double {1.0}>()
+            some = Greater(learned, zero)
+            lawful = Greater(law, zero)
+            both = And(some, lawful)
+            a = Where(both, learned, one)
+            b = Where(both, law, one)
+            log_a = Log(a)
+            log_b = Log(b)
+            ratio = Sub(log_a, log_b)
+            least = Neg(limit)
+            raised = Max(ratio, least)
+            held = Min(raised, limit)
+            far = Div(away, reach)
+            grown = Add(one, far)
+            share = Div(held, grown)
+            factor = Exp(share)
+            product = Mul(b, factor)
+            bent = Where(both, product, learned)
+        }""",
+    ),
     "Products": (
         "Products of two rows of a table that has one column a node: the next degree of a polynomial.",
         """

@@ -76,6 +76,37 @@ INTERVALS = {
             half = Min(wide, widest)
         }""",
     ),
+    "Doubt": (
+        "Joules that a leaf which nobody measured may be wrong by: all of its half-width, or what lies outside.",
+        """
+        Doubt (own, half, near, leaf) => (doubt) {
+            zero = Constant <value = double {0.0}>()
+            one = Constant <value = double {1.0}>()
+            unknown = Sub(half, near)
+            factor = Exp(unknown)
+            share = Sub(factor, one)
+            joules = Mul(own, share)
+            doubt = Where(leaf, joules, zero)
+        }""",
+    ),
+    "Inherit": (
+        "What share of a parent's joules the doubts below it are, and its half-width: its own and these; at most 16.",
+        """
+        Inherit (half, doubt, sums) => (counted, wider) {
+            zero = Constant <value = double {0.0}>()
+            one = Constant <value = double {1.0}>()
+            widest = Constant <value = double {16.0}>()
+            positive = Greater(sums, zero)
+            base = Where(positive, sums, one)
+            ratio = Div(doubt, base)
+            sure = Max(ratio, zero)
+            counted = Where(positive, sure, zero)
+            grown = Add(one, counted)
+            more = Log(grown)
+            wide = Add(half, more)
+            wider = Min(wide, widest)
+        }""",
+    ),
     "Ends": (
         "[P exp(-half), P exp(half)], the lower end first also where P < 0.",
         """

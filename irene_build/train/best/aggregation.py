@@ -22,7 +22,7 @@ from irene_build.train.best.sample import TrainingSet
 SIGNATURE_COLUMNS = 3
 #: Terms that a roofline may do without: matrix products hide their bytes, copies may not grow with the sequence,
 #: operations may hide behind bytes. The labels of whole models are explained as well by any of these readings.
-OPTIONAL = ("product_bytes", "pairs", "elementwise_flops")
+OPTIONAL = ("product_bytes", "elementwise_flops")
 ROOFLINE_VARIANTS = tuple(
     frozenset(gone) for size in range(len(OPTIONAL) + 1) for gone in itertools.combinations(OPTIONAL, size)
 )
@@ -90,16 +90,18 @@ class ModuleGrid:
         return self._kernels[key]
 
 
-def own_terms(book: ColumnRegistry, primitive: str, products: bool) -> list[tuple[str, list[int]]]:
+def own_terms(
+    book: ColumnRegistry, primitive: str, products: bool, modules: bool
+) -> list[tuple[str, list[int]]]:
     """The terms of a leaf that has no label of its own: launches, bytes, operations (``products``: matrices).
 
-    Copies also stand for what torch copies and masks inside an attention without showing: as many bytes again
-    for every token of the sequence.
+    Where ``modules`` were measured, copies also stand for what torch copies and masks inside an attention without
+    showing: as many bytes again for every token of the sequence. BEND holds them, and whole models cannot tell them.
     """
     size = book.raw("mem_bytes")
     out = [("launch", [book.raw("kernels")]), ("mem_bytes", [size]),
            ("elementwise_flops", [book.raw("elementwise_flops")])]  # fmt: skip
-    if primitive == "Copy":
+    if primitive == "Copy" and modules:
         out.append(("pairs", [size, book.raw("seq_len")]))
     if products:
         out.append(("matmul_flops", [book.raw("matmul_flops")]))
@@ -109,7 +111,7 @@ def own_terms(book: ColumnRegistry, primitive: str, products: bool) -> list[tupl
 def balance(
     sample: TrainingSet, energy: np.ndarray, design: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What labelled inner nodes use larger_sizes what is known below them.
+    """What labelled inner nodes use beyond what is known below them.
 
     ``energy``: float64[m], joules that stand for a node where it is a child, NaN where unknown. ``design``:
     float64[m, p], terms of leaves whose weights are sought. Returns rows of the sample, what is left of their
@@ -149,7 +151,7 @@ def fit_own(
     """
     rows_of = {p: np.flatnonzero(sample.leaf & (sample.primitive == p)) for p in primitives}
     products = {p: bool((sample.column("matmul_flops")[rows] > 0.0).any()) for p, rows in rows_of.items()}
-    terms = [(p, term) for p in primitives for term in own_terms(book, p, products[p])]
+    terms = [(p, term) for p in primitives for term in own_terms(book, p, products[p], bool(prior))]
     design = np.zeros((len(sample.energy_j), len(terms)))
     for index, (primitive, term) in enumerate(terms):
         rows = rows_of[primitive]

@@ -9,8 +9,8 @@ import numpy as np
 from irene_build.train import widths
 from irene_build.train.best import gaussian_process
 from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.best.roofline import kin
 from irene_build.train.best.sample import TrainingSet
-from irene_build.train.best.static import kin
 from irene_runtime.features import PRIMITIVES
 from irene_runtime.tree import LEVELS
 
@@ -35,15 +35,17 @@ def ranges(
     for level in LEVELS[1:]:
         rows = data.at(level) & ~data.leaf & (data.count > 0.0)
         if rows.any():
-            out[level] = _limits(data, rows, [*RANGED_ABOVE, TOKENS])
+            out[level] = _limits(data, rows, [*RANGED_ABOVE, TOKENS], needed=level == "model")
     return out
 
 
-def _limits(data: TrainingSet, rows: np.ndarray, names: list[str]) -> dict[str, list[float]]:
+def _limits(
+    data: TrainingSet, rows: np.ndarray, names: list[str], needed: bool = False
+) -> dict[str, list[float]]:
     out = {}
     for name in names:
         x = data.column(name)[rows]
-        low = float(x.min()) if name in NEEDED else 0.0
+        low = float(x.min()) if needed or name in NEEDED else 0.0
         out[name] = [gaussian_process.rounded(low), gaussian_process.rounded(float(x.max()))]
     return out
 

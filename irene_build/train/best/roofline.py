@@ -43,6 +43,16 @@ KIN = (
 )  # fmt: skip
 
 
+def kin(primitive: str, found: dict[str, dict[str, Any]]) -> str | None:
+    """A calibrated primitive that can stand in for one that is not."""
+    for group in KIN:
+        if primitive in group:
+            for other in group:
+                if other != primitive and other in found:
+                    return other
+    return None
+
+
 @dataclass
 class Shapes:
     """Distinct shapes of one primitive.

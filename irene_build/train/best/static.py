@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from irene_build.train import formulas
-from irene_build.train.best import aggregation, gaussian_process, huber_nnls, roofline, select_leaf
+from irene_build.train.best import (
+    aggregation,
+    calibration_range,
+    gaussian_process,
+    huber_nnls,
+    roofline,
+    select_leaf,
+)
 from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import SHAPE_NAMES, TrainingSet
 
@@ -17,6 +24,10 @@ from irene_build.train.best.sample import SHAPE_NAMES, TrainingSet
 #: accurate on anything with as many distinct shapes; a forward selection stops earlier where what is left is noise.
 LEAF_RANK, GEMM_RANK = 24, 56
 MODULE_RANK = {"module": 120, "model": 8}
+#: A learned leaf lies within a factor of 5 of the fallback, which all primitives share (rulings: 1/5 to 5); of 2 where
+#: one model alone had the primitive. At fifty times the size in each of the six features that a range has, the factor
+#: is its square root: slow enough for joules to go on growing with size (ln 5 x 6 / BEND_REACH < 1).
+BEND, BEND_ONCE, BEND_REACH = float(np.log(5.0)), float(np.log(2.0)), 24.0
 #: Fewest labelled shapes that make a primitive calibrated.
 FEWEST = 2
 LEAF_NAMES = tuple(
@@ -149,9 +160,32 @@ def fit_own(
     fallback = _fallback(book, below.cost or together, roofline.FLOOR * below.least)
     for primitive in np.unique(sample.primitive[sample.leaf & np.isnan(leaf_j)]).tolist():
         rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
-        data = found.get(primitive) or found.get(kin(primitive, found) or "", fallback)
+        data = found.get(primitive) or found.get(roofline.kin(primitive, found) or "", fallback)
         leaf_j[rows] = formulas.leaf(data, book.over(sample.features[rows]))
-    return {"leaf": found, "fallback": fallback, "aggregation": None}, leaf_j
+    tier = {"leaf": found, "fallback": fallback, "aggregation": None, "bend": bend(sample)}
+    return tier, _bent(tier, sample, book, leaf_j)
+
+
+def bend(sample: TrainingSet) -> dict[str, Any]:
+    """The ``bend`` of a tier (FORMAT.md): a primitive of which one model alone is known is trusted less."""
+    used = sample.leaf & sample.hinted & (sample.count > 0.0)
+    once = {}
+    if len(np.unique(sample.model[used])) > 1:
+        for primitive in np.unique(sample.primitive[used]).tolist():
+            if len(np.unique(sample.model[used & (sample.primitive == primitive)])) == 1:
+                once[primitive] = BEND_ONCE
+    return {"limit": BEND, "limits": once, "reach": BEND_REACH}
+
+
+def _bent(tier: dict[str, Any], sample: TrainingSet, book: ColumnRegistry, leaf_j: np.ndarray) -> np.ndarray:
+    """float64[m]: the leaves' joules, held near what the fallback says of them."""
+    away, out = calibration_range.range_distance(sample, tier, book), leaf_j.copy()
+    for primitive in np.unique(sample.primitive[sample.leaf]).tolist():
+        rows = np.flatnonzero(sample.leaf & (sample.primitive == primitive))
+        whose = primitive if primitive in tier["leaf"] else roofline.kin(primitive, tier["leaf"]) or ""
+        law_j = formulas.leaf(tier["fallback"], book.over(sample.features[rows]))
+        out[rows] = formulas.bent(tier, whose, leaf_j[rows], law_j, away[rows])
+    return out
 
 
 def fit_above(sample: TrainingSet, book: ColumnRegistry, structure: Structure, below: Leaves) -> Static:
@@ -167,16 +201,6 @@ def fit_above(sample: TrainingSet, book: ColumnRegistry, structure: Structure, b
 def _gemm(shapes: roofline.Shapes) -> bool:
     columns = [LEAF_NAMES.index(name) for name in roofline.GEMM]
     return bool((shapes.features[:, columns] > 0.0).all())
-
-
-def kin(primitive: str, found: dict[str, dict[str, Any]]) -> str | None:
-    """A calibrated primitive that can stand in for one that is not."""
-    for group in roofline.KIN:
-        if primitive in group:
-            for other in group:
-                if other != primitive and other in found:
-                    return other
-    return None
 
 
 def _evaluate(
