@@ -13,7 +13,8 @@ def unmeasured(
 ) -> Tuple[float, List[str]]:
     """What a run has that no run of the calibration had: how much wider (log units), and in words.
 
-    ``data``: an estimator. ``head``, ``root``: the tree's header, and its root's features. Without ``unmeasured`` (FORMAT.md) of its own it is told, and widens nothing.
+    ``data``: an estimator; one without ``unmeasured`` (FORMAT.md) is told what it lacks, and nothing gets wider.
+    ``head``, ``root``: the tree's header, and its root's features.
     """
     notes, wider = [], 0.0
     known = dict(data.get("unmeasured") or _told(data, head))
