@@ -5,7 +5,7 @@ from typing import Any, List, Mapping, Tuple
 
 from .equations import WIDEST
 
-_Value = Tuple[float, float, float, float, int]
+_Ends = Tuple[float, float, float, float, int]
 
 
 def unmeasured(
@@ -54,7 +54,7 @@ def weight_bytes(head: Mapping[str, Any], root: Mapping[str, float]) -> float:
     return root.get("num_parameters", 0.0) * each
 
 
-def all_widened(values: List[_Value], wider: float) -> List[_Value]:
+def all_widened(values: List[_Ends], wider: float) -> List[_Ends]:
     """Predicted values (energy, low, high, alpha, flags) with their ends ``wider`` log units apart on each side."""
     if wider <= 0.0:
         return values
