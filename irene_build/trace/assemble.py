@@ -13,10 +13,10 @@ from irene_build.models.stored import Stored, stored_bytes
 from irene_runtime.tree import ModelTree, Node
 
 from .bare import is_lazy
+from .calls import Call
 from .formulas import Cost
 from .ops import Op
 from .packed_costs import unpacked
-from .recorder import Call
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,43 +17,14 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import cpu_strides, higher_order, primitives
+from . import autocast, cpu_strides, higher_order, primitives
 from .bare import is_lazy
-from .formulas import Cost, is_causal, moved
-from .ops import Costs, Op
+from .calls import Call, Keep
+from .formulas import is_causal, moved
+from .ops import Costs
 from .primitives import Primitive
 from .tensors import is_batched, storage_key, tensors_of, text_of
 from .value_tracking import Shadows
-
-
-class Call:
-    """One call of a module or of a functional primitive, with what ran inside it."""
-
-    __slots__ = (
-        "causal", "children", "cost", "inputs", "module", "ops", "outputs", "primitive", "scope", "sequence", "type",
-    )  # fmt: skip
-
-    def __init__(
-        self, scope: str, kind: str, module: Any, primitive: Primitive | None, sequence: int
-    ) -> None:
-        self.scope, self.type, self.module, self.primitive, self.sequence = (
-            scope,
-            kind,
-            module,
-            primitive,
-            sequence,
-        )
-        self.children: list[Call] = []
-        self.ops: list[Op] = []
-        self.cost: Cost | None = None
-        self.inputs: list[str] = []
-        self.outputs: list[str] = []
-        #: Of fused attention: whether each token sees only those before it.
-        self.causal = False
-
-
-#: keep(sequence, own operation's primitive or None, callable, args, kwargs): called before it runs.
-Keep = Callable[[int, "str | None", Callable[..., Any], tuple[Any, ...], dict[str, Any]], None]
 
 
 class _Dispatch(TorchDispatchMode):
@@ -96,6 +67,8 @@ class _Functions(TorchFunctionMode):
         if entry is not None:
             if shadows is not None:
                 args, kwargs = shadows.all_hollow(args), shadows.all_hollow(kwargs)
+                if autocast.casts(func):
+                    args, kwargs = autocast.cast(func, args, kwargs)
             return self._recorder.function(entry, func, args, kwargs)
         if func is self._composite:
             return self._expand(func, args, kwargs)
@@ -104,7 +77,11 @@ class _Functions(TorchFunctionMode):
         if higher_order.is_higher_order(func) and (written := higher_order.as_written(func)) is not None:
             with self:
                 return written(*args, **kwargs)
-        return func(*args, **kwargs) if shadows is None else shadows.call(func, args, kwargs)
+        if shadows is None:
+            return func(*args, **kwargs)
+        if autocast.casts(func):
+            args, kwargs = autocast.cast(func, args, kwargs)
+        return shadows.call(func, args, kwargs)
 
     def _expand(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a composite function's own body under this mode, so that the primitives in it are seen.
@@ -324,7 +301,8 @@ class Recorder:
             return self._called(entry, func, args, kwargs)
         parent = self._stack[-1]
         operands = primitives.operands_of_function(args, kwargs)
-        if entry.cost is not None and _as_run([t for t in operands if t is not None]):
+        hidden = any(map(is_batched, (t for t in operands if t is not None)))
+        if entry.cost is not None and (hidden or (self.shadows is None and autocast.casts(func))):
             entry = entry.as_run
         call = self._open(parent.scope, entry.name, None, entry)
         call.inputs = [text_of(t) for t in operands if t is not None]
@@ -406,5 +384,5 @@ class Recorder:
 
 
 def _as_run(tensors: list[Any]) -> bool:
-    """Whether shapes do not tell what runs, so that the operations are counted: inside vmap, for one."""
-    return any(map(is_batched, tensors))
+    """Whether the shapes of a module's call do not tell what runs, so that its operations are counted."""
+    return autocast.dtype_now() is not None or any(map(is_batched, tensors))

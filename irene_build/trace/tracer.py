@@ -11,6 +11,7 @@ from irene_runtime.tree import ModelTree
 
 from .arguments import call
 from .assemble import Assembler
+from .autocast import dtype_now
 from .conditions import evaluating, ordinary_run
 from .contents import contents, conventions
 from .coverage import Beforehand, described, not_given, reach, sizes
@@ -73,6 +74,8 @@ def record(
         **contents(module, inputs, recorder.known), "conventions": conventions(module, tree, run),
         **reach(module, recorder.touched(), inputs, before.ran if run.phase == "decode" else set()),
     }  # fmt: skip
+    if (cast_to := dtype_now()) is not None:
+        tree.header["traced_by"]["autocast"] = str(cast_to)[6:]
     if (ran := attention_of(module) or run.attention) != run.attention:
         tree.header["traced_by"]["attention_ran"] = ran
     if run.inputs is None and "input_ids" in inputs and header["seq_len"] < run.seq_len:

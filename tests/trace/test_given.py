@@ -14,6 +14,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 from irene_build.errors import ModelError
 from irene_build.trace import trace_model
+from irene_build.trace.request import Pass
+from irene_build.trace.tracer import record
 
 X = torch.zeros(6, 8)
 #: FLOPs of one product of 6 x 8 with 8 x 8.
@@ -213,3 +215,27 @@ def test_an_adapter_hands_on_what_its_base_model_takes() -> None:
     plain, adapted = (trace_model(m, 2, 16, "decode") for m in (model, Adapter(model)))
     assert adapted.nodes[0].features["flops"] == plain.nodes[0].features["flops"]
     assert adapted.header["past_len"] == 16
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_autocast_makes_the_casts_of_a_real_run(inside: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+
+        def forward(self, x: Any) -> Any:
+            with torch.autocast(
+                x.device.type, torch.bfloat16, enabled=inside or torch.is_autocast_enabled("cpu")
+            ):
+                y = self.norm(self.up(x))
+                return (y @ y.mT).softmax(-1)
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=not inside):
+        hollow = trace_model(Net(), inputs=X)
+        real, _ = record(Net(), "Net", Pass(inputs=X, tensors="cpu"))
+    assert [(n.scope, n.type, n.features) for n in hollow.nodes] == [
+        (n.scope, n.type, n.features) for n in real.nodes
+    ]
+    assert any("bfloat16" in str(node.shapes) for node in hollow.nodes)
+    assert hollow.header["traced_by"].get("autocast") == (None if inside else "bfloat16")
