@@ -138,6 +138,16 @@ def constant(feature: str) -> Method:
     return Method(feature, _as_it_is, fit)
 
 
+def law() -> Method:
+    """The physical law alone, fitted to the labels of whole models: what is learned has to be worth more."""
+    from irene_build.train import whole_model
+
+    def fit(dataset: Dataset) -> tuple[tuple[str, ...], Predictor]:
+        return ("static",), _plain(whole_model.fit_law_alone(dataset))
+
+    return Method("law-static", _as_it_is, fit)
+
+
 def strubell(constants: Any) -> Method:
     """The software formula with a hardware profile's constants; nothing is fitted."""
     from irene_build.train import baselines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,12 @@ def join(parts: Sequence[Scores]) -> Scores:
     """The scores of all folds as one."""
     fields = Scores.__dataclass_fields__
     return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+def without(scores: Scores, failed: Collection[str]) -> Scores:
+    """The scores without the measurements that ``failed`` names."""
+    kept = ~np.isin(scores.measurement, [int(one) for one in failed])
+    return Scores(*(getattr(scores, name)[kept] for name in Scores.__dataclass_fields__))
 
 
 def level_metrics(scores: Scores, level: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from irene_build.evaluate.methods import (
     Method,
     by_estimator,
     constant,
+    law,
     paper_variant,
     stripped,
     strubell,
@@ -59,6 +60,8 @@ def evaluate(
         if report is not None:
             report(done / steps, name)
 
+    from irene_build.train.whole_model import plausible
+
     began = time.perf_counter()
     chosen = by_estimator(method, recipe, seed, counts, tiers, labels)
     scores = run(chosen, dataset, protocol, tiers, tick)
@@ -67,6 +70,8 @@ def evaluate(
         raise DatasetError(
             f"method {method} gives none of the tiers {', '.join(tiers)} on {dataset.hardware!r}"
         )
+    failed = dataset.info.get("implausible") or {}
+    everything, scores = scores, {t: metrics.without(found, failed) for t, found in scores.items()}
     result: dict[str, Any] = {
         "hardware": dataset.hardware, "method": method, "protocol": protocol,
         "provenance": dataset.provenance, "boundary": dataset.boundary, "label_source": dataset.label_source,
@@ -77,13 +82,20 @@ def evaluate(
     copies = {tier: metrics.copies_of_other_shapes(found) for tier, found in scores.items()}
     if any(copies.values()):
         result["copies_of_other_shapes"] = copies
+    if failed:
+        levels = {tier: metrics.level_metrics(found, "model") for tier, found in everything.items()}
+        result["failed_runs"] = {
+            "n": len(failed), "runs": list(failed.values()),
+            "with_them": {t: {k: found[k] for k in ("mape", "p50", "max", "n")} for t, found in levels.items()},
+        }  # fmt: skip
     if labels != "all":
         result["labels"] = labels
     if recipe is not None:
         result["recipe"] = recipe
     began = time.perf_counter()
+    kept = plausible(dataset)
     for rival in rivals:
-        _add_baseline(result, rival, dataset, protocol, tick)
+        _add_baseline(result, rival, kept, protocol, tick)
     result["baseline_seconds"] = round(time.perf_counter() - began, 2)
     result["beaten_by"] = beaten_by(result)
     return result
@@ -131,6 +143,8 @@ def baseline_methods(method: str, constants: Any = None) -> list[Method]:
     from irene_build.train import paper
 
     out = [constant("latency"), constant("gpu_energy"), constant("flops")]
+    if method != "paper":
+        out.append(law())
     for suffix, names in (("", paper.INPUTS), ("-static", paper.MODEL_INPUTS)):
         out.append(paper_variant(f"predicted-sum{suffix}", names, "predicted-sum"))
         if method != "paper":

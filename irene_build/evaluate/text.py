@@ -42,6 +42,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
                 f"{tier}: {copies['n']} ml labels are copies of what was measured on another shape, and compared with "
                 f"what is said of that; against their own shapes the mean at ml is {copies['mape_own']:.2f}"
             )
+    lines += _failed(result)
     lines += ["", "per model (mean error, percent):", "", _per_model(result), ""]
     lines += ["baselines (mean error, percent):", ""]
     lines.append(
@@ -61,6 +62,17 @@ def evaluation_text(result: dict[str, Any]) -> str:
                 lines.append(f"{silent} labelled nodes ({level}) have no prediction in tier {tier}")
     lines += ["", *_verdict(result)]
     return "\n".join(lines)
+
+
+def _failed(result: dict[str, Any]) -> list[str]:
+    """Runs that look failed are in no error above; what the errors are with them."""
+    found = result.get("failed_runs")
+    if not found:
+        return []
+    out = [f"{found['n']} runs look failed, were not trained on and are in no error here; with them:"]
+    out += [f"  {tier}: mean {_percent(e['mape'])}, p50 {_percent(e['p50'])}, max {_percent(e['max'])} of {e['n']}"
+            for tier, e in found["with_them"].items()]  # fmt: skip
+    return out + [f"  {run['row']}: {run['reason']}" for run in found["runs"]]
 
 
 def _per_model(result: dict[str, Any]) -> str:

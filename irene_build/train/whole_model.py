@@ -7,7 +7,7 @@ as each other. The estimate is their mean, and how far they are apart is all tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,9 @@ from irene_build.train.law import whole
 from irene_build.train.law.device import UNKNOWN, sheet_of
 from irene_build.train.law.fit import fit as fit_law
 from irene_build.train.law.fit import labels
+from irene_build.train.law.nodes import with_law
 from irene_runtime.features import FEATURES, PRIMITIVES
+from irene_runtime.law import ENERGY
 from irene_runtime.tree import LEVELS
 
 TIERS = ("static", "live")
@@ -95,6 +97,24 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
             )
         out = {"live": {**out["static"], **{k: v for k, v in out["live"].items() if k != "base"}}}
     return _estimator(rooted, out, law)
+
+
+def fit_law_alone(dataset: Dataset) -> Callable[[Sequence[LabelledTree]], list[np.ndarray]]:
+    """The law fitted to the roots of ``dataset``; what it gives says the joules of every node of trees."""
+    rooted = hide_nodes(plausible(dataset))
+    rooted.trees = [tree for tree in rooted.trees if tree.energy_j[0] > 0.0]
+    if not rooted.trees:
+        raise DatasetError(f"the dataset of {dataset.hardware} has no tree with a whole-model label")
+    law = fit_law(labels(rooted.trees), sheet_of(rooted))
+
+    def joules(trees: Sequence[LabelledTree]) -> list[np.ndarray]:
+        seen = with_law(trees, law)
+        return [
+            np.array([node.features[ENERGY] for node in one.tree.nodes])[: len(tree.tree.nodes)]
+            for tree, one in zip(trees, seen, strict=True)
+        ]
+
+    return joules
 
 
 def _estimator(dataset: Dataset, tiers: dict[str, Any], law: dict[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,15 @@ from irene_runtime.features import RESOURCE_FEATURES
 #: Nodes below a root are as unsure as the root, and by so many times what the numbers' deviations leave open.
 APART = 2.0
 _DRAWS = 24
+#: A correction must bring the error on left-out models below this share of the law's.
+WORTH = 0.9
 #: What the live tier may read at the root: terms of DIRECT by feature, each a form of its own.
 _FORMS: tuple[tuple[str, ...], ...] = (
     ("latency", "law_energy"), ("latency",), ("gpu_energy",), ("gpu_energy", "law_energy"),
     ("latency", "gpu_energy", "law_energy"),
 )  # fmt: skip
-#: How much of the reading is taken beside the law (an exponent).
-_POOLS = (1.0, 0.75, 0.5, 0.25)
+#: How much of the reading is taken beside the law (an exponent): none, unless more is clearly better.
+_POOLS = (0.0, 1.0, 0.75, 0.5, 0.25)
 _COLUMNS = [{"feature": "law_energy"}, {"feature": "law_energy", "map": "log"}, {"feature": "latency"},
             {"feature": "gpu_energy"}]  # fmt: skip
 _COLUMN = {"law_energy": 0, "latency": 2, "gpu_energy": 3}
@@ -48,7 +50,8 @@ class HeldOut:
         if len(self.law) < 3:
             return True, self.corrected
         plain, corrected = (error(data, one) for one in (self.plain, self.corrected))
-        return corrected < plain, self.corrected if corrected < plain else self.plain
+        use = corrected < WORTH * plain
+        return use, self.corrected if use else self.plain
 
 
 def error(data: Labels, said: np.ndarray) -> float:
@@ -114,8 +117,8 @@ def live_tier(dataset: Dataset, data: Labels, law: dict[str, Any], held: HeldOut
             read[out] = design[out] @ _weights(design[~out], data.energy_j[~out], data.model[~out])
         for pool in _POOLS:
             said = static ** (1.0 - pool) * read**pool
-            wrong = error(data, said) if held.law else float(pool != _POOLS[-1])
-            if best is None or wrong < 0.98 * best[0]:
+            wrong = error(data, said) if held.law else 1.0
+            if best is None or wrong < (WORTH if best[2] == 0.0 else 0.98) * best[0]:
                 best = wrong, form, pool, said
     if best is None:
         return None

@@ -101,3 +101,20 @@ def test_a_correction_keeps_order_and_is_1_away_from_data():
     assert (np.diff(grid * bend.factor(grid)) > 0.0).all()
     assert bend.factor(grid)[[0, -1]] == pytest.approx([1.0, 1.0], abs=1e-3)
     assert np.abs(np.log(bend.factor(grid))).max() < np.log(2.0)
+
+
+def test_evaluate_prints_the_law_and_the_errors_with_failed_runs():
+    from irene_build.evaluate.run import evaluate
+    from irene_build.evaluate.text import evaluation_text
+
+    trees = measured(noise=0.03)
+    trees[7] = labelled(trees[7].tree, 90.0 * trees[7].energy_j[0], trees[7].resources[0, 6], 7)
+    data = dataset(trees)
+    data.info["implausible"] = {"7": {"row": "t.csv, line 9", "reason": "broken"}}
+    result = evaluate(data)
+    assert result["tiers"]["static"]["model"]["n"] == len(trees) - 1
+    assert result["failed_runs"]["with_them"]["static"]["n"] == len(trees)
+    assert result["failed_runs"]["with_them"]["static"]["max"] > 90.0
+    assert result["baselines"]["law-static"]["model"] < 15.0
+    assert not result["beaten_by"]
+    assert "t.csv, line 9: broken" in evaluation_text(result)
