@@ -32,7 +32,7 @@ COMMANDS = {
     "relabel": "relabel",
     "import": "import_", "train": "train", "evaluate": "evaluate", "export": "export", "verify": "verify",
     "predict": "predict", "diff": "diff", "report": "report", "compare": "compare", "sweep": "sweep",
-    "score": "score", "card": "card",
+    "score": "score", "card": "card", "pool": "pool",
 }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ Where Spark runs (``local[*]``, ``spark://host:7077``, YARN, Kubernetes) is Spar
 
 from __future__ import annotations
 
+import atexit
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -100,6 +102,7 @@ def _session(master: str) -> tuple[Any, bool]:
 def _ship(session: Any, payload: bytes) -> str:
     """Put the payload where every executor finds it, under a name that no other has; the name."""
     folder = Path(tempfile.mkdtemp(prefix="irene-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # Spark serves it from there
     path = folder / f"{secrets.token_hex(8)}-{_FILE}"
     path.write_bytes(payload)
     session.sparkContext.addFile(str(path))

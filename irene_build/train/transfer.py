@@ -26,6 +26,8 @@ from irene_runtime.tree import LEVELS
 #: How far the loss (or the factor) is expected from the other PC's, the watts from its watts (as a share of the mean
 #: power of a node), and the curve from none (1/W).
 LOSS_SPREAD, POWER_SPREAD, CURVE_SPREAD = 0.05, 0.5, 3e-4
+#: What is fitted: of the joules that the GPU counts, of the rest of the PC (W), of the load (1/W).
+NAMES = ("loss", "watts", "curve")
 #: Expected error of one reading; labels that miss by more count less and less (Huber).
 NOISE = 0.006
 ROUNDS = 10
@@ -38,6 +40,42 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
 
     Without a label it is carried over as it is, with wide intervals. Raises DatasetError where the estimator
     has no tier that reads a run, or the labelled nodes lack what it reads.
+    """
+    tiers = {name: arithmetic.tier_of(estimator, name) for name in estimator["tiers"]}
+    law, parts, label = readings(estimator, dataset)
+    pool = dict(estimator["trained_on"].get("pool") or {})
+    found = _solve(parts, label, law, pool) if law is not None and pool else _solve(parts, label, law)
+    error = np.log(np.maximum(parts @ found / label, 1e-9))
+    out: dict[str, Any] = json.loads(json.dumps(estimator))
+    out.update(api.header(dataset, str(estimator["method"]), str(estimator["cost_model"])))
+    out["trained_on"]["carried_from"] = str(estimator["hardware"])
+    for name, tier in out["tiers"].items():
+        columns = out["tiers"].get(tier.get("base", name), tier)["columns"]
+        for level, direct in tier.get("direct", {}).items():
+            if len(label) or not pool:
+                _widen(tier["interval"]["levels"][level], error)
+            if not len(label):
+                continue
+            if law is None:
+                direct["terms"] = _carried(
+                    direct["terms"], float(found[0]), float(found[1]), _latency(tiers[name])
+                )
+            else:
+                direct["terms"] = written(columns, found.tolist())
+            # Leaves of another PC know less of a node than its own reading does.
+            direct["pool"] = 1.0
+    ratio = _leaf_ratio(tiers, estimator, dataset)
+    if ratio is not None:
+        scale_leaves(out, float(np.median(ratio)) if len(ratio) else 0.0, ratio)
+    return api.compact(out)
+
+
+def readings(
+    estimator: Mapping[str, Any], dataset: Dataset
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """The other PC's loss, watts and curve (None: no such law), what is weighed of labels, and these.
+
+    Raises DatasetError as ``carry_over`` does.
     """
     tiers = {name: arithmetic.tier_of(estimator, name) for name in estimator["tiers"]}
     reading = next((tiers[n] for n in ("profile", "live") if n in tiers and tiers[n].get("direct")), None)
@@ -56,27 +94,7 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
             f"that the estimator of {estimator['hardware']} is made of"
         )
     parts, label = parts[usable], forest.energy_j[rows[usable]]
-    found = _solve(parts, label, law)
-    error = np.log(np.maximum(parts @ found / label, 1e-9))
-    out: dict[str, Any] = json.loads(json.dumps(estimator))
-    out.update(api.header(dataset, str(estimator["method"]), str(estimator["cost_model"])))
-    out["trained_on"]["carried_from"] = str(estimator["hardware"])
-    for name, tier in out["tiers"].items():
-        columns = out["tiers"].get(tier.get("base", name), tier)["columns"]
-        for level, direct in tier.get("direct", {}).items():
-            _widen(tier["interval"]["levels"][level], error)
-            if not len(label):
-                continue
-            if law is None:
-                direct["terms"] = _carried(
-                    direct["terms"], float(found[0]), float(found[1]), _latency(tiers[name])
-                )
-            else:
-                direct["terms"] = _written(columns, found.tolist())
-            # Leaves of another PC know less of a node than its own reading does.
-            direct["pool"] = 1.0
-    _scale_leaves(out, tiers, estimator, dataset)
-    return api.compact(out)
+    return law, parts, label
 
 
 def _labelled(estimator: Mapping[str, Any], dataset: Dataset) -> tuple[Forest, np.ndarray]:
@@ -151,27 +169,39 @@ def _parts(tier: Mapping[str, Any], law: np.ndarray | None, forest: Forest, rows
     return np.column_stack([_source(tier, forest, rows), columns[latency]])
 
 
-def _solve(parts: np.ndarray, label: np.ndarray, law: np.ndarray | None) -> np.ndarray:
+def _solve(
+    parts: np.ndarray, label: np.ndarray, law: np.ndarray | None, pool: Mapping[str, Any] | None = None
+) -> np.ndarray:
     """The weights of ``parts``: Huber loss of relative errors, drawn to the law, or to the factor 1 and 0 W.
 
-    With a law none is negative: no reading takes joules away.
+    With a law none is negative: no reading takes joules away. ``pool`` (``pooling.Pool``): what hosts of one kind
+    share and how far they differ stands in for the law and for the spreads above.
     """
     prior = np.array([1.0, 0.0]) if law is None else law
+    if pool:
+        prior = np.array([pool["mean"][name] for name in NAMES])
     if not len(label):
         return prior
-    timed = parts[:, 1] > 0.0
-    power = float(np.median(label[timed] / parts[timed, 1])) if timed.any() else 1.0
-    spread = np.array([LOSS_SPREAD, POWER_SPREAD * power, CURVE_SPREAD])[: len(prior)]
+    spread = usual_spread(parts, label)[: len(prior)]
+    if pool:
+        spread = np.array([pool["deviation"][name] for name in NAMES])
     chosen = np.ones(len(prior), dtype=bool)
     while True:
         found = np.zeros(len(prior))
-        found[chosen] = _huber(parts[:, chosen], label, prior[chosen], spread[chosen], parts[:, 1])
+        found[chosen] = huber(parts[:, chosen], label, prior[chosen], spread[chosen], parts[:, 1])
         if law is None or (found >= 0.0).all():
             return found
         chosen[int(np.argmin(found / spread))] = False
 
 
-def _huber(
+def usual_spread(parts: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """How far loss, watts and curve are expected from those of another PC, float64[3]."""
+    timed = parts[:, 1] > 0.0
+    power = float(np.median(label[timed] / parts[timed, 1])) if timed.any() else 1.0
+    return np.array([LOSS_SPREAD, POWER_SPREAD * power, CURVE_SPREAD])
+
+
+def huber(
     parts: np.ndarray, label: np.ndarray, prior: np.ndarray, spread: np.ndarray, seconds: np.ndarray
 ) -> np.ndarray:
     design, pull = parts / label[:, None], np.diag(spread**-2.0)
@@ -185,7 +215,7 @@ def _huber(
     return found
 
 
-def _written(columns: list[dict[str, Any]], law: Sequence[float]) -> list[dict[str, Any]]:
+def written(columns: list[dict[str, Any]], law: Sequence[float]) -> list[dict[str, Any]]:
     """The terms of a law; columns that it reads are put behind the others where they are not there."""
 
     def place(feature: str, kind: str) -> int:
@@ -234,18 +264,21 @@ def _widen(entry: dict[str, Any], error: np.ndarray) -> None:
     entry["q"] = round(min(max(float(entry["q"]), shown), intervals.UNKNOWN), 5)
 
 
-def _scale_leaves(
-    out: dict[str, Any], tiers: Mapping[str, Any], estimator: Mapping[str, Any], dataset: Dataset
-) -> None:
-    """Leaves of every tier times the middle ratio of label and prediction."""
+def _leaf_ratio(
+    tiers: Mapping[str, Any], estimator: Mapping[str, Any], dataset: Dataset
+) -> np.ndarray | None:
+    """Logarithms of label over static prediction; None where nothing is predicted without readings."""
     if "static" not in tiers:
-        return
+        return None
     found = []
     for tree, p in zip(dataset.trees, arithmetic.predict(estimator, dataset.trees, "static"), strict=True):
         known = np.isfinite(tree.energy_j)
         found.append(np.log(tree.energy_j[known] / p.energy_j[known]))
-    ratio = np.concatenate(found) if found else np.empty(0)
-    middle = float(np.median(ratio)) if len(ratio) else 0.0
+    return np.concatenate(found) if found else np.empty(0)
+
+
+def scale_leaves(out: dict[str, Any], middle: float, ratio: np.ndarray) -> None:
+    """Leaves of every tier times e^middle, with intervals that hold the ``ratio`` that was seen."""
     for tier in out["tiers"].values():
         for data in [*tier.get("leaf", {}).values(), *([tier["fallback"]] if "fallback" in tier else [])]:
             for term in data["terms"]:
