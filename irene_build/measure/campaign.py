@@ -19,6 +19,7 @@ from irene_build.measure.conditions import SOFT, SUSPENDED_NS, Conditions, boot_
 from irene_build.measure.device import Device
 from irene_build.measure.journal import Journal
 from irene_build.measure.outcome import Outcome, outcome
+from irene_build.measure.pace import Pace
 from irene_build.measure.plan import MeasurementProtocol, Target
 from irene_build.measure.recorder import MeterRecorder, Samples
 from irene_build.measure.relabel import SEARCH_S, fit_pulses, read_readings, relabel
@@ -43,7 +44,7 @@ class Workload(Protocol):
         ...
 
 
-#: Called with done, total, what is being done, seconds left.
+#: Called with done, total (of the whole campaign), what is being done, seconds left until its end.
 Report = Callable[[float, float, str, float], None]
 
 
@@ -82,13 +83,14 @@ class Campaign:
         self._pulsed_at = 0.0
         self._pulsed_session = 0
         self._began = time.monotonic()
+        self.pace = Pace()
         # When the budget is spent and what the round still has to do, s; retries live on what is spare.
         self._spent_at: float | None = None
         self._to_do_s = 0.0
 
     @property
     def session(self) -> int:
-        """The session of the journal that readings go to now."""
+        """Of the journal: where readings go to now."""
         return self.recorder.session
 
     def _open_session(self) -> int:
@@ -108,10 +110,8 @@ class Campaign:
         self.journal.event(self.session, "start", {"pid": os.getpid()})
         try:
             with self.recorder:
-                if self.conditions.unwatched:
-                    self._note(
-                        f"throttling and other processes on the GPU are not seen: {self.conditions.unwatched}"
-                    )
+                if unseen := self.conditions.unwatched:
+                    self._note(f"throttling and other processes on the GPU are not seen: {unseen}")
                 self._standby()
                 self._pulses()
                 finished = self._rounds(stop_at)
@@ -213,26 +213,30 @@ class Campaign:
                     return True
                 number += 1
                 self.journal.insert("round", (number, json.dumps(self._shuffled(works, number))))
-            pending = self._pending(number)
-            total = len(self._order(number))
+            pending, whole = self._pending(number), self._order(number)
             guesses = [self._guess(work) for work in pending]
             labelled = self._labelled()
-            began = time.monotonic()
             for position, work in enumerate(pending):
-                now, done = time.monotonic(), total - len(pending) + position
+                now, done = time.monotonic(), len(whole) - len(pending) + position
                 if stop_at is not None and now >= stop_at:
                     return False
+                owed = not labelled.issuperset(pending[position:])
                 if number > 1 and work in labelled and self._spent():
                     # Those that have no label yet get one all the same.
-                    if not labelled.issuperset(pending[position:]):
+                    if owed:
                         continue
-                    self._note(f"the budget ended in round {number}, after {done} of {total} nodes")
+                    self._note(f"the budget ended in round {number}, after {done} of {len(whole)} nodes")
                     return True
-                # The pace so far corrects the guesses, which know nothing of what else this machine does.
-                slower = (now - began) / sum(guesses[:position]) if position else 1.0
-                self._to_do_s = slower * sum(guesses[position:])
-                self.report(done, total, f"round {number}: {self.names[work]}", self._to_do_s)
+                self._to_do_s = self.pace.seconds(guesses[position:])
+                every, more = (
+                    [self._guess(other) for other in whole],
+                    max(0, self.settings.most_rounds - number),
+                )
+                budget = None if self._spent_at is None else max(0.0, self._spent_at - now)
+                left_s = self.pace.left_s(guesses[position:], every, more, budget, owed)
+                self.report(self.pace.share(left_s), 1.0, f"round {number}: {self.names[work]}", left_s)
                 self._measure(work, number, pending[position:])
+                self.pace.ended(guesses[position], time.monotonic() - now)
 
     def _labelled(self) -> set[int]:
         return {work for (work,) in self.journal.rows("SELECT work FROM result")}
@@ -253,9 +257,7 @@ class Campaign:
 
     def _spare_s(self) -> float:
         """Time that the budget leaves beyond what the round has to do."""
-        if self._spent_at is None:
-            return float("inf")
-        return self._spent_at - time.monotonic() - self._to_do_s
+        return math.inf if self._spent_at is None else self._spent_at - time.monotonic() - self._to_do_s
 
     def _order(self, number: int) -> list[int]:
         works = self.journal.rows("SELECT works FROM round WHERE number = ?", (number,))[0][0]
