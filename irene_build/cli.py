@@ -156,9 +156,18 @@ def main(argv: list[str] | None = None) -> Any:
         code = 1
     if code == 130:  # some versions of typer turn Ctrl-C into this exit code themselves
         command = next((word for word in arguments if word in COMMANDS), "")
-        again = "; run the same command again to go on" if command in RESUMABLE else ""
+        again = _go_on(command, arguments)
         _last_words(f"irene-build: interrupted{again}")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _go_on(command: str, arguments: list[str]) -> str:
+    """How an interrupted command is taken up again; empty where it begins anew."""
+    if command not in RESUMABLE or "--dry-run" in arguments:
+        return ""
+    if "--new" in arguments:  # which would set aside what was measured
+        return "; run it again with --resume instead of --new to go on"
+    return "; run the same command again to go on"
 
 
 def _close_output() -> None:

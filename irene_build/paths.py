@@ -46,9 +46,14 @@ def find_artifact(hardware: str, file_name: str) -> Path:
         if path.is_file():
             return path
     made_by = {"estimator.json": "train", "evaluation.json": "evaluate"}.get(file_name, "calibrate")
+    instead = ""
+    if made_by == "calibrate":
+        instead = (
+            ", which measures this PC; for measurements that were published, `irene-build import --help`"
+        )
     raise InputError(
         f"no {file_name} for hardware {hardware!r} in {artifacts_dir()}/{hardware}: "
-        f"run `irene-build {made_by} --hardware {hardware}` first"
+        f"run `irene-build {made_by} --hardware {hardware}` first{instead}"
     )
 
 

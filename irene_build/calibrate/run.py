@@ -307,7 +307,7 @@ def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outco
     if asked.as_json:
         console.emit_json(result)
         return
-    console.say(campaign_summary(result))
+    console.say(campaign_summary({**result, "new": asked.new}))
 
 
 def _train(asked: Request, profile: HardwareProfile, dataset: Any) -> dict[str, Any]:

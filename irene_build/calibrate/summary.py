@@ -55,7 +55,8 @@ def campaign_summary(result: dict[str, Any]) -> str:
     lines += [f"could not run {text}" for text in result["failed"]]
     lines += [f"note: {note}" for note in result["notes"]]
     if not result["finished"]:
-        lines.append("not finished: run the same command again to go on")
+        how = "it again with --resume instead of --new" if result.get("new") else "the same command again"
+        lines.append(f"not finished: run {how} to go on")
         return "\n".join(lines)
     known = result["half_width_nodes"]
     if 2 * known < result["labelled"]:

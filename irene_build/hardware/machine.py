@@ -13,6 +13,8 @@ from typing import Any
 #: Above this the CPU is not idle: the paper's standby is a load below 0.1 %; a tick is 1 % of a core-second.
 IDLE_PERCENT = 0.5
 _HOT_C = 80.0
+#: PF_KTHREAD in the flags of /proc/PID/stat.
+_KERNEL_THREAD = 0x00200000
 _GPU_FAULTS = {
     0x8: "hardware slowdown",
     0x20: "software thermal",
@@ -194,7 +196,7 @@ def _check_one_gpu(nvml: Any, index: int) -> Check:
 
 
 def check_load(cpu_util: float | None, busiest: list[tuple[str, float]]) -> Check:
-    """``cpu_util``: % over an idle window; ``busiest``: names and cores of what else ran."""
+    """``cpu_util``: % over an idle window, this process aside; ``busiest``: names and cores of what else ran."""
     if cpu_util is None:
         return Check("other load", "unknown", "no /proc/stat here")
     found = f"CPU {cpu_util:.2f} % busy while nothing should run"
@@ -225,24 +227,44 @@ def check_standby(power_w: float | None, standby_w: float | None, label: str) ->
     return Check("standby power", "ok", f"{found}, the profile has {standby_w:g} W")
 
 
-def process_times(proc: Path = Path("/proc")) -> dict[tuple[int, str], int]:
-    """CPU ticks of every process that can be seen, by id and name."""
-    found = {}
+def process_times(proc: Path = Path("/proc")) -> tuple[dict[tuple[int, str], int], int]:
+    """CPU ticks of every other process that can be seen, by id and name, and of this one with all that it started.
+
+    Kernel threads are nobody's programs: they are in neither.
+    """
+    seen: dict[int, tuple[str, int, int]] = {}
     for path in proc.glob("[0-9]*/stat"):
         text = _text(path)
         name, _, rest = text.partition(" (")[2].rpartition(") ")
         fields = rest.split()
-        if len(fields) > 12:
-            found[int(path.parent.name), name] = int(fields[11]) + int(fields[12])
-    return found
+        if len(fields) > 12 and not int(fields[6]) & _KERNEL_THREAD:
+            seen[int(path.parent.name)] = name, int(fields[1]), int(fields[11]) + int(fields[12])
+    others, own = {}, 0
+    for pid, (name, _, ticks) in seen.items():
+        if _is_own(pid, seen):
+            own += ticks
+        else:
+            others[pid, name] = ticks
+    return others, own
+
+
+def _is_own(pid: int, seen: Mapping[int, tuple[str, int, int]]) -> bool:
+    """This process, or one below it."""
+    for _ in range(len(seen)):
+        if pid == os.getpid():
+            return True
+        if pid not in seen:
+            return False
+        pid = seen[pid][1]
+    return False
 
 
 def busiest_processes(
     before: Mapping[tuple[int, str], int], after: Mapping[tuple[int, str], int], seconds: float
 ) -> list[tuple[str, float]]:
-    """Names and cores of the processes, other than this one, that ran between two looks."""
+    """Names and cores of the other processes that ran between two looks of ``process_times``."""
     tick = os.sysconf("SC_CLK_TCK") * seconds
-    used = {key: (ticks - before.get(key, 0)) / tick for key, ticks in after.items() if key[0] != os.getpid()}
+    used = {key: (ticks - before.get(key, 0)) / tick for key, ticks in after.items()}
     return [
         (f"{name}[{pid}]", cores)
         for (pid, name), cores in sorted(used.items(), key=lambda x: -x[1])

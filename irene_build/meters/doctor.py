@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -47,14 +48,18 @@ def examine(
         for finding in single:
             opened[finding.name] = stack.enter_context(open_finding(finding))
         sampler = stack.enter_context(Sampler(min(0.17, seconds / 10)))
-        before, start = machine.process_times(), time.monotonic_ns()
+        (before, own_before), start = machine.process_times(), time.monotonic_ns()
         if opened:
             figures = assess(opened, seconds, progress)
         else:
             figures = {}
             _wait(seconds, progress)
-        after, end = machine.process_times(), time.monotonic_ns()
+        (after, own_after), end = machine.process_times(), time.monotonic_ns()
         load = sampler.summary(start, end).get("cpu_util")
+        if load is not None:
+            # What this process takes to look is not somebody else's.
+            core_s = (end - start) / 1e9 * (os.cpu_count() or 1)
+            load = max(0.0, load - 100.0 * (own_after - own_before) / os.sysconf("SC_CLK_TCK") / core_s)
         duties = {
             name: _duty_figures(figures[name], opened[name], duty)
             for name, duty in _duties(opened, seconds, burns or {}).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -101,13 +102,41 @@ def test_other_load_names_who() -> None:
     assert (check.status, "cc1plus[77]" in check.advice) == ("warn", True)
 
 
-def test_the_busiest_process_is_found() -> None:
-    load = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+_BUSY = "import time\nend = time.time() + 60\nwhile time.time() < end: sum(range(10_000))"
+
+
+def test_the_busiest_process_is_found_and_doctor_does_not_accuse_itself() -> None:
+    mine = subprocess.Popen([sys.executable, "-c", _BUSY])
+    # Its parent ends at once, so that it is nobody's child here.
+    start = (
+        "import subprocess, sys\n"
+        f"quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        f"print(subprocess.Popen([sys.executable, '-c', {_BUSY!r}], **quiet).pid)"
+    )
+    made = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    other = int(made.stdout)
     try:
-        before = machine.process_times()
-        time.sleep(0.5)
-        busiest = dict(machine.busiest_processes(before, machine.process_times(), 0.5))
+        before, own_before = machine.process_times()
+        end = time.monotonic() + 20.0
+        while True:  # both have had a turn
+            after, own_after = machine.process_times()
+            busy = [key for key, ticks in after.items() if key[0] == other and ticks > before.get(key, 0)]
+            if (busy and own_after > own_before) or time.monotonic() > end:
+                break
+            time.sleep(0.05)
     finally:
-        load.kill()
-        load.wait()
-    assert any(name.endswith(f"[{load.pid}]") and cores > 0.05 for name, cores in busiest.items())
+        mine.kill()
+        mine.wait()
+        os.kill(other, signal.SIGKILL)
+    busiest = dict(machine.busiest_processes(before, after, 0.5))
+    assert any(name.endswith(f"[{other}]") and cores > 0.0 for name, cores in busiest.items())
+    assert not any(name.endswith((f"[{mine.pid}]", f"[{os.getpid()}]")) for name in busiest)
+    assert own_after > own_before
+
+
+def test_kernel_threads_are_nobodys_programs(tmp_path: Path) -> None:
+    for pid, name, flags in ((9, "kworker/0:1", 0x04208060), (77, "cc1 plus)", 0x00400000)):
+        (tmp_path / str(pid)).mkdir()
+        stat = f"{pid} ({name}) R 2 0 0 0 -1 {flags} 0 0 0 0 30 12 0 0 20 0 1 0 5 0 0"
+        (tmp_path / str(pid) / "stat").write_text(stat)
+    assert machine.process_times(tmp_path) == ({(77, "cc1 plus)"): 42}, 0)

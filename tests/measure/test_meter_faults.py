@@ -65,8 +65,10 @@ def faults(rig: Rig) -> dict[str, int]:
 def test_a_bad_line_that_is_pulled_and_plugged_in_again_under_a_campaign(
     line: Line, make_rig: Callable[..., Rig], tmp_path: Path
 ) -> None:
-    quarantine = tmp_path / "quarantine.txt"
-    rig = make_rig(line.meter(quarantine=str(quarantine)), {"window_s": 0.3}, held=[1])
+    quarantine = tmp_path / "rig" / "quarantine.txt"
+    quarantine.parent.mkdir()
+    rig = make_rig(line.meter(), {"window_s": 0.3}, held=[1])
+    rig.environment["IRENE_ARTIFACTS"] = str(tmp_path)
     tick = itertools.count()
 
     def noisy(time_s: float, watts: float) -> None:
@@ -187,7 +189,7 @@ def test_rapl_counters_that_wrap_may_not_be_read_and_vanish(
     make_rig: Callable[..., Rig], tmp_path: Path
 ) -> None:
     root = tmp_path / "powercap"
-    wrap_uj = 200_000_000
+    wrap_uj = 100_000_000
     package, memory = (
         zone(root, "intel-rapl:0", "package-0", range_uj=wrap_uj),
         zone(root, "intel-rapl:0:1", "dram", range_uj=wrap_uj),
@@ -221,7 +223,7 @@ def test_rapl_counters_that_wrap_may_not_be_read_and_vanish(
         said = rig.fails()
         assert "MeterError: RAPL: not readable for 5 s" in said and "energy_uj" in said
     assert accepted(rig) == before
-    assert faults(rig)["wraps"] > 1 and "implausible" not in faults(rig)
+    assert faults(rig)["wraps"] >= 1 and "implausible" not in faults(rig)
     labels_are_true(rig, all_works=False)
     relabels_to_the_bit(rig)
 
