@@ -34,16 +34,20 @@ class Spec:
         return of_config(self.quantization, self.name)
 
 
-@cache
-def architectures() -> dict[str, dict[str, Any]]:
-    """Name -> entry of architectures.toml, and the 24 BERT miniatures (Turc et al. 2019)."""
+def _toml(name: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
 
-    text = (Path(__file__).parent / "architectures.toml").read_text(encoding="utf-8")
-    entries: dict[str, dict[str, Any]] = tomllib.loads(text)
+    table: dict[str, Any] = tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    return table
+
+
+@cache
+def architectures() -> dict[str, dict[str, Any]]:
+    """Name -> entry of architectures.toml, and the 24 BERT miniatures (Turc et al. 2019)."""
+    entries: dict[str, dict[str, Any]] = _toml("architectures.toml")
     for layers in (2, 4, 6, 8, 10, 12):
         for hidden in (128, 256, 512, 768):
             config = {
@@ -65,9 +69,35 @@ def _bert_parameters(layers: int, hidden: int) -> int:
     return tables + layers * layer + hidden**2 + hidden
 
 
+def named(spec: str, quantised: bool = False) -> str | None:
+    """The named architecture that a name on the hub stands for (``Qwen/Qwen3-8B-Base``: Qwen3-8B); None where none does.
+
+    Tuning and dates change no shape; with ``quantised``, neither do weights that are stored in fewer bits.
+    """
+    table = _hub_names()
+    endings = table["endings"] + (table["quantised"] if quantised else [])
+    name = spec.rpartition("/")[2]
+    for start in table["beginnings"]:
+        name = name.removeprefix(start)
+    while True:
+        if name in architectures():
+            return name
+        if name in table["same"]:
+            return str(table["same"][name])
+        shorter = next((name.removesuffix(end) for end in endings if name.endswith(end)), None)
+        if shorter is None:
+            return None
+        name = shorter
+
+
+@cache
+def _hub_names() -> dict[str, Any]:
+    return _toml("hub_names.toml")
+
+
 def resolve(spec: str, generates: bool = False) -> Spec:
     """What ``spec`` means; a named model that ``generates`` is the class with its head. Raises ModelError."""
-    entry = architectures().get(spec) or architectures().get(spec.rpartition("/")[2])
+    entry = architectures().get(spec) or architectures().get(named(spec) or "")
     if entry is not None:
         name = entry.get("generates", entry["class"]) if generates else entry["class"]
         kind = _transformers_class(name, spec)
