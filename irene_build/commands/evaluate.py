@@ -29,15 +29,31 @@ def evaluate(
         "all", "--labels", help="all, or model: fits see whole-model labels alone (method best)."
     ),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of what is random (recipe authors)."),
+    against: Path | None = typer.Option(
+        None,
+        "--against",
+        metavar="FILE.csv",
+        help="Runs that the estimator never saw: whole runs of a server.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Measure how well a method predicts what it was not trained on."""
     from irene_build import console
+    from irene_build.commands import _gpus
+    from irene_build.dataset.serving import is_serving
     from irene_build.dataset.store import load_dataset
+    from irene_build.engines import build
     from irene_build.errors import InputError
     from irene_build.evaluate import run
     from irene_build.paths import find_artifact
 
+    if against is not None and not is_serving(against):
+        raise InputError(
+            f"{against}: no table of serving runs (columns energy_per_token_j, avg_batch_size, ...)"
+        )
+    if against is not None or build.has_measurements(hardware):
+        _gpus.evaluate(hardware, against, as_json)
+        return
     if tables and method != "paper":
         raise InputError("--tables are the paper's: add --method paper")
     if figure is not None and not tables:

@@ -1,4 +1,4 @@
-"""`irene-build import irene|table`: measurements of others as a dataset of one's own."""
+"""`irene-build import irene|table|aiconfigurator|kernels|serving`: measurements of others as a dataset of one's own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from irene_build.commands import _gpus
+
 if TYPE_CHECKING:
     from irene_build.dataset.table import Dataset
 
 app = typer.Typer(help="Import measurements: the published IrEne dataset, or a table of whole models.")
+
+app.command("aiconfigurator")(_gpus.aiconfigurator)
+app.command("kernels")(_gpus.kernels)
+app.command("serving")(_gpus.serving)
 
 _HARDWARE = typer.Option(..., "--hardware", help="Name of the PC that was measured; any name will do.")
 _FORCE = typer.Option(False, "--force", help="Replace another dataset of this hardware.")

@@ -28,9 +28,15 @@ def train(
     """Train the estimator of a PC from its dataset."""
     from irene_build import console
     from irene_build.dataset.store import load_dataset
+    from irene_build.engines import build
     from irene_build.paths import find_artifact, hardware_dir
     from irene_build.train import api
 
+    if build.has_measurements(hardware):
+        from irene_build.commands import _gpus
+
+        _gpus.train(hardware, as_json)
+        return
     dataset = load_dataset(find_artifact(hardware, "campaign.sqlite"))
     if dataset.provenance == "simulated":
         console.note(f"{hardware}: labels are simulated; so is everything that is learned from them")

@@ -88,8 +88,15 @@ def read(path: Path, system: str, framework: str, version: str | None) -> Kernel
 def _system(path: Path, system: str) -> tuple[Path, Path]:
     """The folder ``systems`` under ``path`` and the system's datasheet."""
     if not path.is_dir():
-        raise InputError(f"{path} is not a folder: give a checkout of aiconfigurator, or its package's folder")
-    roots = [path, path / "systems", path / "src/aiconfigurator/systems", path / "src/aiconfigurator_core/systems"]
+        raise InputError(
+            f"{path} is not a folder: give a checkout of aiconfigurator, or its package's folder"
+        )
+    roots = [
+        path,
+        path / "systems",
+        path / "src/aiconfigurator/systems",
+        path / "src/aiconfigurator_core/systems",
+    ]
     for root in [*roots, *sorted(p.parent for p in path.glob("**/systems/data"))]:
         if (root / "data" / system).is_dir() and (root / f"{system}.yaml").is_file():
             return root, root / f"{system}.yaml"
@@ -129,7 +136,9 @@ def _part(file: Path, name: str, columns: dict[str, np.ndarray]) -> tuple[Any, f
         columns["context"] = numbers(columns, "isl", count, 1.0) + numbers(columns, "step", count, 0.0)
     if kind == "experts":
         text = columns["distribution"].astype(str)
-        columns["skew"] = np.array([float(x.rpartition("_")[2]) if x.startswith("power_law") else 0.0 for x in text])
+        columns["skew"] = np.array(
+            [float(x.rpartition("_")[2]) if x.startswith("power_law") else 0.0 for x in text]
+        )
     dtypes = columns[dtype_column].astype(str) if dtype_column in columns else np.full(count, "bfloat16")
     dtypes = np.array([_DTYPES.get(x, x) for x in dtypes])
     if kind == "all_reduce":
@@ -140,7 +149,9 @@ def _part(file: Path, name: str, columns: dict[str, np.ndarray]) -> tuple[Any, f
     if kind.startswith("mla") and "kv_cache_dtype" in columns:
         dtypes = np.char.add(np.char.add(dtypes, "/"), columns["kv_cache_dtype"].astype(str))
     optional = ("step", "window_size")
-    missing = [n for n in (*names, "latency") if isinstance(n, str) and n not in columns and n not in optional]
+    missing = [
+        n for n in (*names, "latency") if isinstance(n, str) and n not in columns and n not in optional
+    ]
     if missing:
         raise DatasetError(f"{file}: no column {missing[0]}; is this a table of aiconfigurator?")
     shape = np.column_stack([numbers(columns, str(n), count, 0.0) for n in names])
@@ -148,19 +159,33 @@ def _part(file: Path, name: str, columns: dict[str, np.ndarray]) -> tuple[Any, f
     watts = numbers(columns, "power", count, np.nan)
     watts = np.where(watts > 0, watts, np.nan)
     limits = numbers(columns, "power_limit", count, np.nan)
-    return (kind, dtypes, shape, latency_s, watts), float(np.nanmax(limits)) if np.isfinite(limits).any() else np.nan
+    return (kind, dtypes, shape, latency_s, watts), float(np.nanmax(limits)) if np.isfinite(
+        limits
+    ).any() else np.nan
 
 
 def _device(system: str, sheet: Path, limit_w: float | None) -> dict[str, Any]:
     """The datasheet as plain data, by the classes of peak that kernels name."""
     from irene_build.hardware.datasheets import from_system_yaml
 
-    data = asdict(from_system_yaml(sheet))
+    device = plain_device(from_system_yaml(sheet))
+    return {**device, "power_limit_w": limit_w or device["power_limit_w"]}
+
+
+def plain_device(sheet: Any) -> dict[str, Any]:
+    """A ``Datasheet`` as the plain data that ``irene_runtime.kernels`` reads."""
+    data = asdict(sheet)
     peaks = data["peak_flops_per_s"]
     names = {"bfloat16": "bfloat16", "fp8": "float8", "fp4": "float4", "float32": "float32"}
-    return {
-        "name": data["name"], "sms": data["sms"], "bandwidth_bytes_per_s": data["bandwidth_bytes_per_s"],
-        "link_bytes_per_s": data["link_bytes_per_s"], "memory_bytes": data["memory_bytes"],
-        "power_limit_w": limit_w or data["power_limit_w"], "idle_w": data["idle_w"],
-        "peak_flops_per_s": {ours: float(peaks[theirs]) for ours, theirs in names.items() if peaks.get(theirs)},
-    }  # fmt: skip
+    found = {ours: float(peaks[theirs]) for ours, theirs in names.items() if peaks.get(theirs)}
+    found.setdefault("bfloat16", float(peaks.get("float16", peaks["float32"])))
+    keys = (
+        "name",
+        "sms",
+        "bandwidth_bytes_per_s",
+        "link_bytes_per_s",
+        "memory_bytes",
+        "power_limit_w",
+        "idle_w",
+    )
+    return {**{key: data[key] for key in keys}, "peak_flops_per_s": found}

@@ -77,7 +77,7 @@ def save(table: KernelTable, path: Path) -> None:
             [group.shape, group.latency_s, group.power_w]
         )
     out = io.BytesIO()
-    np.savez_compressed(out, **arrays)
+    np.savez_compressed(out, allow_pickle=False, **arrays)
     write_bytes_atomic(path, out.getvalue())
 
 
@@ -96,18 +96,18 @@ def load(path: Path) -> KernelTable:
                     raise ValueError(name)
                 groups.append(Group(kind, dtype, data[:, :-2], data[:, -2], data[:, -1]))
     except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"{path} is not a table of kernels that `irene-build import` wrote: {error}") from None
+        raise DatasetError(
+            f"{path} is not a table of kernels that `irene-build import` wrote: {error}"
+        ) from None
     return KernelTable(groups, info)
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """A Parquet or CSV file as columns. Raises DatasetError; Parquet needs the extra ``kernels`` (pyarrow)."""
-    try:
-        import pyarrow as pa
-        import pyarrow.csv
-        import pyarrow.parquet
-    except ImportError:
-        raise DatasetError("reading kernels needs pyarrow: pip install 'irene-build[kernels]'") from None
+    """A Parquet or CSV file as columns. Raises DatasetError."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
     try:
         read = pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.csv.read_csv
         table = read(path)
@@ -124,7 +124,7 @@ def read_generic(path: Path) -> list[Group]:
     if missing:
         raise DatasetError(f"{path}: no column {', '.join(sorted(missing))}")
     kinds = columns["primitive"].astype(str)
-    unknown = sorted(set(kinds) - set(KINDS))
+    unknown = sorted({str(kind) for kind in kinds} - set(KINDS))
     if unknown:
         raise DatasetError(f"{path}: primitive {unknown[0]!r}: expected one of {', '.join(KINDS)}")
     count = len(kinds)
@@ -139,7 +139,9 @@ def read_generic(path: Path) -> list[Group]:
         if lacking:
             raise DatasetError(f"{path}: rows of {kind} need the column {lacking[0]}")
         rows = kinds == kind
-        shape = np.column_stack([numbers(columns, n, count, _OPTIONAL.get(n, np.nan))[rows] for n in KINDS[kind]])
+        shape = np.column_stack(
+            [numbers(columns, n, count, _OPTIONAL.get(n, np.nan))[rows] for n in KINDS[kind]]
+        )
         parts.append((str(kind), dtypes[rows], shape, latency[rows], watts[rows]))
     return collect(parts)
 

@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from irene_build.errors import DatasetError, ModelError
 from irene_build.files import write_text_atomic

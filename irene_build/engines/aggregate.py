@@ -4,7 +4,7 @@
     step      = (gpu^4 + host^4)^(1/4),  host = h + h_seq x sequences
     joules    = sum over classes c_e e + p_sample x sampling + p_gap x (step - what is busy), at most the boards' limit
 
-Median time a token is that of a step with the median number of prompts in it; joules a token are those of the mean step.
+Median time a token is that of a step with the median number of prompts in it; joules are those of the mean step.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from irene_build.engines.step import CLASSES, StepCost
 
 #: Weights whose kernels differ between engine versions more than 16-bit ones do: factors on products and experts.
 QUANTISED = ("fp8", "fp8_block", "int4_wo", "nvfp4", "mxfp4")
+_WIDTH = {"experts": 0.15, "state": 0.4}
 #: Number -> start and width of its log-normal prior (natural logarithm). Watts are shares of the board's limit.
 PRIORS: dict[str, tuple[float, float]] = {
-    "time": (1.1, 0.15), **{f"time_{c}": (1.0, 0.1) for c in CLASSES},
-    "energy": (1.3, 0.3), **{f"energy_{c}": (1.0, 0.05 if c != "experts" else 0.15) for c in CLASSES},
+    "time": (1.1, 0.15), **{f"time_{c}": (1.0, 0.1 if c != "state" else 0.3) for c in CLASSES},
+    "energy": (1.3, 0.3), **{f"energy_{c}": (1.0, _WIDTH.get(c, 0.05)) for c in CLASSES},
     "step_s": (1e-3, 0.5), "kernel_s": (1e-7, 1.0), "vocabulary_s": (2e-10, 0.5),
     "host_s": (2e-3, 0.5), "host_sequence_s": (3e-5, 0.5),
     "gap_share": (0.4, 0.15), "sample_share": (0.8, 0.1),
@@ -59,21 +60,26 @@ class Sums:
 
     def __init__(self, runs: Sequence[RunSums]) -> None:
         self.runs = list(runs)
-        self.pure_t, self.pure_e = (np.array([getattr(r.pure, n) for r in runs]) for n in ("time_s", "energy_j"))
+        self.pure_t, self.pure_e = (
+            np.array([getattr(r.pure, n) for r in runs]) for n in ("time_s", "energy_j")
+        )
         self.mixed_t, self.mixed_e = (
             np.array([[getattr(c, n) for c in r.mixed] for r in runs]) for n in ("time_s", "energy_j")
         )
         self.kernels = np.array([[r.pure.kernels, max(c.kernels for c in r.mixed)] for r in runs])
         self.some, self.rate, self.batch, self.vocabulary, self.gpus = (
-            np.array([float(getattr(r, n)) for r in runs]) for n in ("some", "rate", "batch", "vocabulary", "gpus")
+            np.array([float(getattr(r, n)) for r in runs])
+            for n in ("some", "rate", "batch", "vocabulary", "gpus")
         )
 
-    def take(self, rows: Sequence[int]) -> Sums:
+    def take(self, rows: Any) -> Sums:
         return Sums([self.runs[i] for i in rows])
 
     def mixed(self, numbers: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """Seconds and joules of steps with prompts, at each run's prompt length."""
-        length = np.array([numbers[f"prompt_{r.prompt}"] if isinstance(r.prompt, str) else r.prompt for r in self.runs])
+        length = np.array(
+            [numbers[f"prompt_{r.prompt}"] if isinstance(r.prompt, str) else r.prompt for r in self.runs]
+        )
         grid = np.array(GRID)
         x = np.clip(length, grid[0], grid[-1])
         i = np.clip(np.searchsorted(grid, x, side="right") - 1, 0, len(grid) - 2)
@@ -134,7 +140,9 @@ def start() -> dict[str, float]:
     return {name: value for name, (value, _) in PRIORS.items()}
 
 
-def fit(sums: Sums, labels: np.ndarray, limit_w: float, around: Mapping[str, float] | None = None) -> dict[str, float]:
+def fit(
+    sums: Sums, labels: np.ndarray, limit_w: float, around: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """The numbers from runs: ``labels`` float64[n, 3] are joules of a step (all GPUs), mean and median seconds of it.
 
     A label is known to 4 %, to 10 % where experts, states or quantised weights run in kernels that no table has as they
@@ -172,7 +180,11 @@ def leave_models_out(
     models = np.array([r.model for r in sums.runs])
     for model in np.unique(models):
         rest, own = np.flatnonzero(models != model), np.flatnonzero(models == model)
-        numbers = fit(sums.take(rest), labels[rest], limit_w, around) if len(rest) else {**start(), **(around or {})}
+        numbers = (
+            fit(sums.take(rest), labels[rest], limit_w, around)
+            if len(rest)
+            else {**start(), **(around or {})}
+        )
         for name, values in step(sums.take(own), numbers, limit_w).items():
             out.setdefault(name, np.zeros((len(models), *values.shape[1:])))[own] = values
     return out

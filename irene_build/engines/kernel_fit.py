@@ -9,10 +9,28 @@ import numpy as np
 
 from irene_build.dataset.kernels import Group, KernelTable
 from irene_build.errors import InputError
-from irene_runtime.kernels import BOUND, axes, bytes_of, law_power, nearest, power_axes, roofline, variant, work
+from irene_runtime.kernels import (
+    BOUND,
+    axes,
+    bytes_of,
+    law_power,
+    nearest,
+    power_axes,
+    roofline,
+    variant,
+    work,
+)
 
 #: Law of a kernel that no table has: start values and what the fit may not leave (natural logarithms of both).
-START = {"eff": 0.6, "eff_bytes": 0.8, "t0_s": 3e-6, "sharp": 3.0, "extra_k": 100.0, "tile": 2000.0, "skew": 0.05}
+START = {
+    "eff": 0.6,
+    "eff_bytes": 0.8,
+    "t0_s": 3e-6,
+    "sharp": 3.0,
+    "extra_k": 100.0,
+    "tile": 2000.0,
+    "skew": 0.05,
+}
 _RANGE = {
     "eff": (0.02, 1.2), "eff_bytes": (0.05, 1.5), "t0_s": (2e-7, 2e-4), "sharp": (1.0, 12.0),
     "extra_k": (1.0, 2000.0), "tile": (1.0, 30000.0), "skew": (1e-4, 1.0),
@@ -24,7 +42,9 @@ _STEP = {"gemm": 1.0, "experts": 2.0, "decode": 1.0, "prefill": 2.0, "encoder": 
 Report = Callable[[float], None]
 
 
-def fit_device(table: KernelTable, power: Mapping[str, Any] | None = None, report: Report | None = None) -> dict[str, Any]:
+def fit_device(
+    table: KernelTable, power: Mapping[str, Any] | None = None, report: Report | None = None
+) -> dict[str, Any]:
     """The device's numbers, as ``irene_runtime.kernels`` reads them.
 
     ``power``: another device's law, where the table's rows have no watts; its watts are scaled to this board's limit
@@ -47,7 +67,7 @@ def fit_device(table: KernelTable, power: Mapping[str, Any] | None = None, repor
         device["power"] = {**power, "limit_w": device["power_limit_w"], "provenance": "carried"}
     else:
         raise InputError(
-            f"no row of {device['name']} has power: import with --power-from HARDWARE, an estimator that has a power law"
+            f"no row of {device['name']} has power: import with --power-from HARDWARE, whose power law is known"
         )
     return device
 
@@ -75,8 +95,13 @@ def fit_time(group: Group, rows: np.ndarray, device: Mapping[str, Any]) -> dict[
         return out
 
     start = np.clip(np.log([START[n] for n in names]), low + 1e-6, high - 1e-6)
-    found = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=0.3, max_nfev=60)
-    law: dict[str, Any] = {**START, **{n: float(f"{v:.6g}") for n, v in zip(names, np.exp(found.x), strict=True)}}
+    found = least_squares(
+        residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=0.3, max_nfev=60
+    )
+    law: dict[str, Any] = {
+        **START,
+        **{n: float(f"{v:.6g}") for n, v in zip(names, np.exp(found.x), strict=True)},
+    }
     shape = group.columns(rows)
     left = np.log(group.latency_s[rows]) - np.log(roofline(np, group.kind, group.dtype, shape, law, device))
     law["table"] = fit_table(axes(np, group.kind, shape), left, _STEP[group.kind])
@@ -161,7 +186,9 @@ def fit_power(table: KernelTable, device: Mapping[str, Any]) -> dict[str, Any]:
             sets.append((group, rows))
     if not sets:
         raise InputError("no kernel with power")
-    products = [(g, rng.choice(r, min(6000, len(r)), replace=False)) for g, r in sets if g.kind == "gemm"] or sets
+    products = [
+        (g, rng.choice(r, min(6000, len(r)), replace=False)) for g, r in sets if g.kind == "gemm"
+    ] or sets
     classes = sorted({bytes_of(g.dtype)[2] for g, _ in products})
     rates = [(*_rates(g, r), g.power_w[r], 2 + classes.index(bytes_of(g.dtype)[2])) for g, r in products]
     first = {"bfloat16": 0.7e-12, "fp8": 0.4e-12, "fp4": 0.2e-12, "float32": 5e-12}
@@ -178,7 +205,10 @@ def fit_power(table: KernelTable, device: Mapping[str, Any]) -> dict[str, Any]:
     fitted = least_squares(residuals, start, bounds=(start - near, start + near), loss="soft_l1", f_scale=0.1)
     found = np.exp(fitted.x)
     shared = dict(zip(classes, found[2:], strict=True))
-    base = {cls: shared.get(cls, first[cls] / first["bfloat16"] * shared.get("bfloat16", first["bfloat16"])) for cls in first}
+    base = {
+        cls: shared.get(cls, first[cls] / first["bfloat16"] * shared.get("bfloat16", first["bfloat16"]))
+        for cls in first
+    }
     numbers: dict[str, Any] = {
         "limit_w": limit, "p0_w": round(float(found[0]), 2), "byte_j": float(f"{found[1]:.4g}"),
         "flop_j": {name: float(f"{value:.4g}") for name, value in base.items()}, "tables": {},
@@ -202,13 +232,21 @@ def _rates(group: Group, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def interpolate(table: Mapping[str, Any], points: list[np.ndarray]) -> np.ndarray:
     """``irene_runtime.kernels.correction`` of many points."""
     knots = [np.array(own) for own in table["knots"]]
-    outside = sum(np.maximum(0.0, np.maximum(k[0] - x, x - k[-1])) for k, x in zip(knots, points, strict=True))
-    value = 1e-3 * (_basis(points, knots) @ np.array(table["milli"], float)) * np.maximum(0.0, 1.0 - outside / 4.0)
+    outside = sum(
+        np.maximum(0.0, np.maximum(k[0] - x, x - k[-1])) for k, x in zip(knots, points, strict=True)
+    )
+    value = (
+        1e-3
+        * (_basis(points, knots) @ np.array(table["milli"], float))
+        * np.maximum(0.0, 1.0 - outside / 4.0)
+    )
     out: np.ndarray = np.clip(value, -BOUND, BOUND)
     return out
 
 
-def predict_power(group: Group, rows: np.ndarray, time_s: np.ndarray, device: Mapping[str, Any]) -> np.ndarray:
+def predict_power(
+    group: Group, rows: np.ndarray, time_s: np.ndarray, device: Mapping[str, Any]
+) -> np.ndarray:
     """Watts of many kernels: what ``irene_runtime.kernels.power`` says one by one."""
     flops, _, data = work(np, group.kind, group.dtype, group.columns(rows))
     watts = law_power(np, group.kind, group.dtype, flops, data, time_s, device)
@@ -216,7 +254,11 @@ def predict_power(group: Group, rows: np.ndarray, time_s: np.ndarray, device: Ma
     key = f"{group.kind}|{group.dtype}"
     if numbers["tables"]:
         points = power_axes(np, group.kind, group.dtype, flops, data, time_s, device)
-        at = nearest(numbers["tables"], key) if any(k.startswith(f"{group.kind}|") for k in numbers["tables"]) else None
+        at = (
+            nearest(numbers["tables"], key)
+            if any(k.startswith(f"{group.kind}|") for k in numbers["tables"])
+            else None
+        )
         if at is not None:
             watts = watts * np.exp(interpolate(numbers["tables"][at], points))
     return np.minimum(watts, numbers["limit_w"])
@@ -253,7 +295,9 @@ def leave_shapes_out(table: KernelTable, power: Mapping[str, Any] | None, folds:
             time_s = predict_time(group, rows, device)
             watts = predict_power(group, rows, time_s, device)
             near = _nearest(own, group, rows) if len(own.latency_s) else (time_s * np.nan, time_s * np.nan)
-            flat = np.nanmedian(np.concatenate([g.power_w for g in trained.groups])) if table.powered else np.nan
+            flat = (
+                np.nanmedian(np.concatenate([g.power_w for g in trained.groups])) if table.powered else np.nan
+            )
             true = group.latency_s[rows]
             joule = true * group.power_w[rows]
             found.setdefault(group.kind, []).append(

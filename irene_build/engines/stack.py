@@ -65,7 +65,9 @@ class Stack:
         own = [x.shape[0] for x in self.launches if x.per == "sequence"]
         return max(own, default=0.0) * (self.layout.tp if own else 1)
 
-    def at(self, sequences: float, tokens: float, context: float, prefill: bool = False) -> list[tuple[Any, ...]]:
+    def at(
+        self, sequences: float, tokens: float, context: float, prefill: bool = False
+    ) -> list[tuple[Any, ...]]:
         """(launch, kind, dtype, shape) of a step on one GPU: ``sequences`` in flight, ``tokens`` new ones each.
 
         ``context`` is the tokens in the cache after the step. With ``dp`` each replica has its part of the sequences.
@@ -108,7 +110,9 @@ def fusions() -> dict[str, Any]:
     else:
         import tomli as tomllib
 
-    table: dict[str, Any] = tomllib.loads((Path(__file__).parent / "fusions.toml").read_text(encoding="utf-8"))
+    table: dict[str, Any] = tomllib.loads(
+        (Path(__file__).parent / "fusions.toml").read_text(encoding="utf-8")
+    )
     return table
 
 
@@ -152,7 +156,14 @@ class _Reader:
             raise InputError(f"{tree.header['model']}: no layer that an engine could launch")
         return Stack(tree, self.layout, list(self.found.values()))
 
-    def _add(self, kind: str, dtype: str, shape: Sequence[float], members: list[tuple[int, float]], per: str = "token") -> None:
+    def _add(
+        self,
+        kind: str,
+        dtype: str,
+        shape: Sequence[float],
+        members: list[tuple[int, float]],
+        per: str = "token",
+    ) -> None:
         key = (kind, dtype, tuple(shape), per)
         launch = self.found.setdefault(key, Launch(kind, dtype, tuple(float(x) for x in shape), per))
         launch.count += 1
@@ -201,7 +212,9 @@ class _Reader:
         if parent.parent < 0 or name == "lm_head":
             per = "sequence"
         scope = nodes[members[0]].scope
-        keeps = name in self.table["unquantised"] + self.table["replicated"] or any(x in scope for x in self.kept)
+        keeps = name in self.table["unquantised"] + self.table["replicated"] or any(
+            x in scope for x in self.kept
+        )
         dtype = "bfloat16" if keeps or per == "sequence" else self.layout.weights
         shares = [(i, nodes[i].features["gemm_n"]) for i in members]
         if name in self.table["replicated"]:
@@ -227,13 +240,19 @@ class _Reader:
             kv = nodes[names["k_proj"]].features["gemm_n"] / d
         window = 0.0 if length > int(self.tree.header["past_len"]) else float(length)
         members = [(i, max(nodes[i].features["mem_bytes"], 1e-9)) for i in (fused or products)]
-        self._add("attention", self.layout.cache, (max(1.0, heads / tp), max(1.0, kv / tp), d, window), members)
+        self._add(
+            "attention", self.layout.cache, (max(1.0, heads / tp), max(1.0, kv / tp), d, window), members
+        )
 
     def _latent(self, leaves: list[int], attention: int, names: dict[str, int]) -> None:
         nodes = self.tree.nodes
         heads = _dims(nodes[attention].shapes["in"][0])[1]  # type: ignore[index]
         weights = self.layout.weights
-        members = [(i, nodes[i].features["mem_bytes"]) for i in leaves if nodes[i].primitive in ("Linear", "Attention")]
+        members = [
+            (i, nodes[i].features["mem_bytes"])
+            for i in leaves
+            if nodes[i].primitive in ("Linear", "Attention")
+        ]
         self._add("mla", f"{weights}/{self.layout.cache}", (max(1.0, heads / self.layout.tp),), members)
         self._reduce(names["o_proj"], nodes[names["o_proj"]].features["gemm_n"])
 

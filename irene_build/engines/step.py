@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irene_build.engines.stack import Stack
+from irene_build.engines.stack import Launch, Stack
 
 #: What a launch counts as, in the sums and in reports.
-CLASSES = ("gemm", "attention", "experts", "all_reduce", "memory")
-_CLASS = {"prefill": "attention", "decode": "attention", "mla_prefill": "attention", "mla_decode": "attention"}
+CLASSES = ("gemm", "attention", "experts", "all_reduce", "memory", "state")
+_CLASS = {
+    "prefill": "attention",
+    "decode": "attention",
+    "mla_prefill": "attention",
+    "mla_decode": "attention",
+}
 Kernel = Callable[..., tuple[float, float, float, float]]
 
 
@@ -24,13 +29,22 @@ class StepCost:
     kernels: float
 
     def __add__(self, other: StepCost) -> StepCost:
-        return StepCost(self.time_s + other.time_s, self.energy_j + other.energy_j, self.kernels + other.kernels)
+        return StepCost(
+            self.time_s + other.time_s, self.energy_j + other.energy_j, self.kernels + other.kernels
+        )
 
     def scaled(self, x: float) -> StepCost:
         return StepCost(self.time_s * x, self.energy_j * x, self.kernels * x)
 
 
-def cost(stack: Stack, kernel: Kernel, batch: float, context: float, prompts: float = 0.0, prompt: float = 0.0) -> StepCost:
+def class_of(launch: Launch, kind: str) -> str:
+    """The class of a launch that runs as ``kind``."""
+    return "state" if kind == "memory" and launch.shape[1] else _CLASS.get(kind, kind)
+
+
+def cost(
+    stack: Stack, kernel: Kernel, batch: float, context: float, prompts: float = 0.0, prompt: float = 0.0
+) -> StepCost:
     """A step that decodes ``batch`` sequences behind ``context`` tokens, and prefills ``prompts`` prompts with them.
 
     Products run once over all tokens of the step; attention of decoding and of prompts are kernels of their own.
@@ -63,7 +77,7 @@ def cost(stack: Stack, kernel: Kernel, batch: float, context: float, prompts: fl
             if name == "experts" and shape[6] > 1.0:
                 # the fullest GPU sets the time; all of them together spend what an even load does
                 joule = kernel(name, dtype, (*shape[:7], 0.0))[1]
-            at = CLASSES.index(_CLASS.get(name, name))
+            at = CLASSES.index(class_of(launch, name))
             time_s[at] += launch.count * times * second
             energy_j[at] += launch.count * times * joule
             kernels += launch.count * times

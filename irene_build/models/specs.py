@@ -70,7 +70,7 @@ def _bert_parameters(layers: int, hidden: int) -> int:
 
 
 def named(spec: str, quantised: bool = False) -> str | None:
-    """The named architecture that a name on the hub stands for (``Qwen/Qwen3-8B-Base``: Qwen3-8B); None where none does.
+    """The named architecture that a hub's name stands for (``Qwen/Qwen3-8B-Base``: Qwen3-8B); None where none does.
 
     Tuning and dates change no shape; with ``quantised``, neither do weights that are stored in fewer bits.
     """

@@ -174,7 +174,9 @@ def axes(ops: Any, kind: str, shape: Sequence[Any]) -> List[Any]:
     return [ops.log2(ops.maximum(x, 1e-6)) for x in raw]
 
 
-def roofline(ops: Any, kind: str, dtype: str, shape: Sequence[Any], law: Mapping[str, float], device: Any) -> Any:
+def roofline(
+    ops: Any, kind: str, dtype: str, shape: Sequence[Any], law: Mapping[str, float], device: Any
+) -> Any:
     """Seconds before corrections. ``law``: eff, eff_bytes, t0_s, sharp, extra_k, tile, skew."""
     peak, bandwidth = _rates(kind, dtype, device)
     _, padded, data = work(ops, kind, dtype, shape)
@@ -208,7 +210,9 @@ def correction(table: Mapping[str, Any], point: Sequence[float]) -> float:
         x = min(max(x, knots[0]), knots[-1])
         i = min(max(bisect_right(knots, x) - 1, 0), len(knots) - 2)
         f = (x - knots[i]) / (knots[i + 1] - knots[i])
-        corners = [(c * len(knots) + i + j, w * g) for c, w in corners for j, g in ((0, 1.0 - f), (1, f)) if g]
+        corners = [
+            (c * len(knots) + i + j, w * g) for c, w in corners for j, g in ((0, 1.0 - f), (1, f)) if g
+        ]
     value = 0.0
     for c, w in corners:
         value += w * table["milli"][c]
@@ -252,12 +256,12 @@ def law_power(ops: Any, kind: str, dtype: str, flops: Any, data: Any, time_s: An
     """Watts by the law alone: static, joules a FLOP by class, joules a byte; the board's limit caps it."""
     numbers = device["power"]
     flop_j = numbers["flop_j"][bytes_of(dtype)[2]]
-    return ops.minimum(numbers["limit_w"], numbers["p0_w"] + (flop_j * flops + numbers["byte_j"] * data) / time_s)
+    return ops.minimum(
+        numbers["limit_w"], numbers["p0_w"] + (flop_j * flops + numbers["byte_j"] * data) / time_s
+    )
 
 
-def power_axes(
-    ops: Any, kind: str, dtype: str, flops: Any, data: Any, time_s: Any, device: Any
-) -> List[Any]:
+def power_axes(ops: Any, kind: str, dtype: str, flops: Any, data: Any, time_s: Any, device: Any) -> List[Any]:
     """Coordinates (log2) of the power's tables: use of the peak and of the bandwidth, microseconds."""
     peak, bandwidth = _rates(kind, dtype, device)
     parts = (flops / time_s / peak, data / time_s / bandwidth, time_s * 1e6)
@@ -272,4 +276,4 @@ def power(kind: str, dtype: str, flops: float, data: float, time_s: float, devic
         table = numbers["tables"][nearest(numbers["tables"], "%s|%s" % (kind, dtype))]
         point = power_axes(Scalar, kind, dtype, flops, data, time_s, device)
         watts *= math.exp(correction(table, point))
-    return min(watts, numbers["limit_w"])
+    return float(min(watts, numbers["limit_w"]))
