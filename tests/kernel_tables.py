@@ -21,10 +21,15 @@ def write_systems(folder: Path, power: bool = True, system: str = "h200_sxm") ->
     systems = folder / "src/aiconfigurator/systems"
     systems.mkdir(parents=True)
     (systems / f"{system}.yaml").write_text(SYSTEM)
-    m, n, k = (x.ravel() for x in np.meshgrid([1, 8, 64, 256, 1024, 4096], [512, 1024, 4096, 8192], [512, 2048, 8192]))
+    m, n, k = (
+        x.ravel()
+        for x in np.meshgrid([1, 8, 64, 256, 1024, 4096], [512, 1024, 4096, 8192], [512, 2048, 8192])
+    )
     work, data = 2.0 * m * n * k, 2.0 * (m * k + n * k + m * n)
     gemm = {"gemm_dtype": ["bfloat16"] * len(m), "m": m, "n": n, "k": k}
-    _write(pq, pa, systems / "data" / system / "gemm/vllm/0.9.0/gemm_perf.parquet", gemm, work * 2.0, data, power)
+    _write(
+        pq, pa, systems / "data" / system / "gemm/vllm/0.9.0/gemm_perf.parquet", gemm, work * 2.0, data, power
+    )
     _write(pq, pa, systems / "data" / system / "gemm/vllm/0.22.0/gemm_perf.parquet", gemm, work, data, power)
     b, s, h = (x.ravel() for x in np.meshgrid([1, 8, 64, 256], [128, 1024, 8192], [8, 32]))
     common = {"kv_cache_dtype": ["bfloat16"] * len(b), "batch_size": b, "num_heads": h, "num_key_value_heads": h // 4,
@@ -32,9 +37,13 @@ def write_systems(folder: Path, power: bool = True, system: str = "h200_sxm") ->
     decode = {**common, "isl": np.ones(len(b), int), "step": s - 1}
     folder_of = systems / "data" / system / "attention/vllm/0.22.0"
     cache = 2.0 * b * s * (h // 4) * 128 * 2
-    _write(pq, pa, folder_of / "generation_attention_perf.parquet", decode, 4.0 * b * s * h * 128, cache, power)
+    _write(
+        pq, pa, folder_of / "generation_attention_perf.parquet", decode, 4.0 * b * s * h * 128, cache, power
+    )
     prefill = {**common, "isl": s, "step": np.zeros(len(b), int)}
-    _write(pq, pa, folder_of / "context_attention_perf.parquet", prefill, 2.0 * b * s * s * h * 128, cache, power)
+    _write(
+        pq, pa, folder_of / "context_attention_perf.parquet", prefill, 2.0 * b * s * s * h * 128, cache, power
+    )
     return folder
 
 

@@ -38,7 +38,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     write_systems(tmp_path)
     with pytest.raises(InputError, match="no system 'h300'; there are h200_sxm"):
         aiconfigurator.read(tmp_path, "h300", "vllm", None)
-    with pytest.raises(InputError, match="no tables of vllm 1.0; versions there: 0.22.0, 0.9.0"):
+    with pytest.raises(InputError, match=r"no tables of vllm 1\.0; versions there: 0\.22\.0, 0\.9\.0"):
         aiconfigurator.read(tmp_path, "h200_sxm", "vllm", "1.0")
 
 

@@ -29,10 +29,14 @@ def test_a_run_is_read_in_si_units(tmp_path: Path) -> None:
     assert serving.load(tmp_path / "serving.json") == [run]
 
 
-def test_a_model_that_nobody_knows_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_nobody_knows_is_named_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     path = _file(tmp_path, "chat,nobody/Nothing-9B,bfloat16,1,1,8,100,100,1,100,10\n")
-    with pytest.raises(DatasetError, match=r"runs.csv, line 2: unknown model 'nobody/Nothing-9B'.*config.json"):
+    with pytest.raises(
+        DatasetError, match=r"runs.csv, line 2: unknown model 'nobody/Nothing-9B'.*config.json"
+    ):
         serving.read(path)
 
 

@@ -10,13 +10,15 @@ import pytest
 from irene_build.engines.stack import Layout, Stack, stack_of, trace_for
 from irene_runtime.tree import ModelTree
 
+_ONE = Layout()
+
 
 @cache
 def _tree(model: str) -> ModelTree:
     return trace_for(model)
 
 
-def _stack(model: str, layout: Layout = Layout()) -> Stack:
+def _stack(model: str, layout: Layout = _ONE) -> Stack:
     return stack_of(_tree(model), layout)
 
 
@@ -59,11 +61,15 @@ def test_quantised_weights_leave_the_head_and_the_router_in_16_bit() -> None:
     (experts,) = (x for x in stack.launches if x.kind == "experts")
     assert experts.dtype == "mxfp4"
     assert experts.shape[:6] == (2880.0, 2880.0, 4.0, 32.0, 1.0, 2.0)
-    assert {x.dtype for x in stack.launches if x.kind == "gemm"} == {"bfloat16"}, "gpt-oss quantises experts alone"
+    assert {x.dtype for x in stack.launches if x.kind == "gemm"} == {"bfloat16"}, (
+        "gpt-oss quantises experts alone"
+    )
 
 
 def test_a_step_has_rows_of_all_tokens_and_logits_of_sequences() -> None:
     stack = _stack("Llama-3.2-1B")
-    rows = {shape[1:]: shape[0] for _, kind, _, shape in stack.at(4, 100, 100, prefill=True) if kind == "gemm"}
+    rows = {
+        shape[1:]: shape[0] for _, kind, _, shape in stack.at(4, 100, 100, prefill=True) if kind == "gemm"
+    }
     assert rows[3072.0, 2048.0] == 400
     assert rows[128256.0, 2048.0] == 4
