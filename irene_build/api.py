@@ -125,7 +125,7 @@ def _estimator(given: AnyEstimator, backend: str = "python") -> Estimator:
     """An estimator from what stands for one."""
     from irene_build.export.load import load_bundle
     from irene_build.paths import find_artifact
-    from irene_build.train import api
+    from irene_build.train import estimator_file
 
     if isinstance(given, Estimator):
         return given
@@ -134,7 +134,7 @@ def _estimator(given: AnyEstimator, backend: str = "python") -> Estimator:
     if Path(given).is_dir():
         return load_bundle(Path(given), backend)[0]
     path = Path(given) if Path(given).is_file() else find_artifact(str(given), "estimator.json")
-    return Estimator(api.load(path), backend)
+    return Estimator(estimator_file.load(path), backend)
 
 
 def _is_tree_file(path: Path) -> bool:

@@ -311,14 +311,14 @@ def _finish(asked: Request, profile: HardwareProfile, path: Path, outcome: Outco
 
 
 def _train(asked: Request, profile: HardwareProfile, dataset: Any) -> dict[str, Any]:
-    from irene_build.train import api
+    from irene_build.train import estimator_file
 
     what = f"carrying {asked.origin} over to" if asked.origin else f"training ({asked.method}) on"
     console.note(f"{what} {len(dataset.trees)} trees")
     started = time.monotonic()
     estimator, errors = transfer.fit(dataset, asked.method, asked.origin, asked.seed)
     path = hardware_dir(profile.name) / "estimator.json"
-    api.save(estimator, path)
+    estimator_file.save(estimator, path)
     about = {"estimator": str(path), "method": asked.method, "training_s": time.monotonic() - started}
     if errors:
         about = {**about, "carried_from": asked.origin, "transfer": errors}

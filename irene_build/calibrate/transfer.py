@@ -42,7 +42,7 @@ def carry(hardware: str, origin: str, labels: int, train: bool, as_json: bool) -
     """
     from irene_build.dataset.store import load_dataset
     from irene_build.evaluate.run import evaluate
-    from irene_build.train import api
+    from irene_build.train import estimator_file
     from irene_build.train.transfer import carry_over
 
     path = hardware_dir(hardware) / "campaign.sqlite"
@@ -51,7 +51,7 @@ def carry(hardware: str, origin: str, labels: int, train: bool, as_json: bool) -
     console.note(
         f"{path} holds imported measurements: {labels} of them are taken, the others are held-out labels"
     )
-    source = api.load(find_artifact(origin, "estimator.json"))
+    source = estimator_file.load(find_artifact(origin, "estimator.json"))
     carried: dict[str, Any] = carry_over(source, _with_labels(dataset, chosen, kept=True))
     rest = _with_labels(dataset, chosen, kept=False)
     tiers = tuple(tier for tier in _TIERS if tier in source["tiers"])
@@ -68,7 +68,7 @@ def carry(hardware: str, origin: str, labels: int, train: bool, as_json: bool) -
         }
     if train:
         target = hardware_dir(hardware) / "estimator.json"
-        api.save(carried, target)
+        estimator_file.save(carried, target)
         result["estimator"] = str(target)
     if as_json:
         console.emit_json(result)
@@ -143,13 +143,13 @@ def fit(
     With ``origin`` it is carried over from that hardware's estimator by the labels of the campaign, and
     ``transfer_errors`` come with it; else nothing does.
     """
-    from irene_build.train import api
+    from irene_build.train import api, estimator_file
 
     if origin:
         from irene_build.paths import find_artifact
         from irene_build.train.transfer import carry_over
 
-        source = api.load(find_artifact(origin, "estimator.json"))
+        source = estimator_file.load(find_artifact(origin, "estimator.json"))
         carried: dict[str, Any] = carry_over(source, dataset)
         return carried, transfer_errors(source, dataset)
     estimator = api.fit(dataset, method=method, seed=seed)

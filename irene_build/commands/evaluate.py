@@ -120,12 +120,12 @@ def _save(hardware: str, result: dict[str, Any]) -> Path:
 
 def _trained_method(folder: Path, default: str) -> str:
     from irene_build.errors import EstimatorError
-    from irene_build.train import api
+    from irene_build.train import estimator_file
 
     if not (folder / "estimator.json").is_file():
         return default
     try:
-        return str(api.load(folder / "estimator.json")["method"])
+        return str(estimator_file.load(folder / "estimator.json")["method"])
     except EstimatorError:
         return default
 

@@ -38,7 +38,7 @@ def export(
     from irene_build.export.bundle import export as write
     from irene_build.export.verify import to_json
     from irene_build.paths import find_artifact
-    from irene_build.train import api
+    from irene_build.train.estimator_file import load as load_estimator
     from irene_runtime.tree import load
 
     if hardware and estimator_file:
@@ -48,7 +48,7 @@ def export(
         if estimator_file
         else find_artifact(hardware or _only_hardware(), "estimator.json")
     )
-    estimator = api.load(path)
+    estimator = load_estimator(path)
     trees = {Path(name).name: load(name) for name in tree} if tree else None
     if trees is not None and len(trees) < len(tree):
         raise InputError("two --tree files have the same name")

@@ -27,7 +27,7 @@ def pool(
     from irene_build.dataset.store import load_dataset
     from irene_build.errors import DatasetError, InputError
     from irene_build.paths import find_artifact, hardware_dir
-    from irene_build.train import api, pooling
+    from irene_build.train import estimator_file, pooling
 
     if len(set(hosts)) < 2:
         raise InputError("pool: name two or more hosts")
@@ -42,14 +42,14 @@ def pool(
                 f"{host} has joules of {dataset.boundary}, {hosts[0]} of {datasets[0].boundary}: pool one boundary"
             )
         datasets.append(dataset)
-    estimator = api.load(find_artifact(hosts[0], "estimator.json"))
+    estimator = estimator_file.load(find_artifact(hosts[0], "estimator.json"))
     made = pooling.pooled(estimator, datasets, kind)
     target = hardware_dir(kind) / "estimator.json"
     result: dict[str, Any] = {
         "kind": kind, "estimator": str(target), **made["trained_on"]["pool"],
         "left_out_percent": pooling.left_out(estimator, datasets),
     }  # fmt: skip
-    api.save(made, target)
+    estimator_file.save(made, target)
     if as_json:
         console.emit_json(result)
         return

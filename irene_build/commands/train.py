@@ -30,7 +30,7 @@ def train(
     from irene_build.dataset.store import load_dataset
     from irene_build.engines import build
     from irene_build.paths import find_artifact, hardware_dir
-    from irene_build.train import api
+    from irene_build.train import api, estimator_file
 
     if build.has_measurements(hardware):
         from irene_build.commands import _gpus
@@ -40,7 +40,7 @@ def train(
     dataset = load_dataset(find_artifact(hardware, "campaign.sqlite"))
     if dataset.provenance == "simulated":
         console.note(f"{hardware}: labels are simulated; so is everything that is learned from them")
-    estimator = api.fit(dataset, method, recipe, tuple(tier) or api.TIERS, seed)
+    estimator = api.fit(dataset, method, recipe, tuple(tier) or estimator_file.TIERS, seed)
     if check and len(dataset.models) > 1:
         from irene_build.evaluate.run import evaluate, summary
 
@@ -51,7 +51,7 @@ def train(
             )  # fmt: skip
         estimator["evaluation"] = summary(result)
     target = hardware_dir(hardware) / "estimator.json"
-    api.save(estimator, target)
+    estimator_file.save(estimator, target)
     from irene_runtime.equations import estimator_digest
 
     info = {

@@ -78,7 +78,7 @@ def by_estimator(
     ``counts`` (method paper on an imported dataset): what modules count, as in ``counts_of``. ``labels``: ``all``,
     or ``model``: fits see the labels of whole models alone (method best), as after ``import table``.
     """
-    from irene_build.train import api, arithmetic, paper, paper_estimator, whole_model
+    from irene_build.train import api, arithmetic, estimator_file, paper, paper_estimator, whole_model
 
     def fit(dataset: Dataset) -> tuple[tuple[str, ...], Predictor]:
         if name == "paper":
@@ -92,13 +92,13 @@ def by_estimator(
             found = arithmetic.predict(estimator, trees, tier)
             return [Answer(one.energy_j, one.low_j, one.high_j) for one in found]
 
-        return tuple(tier for tier in api.TIERS if tier in estimator["tiers"]), predict
+        return tuple(tier for tier in estimator_file.TIERS if tier in estimator["tiers"]), predict
 
     seen = counts_of(recipe) if counts is None else counts
     if labels not in LABELS or (labels == "model" and name == "paper"):
         raise InputError(f"labels {labels!r}: expected {' or '.join(LABELS)}; method paper needs all")
-    if name not in api.METHODS:
-        raise InputError(f"unknown method {name!r}: expected {' or '.join(api.METHODS)}")
+    if name not in estimator_file.METHODS:
+        raise InputError(f"unknown method {name!r}: expected {' or '.join(estimator_file.METHODS)}")
     return Method(name, (lambda d: paper.train_view(d, seen)[0]) if name == "paper" else _as_it_is, fit)
 
 

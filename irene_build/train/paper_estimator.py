@@ -12,7 +12,7 @@ import numpy as np
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, paper
+from irene_build.train import estimator_file, paper
 from irene_build.train.paper_intervals import interval, kind_columns
 from irene_build.train.paper_nodes import DEGREE, TAU, Nodes, gather
 from irene_runtime.tree import LEVELS
@@ -24,7 +24,7 @@ _LAST_BITS = 1e-9
 def fit(
     dataset: Dataset,
     recipe: str = "converged",
-    tiers: Sequence[str] = api.TIERS,
+    tiers: Sequence[str] = estimator_file.TIERS,
     seed: int = 0,
     counts: str | None = "irene2021",
 ) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def fit(
     """
     paper.check_names(recipe)
     seen, cost_model = paper.train_view(dataset, counts) if counts else (dataset, _cost_model(dataset))
-    out = api.header(dataset, "paper", cost_model)
+    out = estimator_file.header(dataset, "paper", cost_model)
     every = gather(seen.trees, paper.INPUTS)
     known = paper.usable(seen, every)
     made = {}
@@ -59,7 +59,7 @@ def fit(
     out["features"] = [name for name in paper.INPUTS if name in used]
     out["primitives"] = sorted({name for tier in made.values() for name in tier["leaf"]})
     out["tiers"] = made
-    return api.compact(out)
+    return estimator_file.compact(out)
 
 
 def _cost_model(dataset: Dataset) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, intervals, transfer
+from irene_build.train import arithmetic, estimator_file, intervals, transfer
 from irene_build.train.transfer import NAMES
 
 #: So many hosts the usual deviation counts for.
@@ -112,7 +112,7 @@ def pooled(estimator: Mapping[str, Any], datasets: Sequence[Dataset], kind: str)
     ratio = np.concatenate([_leaf_ratio(estimator, d) for d in datasets])
     if len(ratio):
         transfer.scale_leaves(out, float(np.median(ratio)), ratio)
-    return api.compact(out)
+    return estimator_file.compact(out)
 
 
 def left_out(estimator: Mapping[str, Any], datasets: Sequence[Dataset]) -> dict[str, float]:

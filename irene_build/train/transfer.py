@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, formulas, intervals
+from irene_build.train import arithmetic, estimator_file, formulas, intervals
 from irene_build.train.forest import Forest, flatten
 from irene_runtime.tree import LEVELS
 
@@ -47,7 +47,7 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     found = _solve(parts, label, law, pool) if law is not None and pool else _solve(parts, label, law)
     error = np.log(np.maximum(parts @ found / label, 1e-9))
     out: dict[str, Any] = json.loads(json.dumps(estimator))
-    out.update(api.header(dataset, str(estimator["method"]), str(estimator["cost_model"])))
+    out.update(estimator_file.header(dataset, str(estimator["method"]), str(estimator["cost_model"])))
     out["trained_on"]["carried_from"] = str(estimator["hardware"])
     for name, tier in out["tiers"].items():
         columns = out["tiers"].get(tier.get("base", name), tier)["columns"]
@@ -67,7 +67,7 @@ def carry_over(estimator: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]
     ratio = _leaf_ratio(tiers, estimator, dataset)
     if ratio is not None:
         scale_leaves(out, float(np.median(ratio)) if len(ratio) else 0.0, ratio)
-    return api.compact(out)
+    return estimator_file.compact(out)
 
 
 def readings(

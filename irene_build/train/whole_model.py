@@ -16,7 +16,7 @@ import numpy as np
 from irene_build.dataset.splits import folds, with_trees
 from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, best, intervals
+from irene_build.train import arithmetic, best, estimator_file, intervals
 from irene_build.train.best import aggregation
 from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import TrainingSet, sample
@@ -118,11 +118,11 @@ def fit_law_alone(dataset: Dataset) -> Callable[[Sequence[LabelledTree]], list[n
 
 
 def _estimator(dataset: Dataset, tiers: dict[str, Any], law: dict[str, Any]) -> dict[str, Any]:
-    head = api.header(dataset, "best", str(dataset.trees[0].tree.header["cost_model"]))
+    head = estimator_file.header(dataset, "best", str(dataset.trees[0].tree.header["cost_model"]))
     head["trained_on"]["labels"] = "model"
     read = {c["feature"] for tier in tiers.values() for c in tier.get("columns", ()) if "feature" in c}
     read |= {"batch_size", "seq_len", "input_size"}
-    return api.compact({
+    return estimator_file.compact({
         **head, "law": law, "tiers": tiers,
         "features": [name for name in FEATURES if name in read], "primitives": list(PRIMITIVES),
     })  # fmt: skip

@@ -12,7 +12,7 @@ from irene_build import cli
 from irene_build.calibrate import transfer
 from irene_build.dataset.store import save_dataset
 from irene_build.dataset.table import Dataset
-from irene_build.train import api, best
+from irene_build.train import best, estimator_file
 from tests.train import synthetic
 
 MODELS = {"a": (1, 64), "b": (2, 128), "c": (3, 96)}
@@ -30,7 +30,7 @@ def two_pcs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("IRENE_ARTIFACTS", str(tmp_path))
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
-    api.save(best.fit(measured("old", 60.0, 1)), tmp_path / "old" / "estimator.json")
+    estimator_file.save(best.fit(measured("old", 60.0, 1)), tmp_path / "old" / "estimator.json")
     save_dataset(measured("new", 100.0, 2), tmp_path / "new" / "campaign.sqlite")
     return tmp_path
 
@@ -52,7 +52,7 @@ def test_few_of_the_imported_labels_carry_an_estimator(
     for level in ("ml", "module", "model"):
         none, few, full = (found[key]["profile"][level] for key in ("no_label", "carried", "full"))
         assert none > 5.0 and few < full + 0.5
-    carried = api.load(two_pcs / "new" / "estimator.json")
+    carried = estimator_file.load(two_pcs / "new" / "estimator.json")
     assert carried["hardware"] == "new" and carried["trained_on"]["carried_from"] == "old"
     code, out, err = call(capsys, *arguments, "--no-train")
     assert code == 0 and "8 labels" in out and "no label" in out and "wrote" not in out

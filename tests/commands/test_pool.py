@@ -9,7 +9,7 @@ import pytest
 
 from irene_build import cli
 from irene_build.dataset.store import save_dataset
-from irene_build.train import api, best
+from irene_build.train import best, estimator_file
 from tests.train.test_pooling import HOSTS, host
 
 
@@ -19,7 +19,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in HOSTS:
         (folder / name).mkdir()
         save_dataset(host(name), folder / name / "campaign.sqlite")
-    api.save(best.fit(host("a")), folder / "a" / "estimator.json")
+    estimator_file.save(best.fit(host("a")), folder / "a" / "estimator.json")
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from irene_build import cli
 from irene_build.dataset.store import load_dataset, save_dataset
-from irene_build.train import api
+from irene_build.train import estimator_file
 from tests import synthetic
 from tests.published import write_csv
 
@@ -52,7 +52,7 @@ def test_import_train_evaluate(
 
     code, out, _ = call(capsys, "train", "--hardware", "lab", "--method", "paper", "--no-evaluate", "--json")
     assert code == 0
-    estimator = api.load(json.loads(out)["file"])
+    estimator = estimator_file.load(json.loads(out)["file"])
     assert estimator["cost_model"] == "irene2021" and estimator["hardware"] == "lab"
 
     code, out, _ = call(
@@ -137,7 +137,7 @@ def test_simulated_datasets_go_the_same_way_and_say_so(
     code, out, err = call(capsys, "train", "--hardware", "virtual", "--method", "paper", "--tier", "static")
     assert code == 0 and "simulated" in err
     assert "error on models left out" in out
-    estimator: dict[str, Any] = api.load(artifacts / "virtual" / "estimator.json")
+    estimator: dict[str, Any] = estimator_file.load(artifacts / "virtual" / "estimator.json")
     assert (estimator["provenance"], estimator["cost_model"]) == ("simulated", "analytic")
     assert estimator["evaluation"]["static"]["model-out"]["ml"]["n"] > 0
     code, out, _ = call(

@@ -12,7 +12,7 @@ from irene_build.export.backends import OnnxRuntime, trainer
 from irene_build.export.graph import build_model
 from irene_build.export.parity import compare, scales
 from irene_build.export.samples import with_resources
-from irene_build.train import api
+from irene_build.train import estimator_file
 from irene_runtime.model import Estimator
 from tests.export import examples
 
@@ -29,10 +29,10 @@ def plain(value: Any) -> Any:
 
 
 def test_a_compact_estimator_is_the_same_to_every_engine(monkeypatch: Any) -> None:
-    monkeypatch.setattr(api, "DIGITS", 17)
-    monkeypatch.setattr(api, "RANGE_DIGITS", 17)
+    monkeypatch.setattr(estimator_file, "DIGITS", 17)
+    monkeypatch.setattr(estimator_file, "RANGE_DIGITS", 17)
     full = plain(examples.estimator())
-    short = api.compact(full)
+    short = estimator_file.compact(full)
     assert "grid" in json.dumps(short) and len(json.dumps(short)) < len(json.dumps(full))
     graphs = [OnnxRuntime(build_model(data, {}).SerializeToString()) for data in (full, short)]
     for tree in examples.trees(full, 2).values():

@@ -169,20 +169,20 @@ def test_total_and_above_idle_energy_are_both_told(
 def test_an_estimator_of_another_pc_is_carried_over_and_its_error_told_with_and_without_labels(
     calibrated: Calibrated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from irene_build.train import api
+    from irene_build.train import api, estimator_file
 
     dataset = load_dataset(copied(calibrated, tmp_path))
     # The other PC draws 3 % more for the same work.
     trees = [replace(tree, energy_j=1.03 * tree.energy_j) for tree in dataset.trees]
     other = replace(dataset, hardware="other", trees=trees)
     (tmp_path / "other").mkdir()
-    api.save(api.fit(other), tmp_path / "other" / "estimator.json")
+    estimator_file.save(api.fit(other), tmp_path / "other" / "estimator.json")
     few = ("calibrate", "--hardware", "virtual", "--resume", "--from", "other", "--labels", "3")
     result = json.loads(says(capsys, tmp_path, *few, "--json")[0])
     assert result["carried_from"] == "other" and result["finished"]
     for errors in result["transfer"].values():
         assert errors["labels"] == 3.0 and errors["no_label"] >= 0.0 and errors["carried"] >= 0.0
-    carried = api.load(tmp_path / "virtual" / "estimator.json")
+    carried = estimator_file.load(tmp_path / "virtual" / "estimator.json")
     assert carried["hardware"] == "virtual" and carried["provenance"] == "simulated"
     assert carried["trained_on"]["carried_from"] == "other"
     text = says(capsys, tmp_path, *few)[0]

@@ -11,7 +11,7 @@ from irene_build.dataset.splits import PROTOCOLS
 from irene_build.dataset.table import Dataset
 from irene_build.errors import IreneError
 from irene_build.evaluate import run
-from irene_build.train import api, arithmetic
+from irene_build.train import api, arithmetic, estimator_file
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS
 from tests.train import synthetic
@@ -52,15 +52,15 @@ def datasets(draw: st.DrawFn) -> Dataset:
 
 
 @settings(max_examples=12, **SOME)
-@given(datasets(), st.sampled_from(api.METHODS))
+@given(datasets(), st.sampled_from(estimator_file.METHODS))
 def test_training_gives_an_estimator_or_says_what_is_missing(dataset: Dataset, method: str) -> None:
     try:
         estimator = api.fit(dataset, method)
     except IreneError as error:
         assert len(str(error)) > 20
         return
-    api.validate(estimator, "test")
-    api.dumps(estimator)
+    estimator_file.validate(estimator, "test")
+    estimator_file.dumps(estimator)
     asked = synthetic.dataset({"z": (2, 48)}, [(2, 24)], noise=0.0).trees
     for tier in estimator["tiers"]:
         (found,) = arithmetic.predict(estimator, asked, tier)
@@ -75,7 +75,10 @@ def test_training_gives_an_estimator_or_says_what_is_missing(dataset: Dataset, m
 
 @settings(max_examples=12, **SOME)
 @given(
-    datasets(), st.sampled_from(api.METHODS), st.sampled_from(PROTOCOLS), st.sampled_from(["all", "model"])
+    datasets(),
+    st.sampled_from(estimator_file.METHODS),
+    st.sampled_from(PROTOCOLS),
+    st.sampled_from(["all", "model"]),
 )
 def test_evaluation_gives_numbers_or_says_what_is_missing(
     dataset: Dataset, method: str, protocol: str, labels: str
@@ -99,6 +102,6 @@ def test_nothing_labelled_is_refused() -> None:
     dataset = synthetic.dataset({"a": (1, 32)}, [(1, 8)])
     for tree in dataset.trees:
         tree.energy_j[:] = np.nan
-    for method in api.METHODS:
+    for method in estimator_file.METHODS:
         with pytest.raises(IreneError, match="no label"):
             api.fit(dataset, method)

@@ -10,7 +10,7 @@ import pytest
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, best, formulas
+from irene_build.train import arithmetic, best, estimator_file, formulas
 from irene_build.train.best import gaussian_process, huber_nnls, roofline, select_leaf
 from irene_build.train.best.columns import ColumnRegistry
 from irene_runtime.tree import LEVELS
@@ -110,8 +110,8 @@ def test_a_dataset_without_a_label_is_refused() -> None:
 
 
 def test_equal_inputs_give_equal_bytes_and_a_valid_file(measured: Dataset, estimator: dict) -> None:
-    assert api.dumps(best.fit(measured)) == api.dumps(estimator)
-    api.validate(estimator, "test")
+    assert estimator_file.dumps(best.fit(measured)) == estimator_file.dumps(estimator)
+    estimator_file.validate(estimator, "test")
 
 
 def test_it_stays_small(estimator: dict) -> None:
@@ -133,11 +133,11 @@ def test_a_primitive_that_was_never_calibrated_is_flagged_and_never_zero(estimat
 def test_a_held_out_model_leaves_nothing_behind(measured: Dataset) -> None:
     """Scaling every label of a model that is left out changes nothing that is trained without it."""
     rest = measured.subset(["a", "b", "c"])
-    before = api.dumps(best.fit(rest))
+    before = estimator_file.dumps(best.fit(rest))
     for tree in measured.trees:
         if tree.model == "d":
             tree.energy_j *= 3.0
-    after = api.dumps(best.fit(measured.subset(["a", "b", "c"])))
+    after = estimator_file.dumps(best.fit(measured.subset(["a", "b", "c"])))
     for tree in measured.trees:
         if tree.model == "d":
             tree.energy_j /= 3.0

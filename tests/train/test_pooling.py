@@ -10,7 +10,7 @@ import pytest
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, best, pooling
+from irene_build.train import arithmetic, best, estimator_file, pooling
 from irene_build.train.transfer import carry_over
 from tests.train import synthetic
 from tests.train.test_transfer import MODELS, SIZES, few_of
@@ -58,7 +58,7 @@ def test_mean_and_deviation_between_hosts_are_those_that_numbers_were_drawn_with
 
 def test_the_next_host_needs_no_label_or_eight(first: dict[str, Any]) -> None:
     kind = pooling.pooled(first, [host("a"), host("b"), host("c")], "kind")
-    api.validate(kind, "test")
+    estimator_file.validate(kind, "test")
     test = host("d", {"z": (2, 160)}, noise=0.0)
     full, none = off(best.fit(host("d")), test), off(kind, test)
     eight = [off(carry_over(kind, few_of(host("d"), 8, seed)), test) for seed in range(4)]

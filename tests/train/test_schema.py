@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from irene_build.dataset.store import save_dataset
-from irene_build.train import api
+from irene_build.train import api, estimator_file
 from tests import synthetic
 
 
@@ -23,12 +23,12 @@ def schema(repository: Path, name: str) -> Any:
     return jsonschema.Draft202012Validator(found)
 
 
-@pytest.mark.parametrize("method", api.METHODS)
+@pytest.mark.parametrize("method", estimator_file.METHODS)
 def test_estimators_follow_their_schema(repository: Path, method: str) -> None:
     estimator = api.fit(synthetic.dataset(["tiny-bert", "tiny-gpt", "small-bert"]), method)
-    api.validate(estimator, "estimator")
+    estimator_file.validate(estimator, "estimator")
     checker = schema(repository, "estimator")
-    checker.validate(json.loads(api.dumps(estimator)))
+    checker.validate(json.loads(estimator_file.dumps(estimator)))
     for key in ("tiers", "features", "hardware"):
         broken = copy.deepcopy(estimator)
         del broken[key]

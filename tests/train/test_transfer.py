@@ -10,7 +10,7 @@ import pytest
 
 from irene_build.dataset.table import Dataset, LabelledTree
 from irene_build.errors import DatasetError
-from irene_build.train import api, arithmetic, best
+from irene_build.train import arithmetic, best, estimator_file
 from irene_build.train.transfer import carry_over
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import LEVELS
@@ -139,7 +139,7 @@ def test_the_result_is_an_estimator_of_the_new_pc_that_says_where_it_comes_from(
     other: dict[str, Any],
 ) -> None:
     carried = carry_over(other, here(8))
-    api.validate(carried, "test")
+    estimator_file.validate(carried, "test")
     assert carried["hardware"] == "new"
     assert carried["trained_on"]["carried_from"] == "synthetic"
     assert other["hardware"] == "synthetic" and "carried_from" not in other["trained_on"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
-from irene_build.train import api, unmeasured
+from irene_build.train import estimator_file, unmeasured
 from irene_build.train.best import (
     calibration_range,
     cross_validation,
@@ -79,8 +79,8 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
             tier["base"] = "static"
     used = {c["feature"] for c in book.columns if "feature" in c} | {"batch_size", "seq_len"}
     used |= {name for ends in shared["ranges"].values() for name in ends}
-    return api.compact({
-        **api.header(dataset, "best", str(dataset.trees[0].tree.header["cost_model"])),
+    return estimator_file.compact({
+        **estimator_file.header(dataset, "best", str(dataset.trees[0].tree.header["cost_model"])),
         "unmeasured": unmeasured.conditions(dataset),
         "features": [name for name in data.names if name in used],
         "primitives": [p for p in PRIMITIVES if p in shared["leaf"] or p in shared["stand_in"]],

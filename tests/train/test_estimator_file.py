@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irene_build.errors import EstimatorError, InputError
-from irene_build.train import api
+from irene_build.train import api, estimator_file
 from irene_runtime.equations import coordinates
 from tests import synthetic
 
@@ -23,15 +23,15 @@ def estimator() -> dict[str, Any]:
 
 
 def test_files_come_back_as_they_were(estimator: dict[str, Any], tmp_path: Path) -> None:
-    api.save(estimator, tmp_path / "deep" / "estimator.json")
-    assert api.load(tmp_path / "deep" / "estimator.json") == estimator
+    estimator_file.save(estimator, tmp_path / "deep" / "estimator.json")
+    assert estimator_file.load(tmp_path / "deep" / "estimator.json") == estimator
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["estimator.json"]
 
 
 def test_the_same_inputs_give_the_same_bytes(estimator: dict[str, Any]) -> None:
     again = api.fit(synthetic.dataset(["tiny-bert", "tiny-gpt"]), "paper", tiers=("static",))
-    assert api.dumps(again) == api.dumps(estimator)
-    assert api.dumps(dict(reversed(estimator.items()))) == api.dumps(estimator)
+    assert estimator_file.dumps(again) == estimator_file.dumps(estimator)
+    assert estimator_file.dumps(dict(reversed(estimator.items()))) == estimator_file.dumps(estimator)
 
 
 def test_the_header_says_where_it_comes_from(estimator: dict[str, Any]) -> None:
@@ -75,29 +75,29 @@ def test_what_is_not_an_estimator_is_refused(estimator: dict[str, Any], change: 
     broken = copy.deepcopy(estimator)
     change(broken)
     with pytest.raises(EstimatorError, match=says):
-        api.validate(broken, "file")
+        estimator_file.validate(broken, "file")
 
 
 def test_unreadable_files_are_named(tmp_path: Path, estimator: dict[str, Any]) -> None:
     path = tmp_path / "estimator.json"
     with pytest.raises(EstimatorError, match=r"cannot read .*estimator.json"):
-        api.load(path)
-    path.write_text(api.dumps(estimator)[:-100])
+        estimator_file.load(path)
+    path.write_text(estimator_file.dumps(estimator)[:-100])
     with pytest.raises(EstimatorError, match=r"estimator.json is not an estimator file"):
-        api.load(path)
+        estimator_file.load(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(EstimatorError, match="not an estimator file"):
-        api.load(path)
+        estimator_file.load(path)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, estimator: dict[str, Any]) -> None:
     path = tmp_path / "estimator.json"
-    api.save(estimator, path)
+    estimator_file.save(estimator, path)
     broken = copy.deepcopy(estimator)
     broken["tiers"]["static"]["aggregation"]["bias"] = float("inf")
     with pytest.raises(EstimatorError, match="bias"):
-        api.save(broken, path)
-    assert api.load(path) == estimator
+        estimator_file.save(broken, path)
+    assert estimator_file.load(path) == estimator
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_no_damage_gives_anything_but_an_error_or_an_estimator(
             break
         here = here[place]
     try:
-        api.validate(broken, "file")
+        estimator_file.validate(broken, "file")
     except EstimatorError:
         return
     json.dumps(broken)
@@ -150,7 +150,7 @@ def test_what_ships_is_short_and_without_defaults() -> None:
         "aggregation": None,
         "ranges": {"Linear": {"flops": [1.0 / 3.0, 2.0 / 3.0]}},
     }
-    found = api.compact({"evaluation": {}, "tiers": {"static": tier}})["tiers"]["static"]
+    found = estimator_file.compact({"evaluation": {}, "tiers": {"static": tier}})["tiers"]["static"]
     assert found["leaf"]["Linear"] == {
         "terms": [
             {"name": "x", "columns": [0], "weight": 0.12345679},
@@ -163,7 +163,7 @@ def test_what_ships_is_short_and_without_defaults() -> None:
 
 def test_what_ships_is_what_is_read_again() -> None:
     estimator = api.fit(synthetic.dataset(["tiny-bert", "tiny-gpt"]), "paper", tiers=("static",))
-    assert api.compact(estimator) == estimator == json.loads(api.dumps(estimator))
+    assert estimator_file.compact(estimator) == estimator == json.loads(estimator_file.dumps(estimator))
 
 
 def test_centers_are_looked_up_on_a_grid() -> None:
@@ -171,10 +171,12 @@ def test_centers_are_looked_up_on_a_grid() -> None:
     centers = [[float(i % 3), 0.5 * i] for i in range(40)]
     correction = {"columns": [0, 1], "kernel": "rbf", "centers": centers, "weights": [0.1] * 40}
     correction.update(bias=0.0, scale=[1.0, 1.0])
-    found = api.compact({"tiers": {"static": {"correction": {"module": correction}}}})["tiers"]["static"]
+    found = estimator_file.compact({"tiers": {"static": {"correction": {"module": correction}}}})["tiers"][
+        "static"
+    ]
     short = found["correction"]["module"]
     assert short["grid"] == [[0.0, 1.0, 2.0], [0.5 * i for i in range(40)]]
     assert short["centers"] == ["012" * 13 + "0", list(range(40))]
     assert "scale" not in short and "bias" not in short
     assert coordinates(short) == coordinates(correction) == [list(row) for row in zip(*centers, strict=True)]
-    assert api.compact({"tiers": {"static": found}})["tiers"]["static"] == found
+    assert estimator_file.compact({"tiers": {"static": found}})["tiers"]["static"] == found
