@@ -3,7 +3,8 @@
     python examples/service.py out/ llama.json [--port 8080]
 
 ``out/`` is a bundle of irene-build, ``llama.json`` a symbolic tree (``irene-build trace MODEL --symbolic -o
-llama.json``). Only the exported module is imported: no torch, no meter. The text here is made up; put your model where ``generate`` is.
+llama.json``). Only the exported module is imported: no torch, no meter. The text here is made up; put your model
+where ``generate`` is.
 
     curl -d '{"prompt": "Why is the sky blue?", "max_tokens": 64}' http://127.0.0.1:8080/
 """
