@@ -143,7 +143,7 @@ def _trilinear(call: Called) -> Work:
 )  # fmt: skip
 def _convolution(call: Called) -> Work:
     generic = call.name in ("convolution", "_convolution", "convolution_overrideable")
-    transposed = bool(call.argument(6, "transposed")) if generic else "transpose" in call.name
+    transposed = bool(call.argument("transposed")) if generic else "transpose" in call.name
     x, weight = call.inputs[:2]
     return Work(
         "ConvTranspose" if transposed else f"Conv{max(1, weight.dim() - 2)}d",
@@ -172,65 +172,83 @@ def _attention(call: Called, found: attention.Attended) -> Work:
 def _of_heads(call: Called) -> Work:
     """Laid out [batch, heads, tokens, width]."""
     q, k, v = call.args[:3]
-    causal = {
-        "_scaled_dot_product_flash_attention": 4, "_scaled_dot_product_flash_attention_for_cpu": 4,
-        "_triton_scaled_dot_attention": 99, "_scaled_dot_product_efficient_attention": 6,
-        "_scaled_dot_product_cudnn_attention": 6,
-    }.get(call.name, 5)  # fmt: skip
-    return _attention(call, attention.of_heads(q, k, v, causal=bool(call.argument(causal, "is_causal"))))
+    return _attention(call, attention.of_heads(q, k, v, causal=bool(call.argument("is_causal"))))
 
 
 @register_cost("_cudnn_attention_forward")
 def _cudnn(call: Called) -> Work:
     """Laid out [batch, heads, tokens, width], or [tokens, heads, width] with the ends of sequences."""
-    q, k, v = call.args[:3]
-    causal = bool(call.argument(10, "is_causal"))
-    if call.argument(4, "cum_seq_q") is None:
+    q, k, v = (call.argument(name) for name in ("query", "key", "value"))
+    causal = bool(call.argument("is_causal"))
+    if call.argument("cum_seq_q") is None:
         return _attention(call, attention.of_heads(q, k, v, causal=causal))
-    return _attention(call, attention.of_sequences(q, k, v, _lengths(call, 4), causal))
+    lengths = _lengths(call, "cum_seq_q", "cum_seq_k", "max_q", "max_k")
+    return _attention(call, attention.of_sequences(q, k, v, lengths, causal))
 
 
 @register_cost("_flash_attention_forward", "_flash_attention_forward_no_dropout_inplace")
 def _flash(call: Called) -> Work:
     """Laid out [batch, tokens, heads, width], or [tokens, heads, width] with the ends of sequences."""
-    if call.name.endswith("inplace"):
-        call = call._replace(args=call.args[1:])
-    q, k, v = call.args[:3]
-    sides = (call.kwargs.get("window_size_left"), call.kwargs.get("window_size_right"))
-    left, right = (-1 if side is None else int(side) for side in sides)
-    causal = bool(call.argument(8, "is_causal"))
-    if call.argument(3, "cum_seq_q") is None:
-        return _attention(call, attention.of_tokens(q, k, v, causal, (left, right)))
-    return _attention(call, attention.of_sequences(q, k, v, _lengths(call, 3), causal, (left, right)))
+    q, k, v = (call.argument(name) for name in ("query", "key", "value"))
+    sides = (call.argument("window_size_left"), call.argument("window_size_right"))
+    window = (_side(sides[0]), _side(sides[1]))
+    causal = bool(call.argument("is_causal"))
+    if call.argument("cum_seq_q") is None:
+        return _attention(call, attention.of_tokens(q, k, v, causal, window))
+    lengths = _lengths(call, "cum_seq_q", "cum_seq_k", "max_q", "max_k")
+    return _attention(call, attention.of_sequences(q, k, v, lengths, causal, window))
 
 
-@register_cost("_efficient_attention_forward")
+@register_cost("_efficient_attention_forward", "xformers::efficient_attention_forward_cutlass")
 def _efficient(call: Called) -> Work:
     """Laid out [batch, tokens, heads, width]; with the ends of sequences all tokens are in one batch."""
-    q, k, v = call.args[:3]
-    causal = int(call.argument(9, "custom_mask_type", 0)) > 0
-    size = call.kwargs.get("window_size")
-    sides = (-1 if size is None else int(size) - 1, -1)
-    if call.argument(4, "cu_seqlens_q") is None:
-        return _attention(call, attention.of_tokens(q, k, v, causal, sides))
+    q, k, v = (call.argument(name) for name in ("query", "key", "value"))
+    causal = int(call.argument("custom_mask_type") or 0) > 0
+    size = call.argument("window_size")
+    window = (-1 if size is None else int(size) - 1, -1)
+    ends = "cu_seqlens_q" if call.argument("cu_seqlens_q") is not None else "seqstart_q"
+    if call.argument(ends) is None:
+        return _attention(call, attention.of_tokens(q, k, v, causal, window))
     q, k, v = (t.squeeze(0) if t.dim() == 4 else t for t in (q, k, v))
-    return _attention(call, attention.of_sequences(q, k, v, _lengths(call, 4), causal, sides))
+    lengths = _lengths(call, ends, f"{ends[:-1]}k", "max_seqlen_q", "max_seqlen_k")
+    return _attention(call, attention.of_sequences(q, k, v, lengths, causal, window))
 
 
-@register_cost("torch_attn::_varlen_attn", "torch_attn::_varlen_attn_out")
+@register_cost("flash_attn::_flash_attn_forward", "flash_attn_3::_flash_attn_forward")
+def _flash_package(call: Called) -> Work:
+    """The package flash-attn, laid out [batch, tokens, heads, width]."""
+    window = (_side(call.argument("window_size_left")), _side(call.argument("window_size_right")))
+    q, k, v = call.args[:3]
+    return _attention(call, attention.of_tokens(q, k, v, bool(call.argument("causal")), window))
+
+
+@register_cost(
+    "torch_attn::_varlen_attn", "torch_attn::_varlen_attn_out", "flash_attn::_flash_attn_varlen_forward"
+)  # fmt: skip
 def _varlen(call: Called) -> Work:
     """Laid out [tokens, heads, width] with the ends of sequences."""
-    args = call.args[1:] if call.name.endswith("_out") else call.args
-    q, k, v = args[:3]
-    call = call._replace(args=args)
-    causal = bool(call.argument(7, "is_causal"))
-    size = call.argument(9, "window_size") or (-1, -1)
-    return _attention(call, attention.of_sequences(q, k, v, _lengths(call, 3), causal, tuple(size)))
+    short = call.argument("q") is not None
+    q, k, v = (call.argument(name) for name in (("q", "k", "v") if short else ("query", "key", "value")))
+    ends = "cu_seqlens_q" if call.argument("cu_seqlens_q") is not None else "cu_seq_q"
+    longest = "max_seqlen_" if call.argument("max_seqlen_q") is not None else "max_"
+    lengths = _lengths(call, ends, f"{ends[:-1]}k", f"{longest}q", f"{longest}k")
+    causal = bool(call.argument("is_causal") or call.argument("causal"))
+    size = call.argument("window_size") or (
+        call.argument("window_size_left"),
+        call.argument("window_size_right"),
+    )
+    window = (_side(size[0]), _side(size[1]))
+    return _attention(call, attention.of_sequences(q, k, v, lengths, causal, window))
 
 
-def _lengths(call: Called, at: int) -> list[tuple[int, int]]:
-    """Lengths of queries and keys from the four arguments that begin at ``at``: both ends, both longest."""
-    ends_q, ends_k, longest_q, longest_k = (call.args + tuple(call.kwargs.values()))[at : at + 4]
+def _side(size: Any) -> int:
+    """A side of a window; -1 is an open one."""
+    return -1 if size is None else int(size)
+
+
+def _lengths(call: Called, *names: str) -> list[tuple[int, int]]:
+    """Lengths of queries and keys, by the names of their ends and of the longest ones."""
+    ends_q, ends_k, longest_q, longest_k = (call.argument(name) for name in names)
     ends_k = ends_q if ends_k is None else ends_k
     sides = [
         attention.lengths_of(ends, call.values(ends), int(longest or 0))
@@ -251,10 +269,10 @@ def _encoder_layer(call: Called) -> Work:
     """A whole layer: attention, two norms of 8 FLOPs a value, two products with an activation in between."""
     x, width, heads = call.args[0], int(call.args[1]), int(call.args[2])
     tokens = numel(x) // width
-    inner = int(call.argument(14, "ffn_weight_1").shape[0])
+    inner = int(call.argument("ffn_weight_1").shape[0])
     found = _encoder_attention(tokens, int(x.shape[-2]), width, heads)
     found.matmul_flops += 4.0 * tokens * width * inner
-    gelu = bool(call.argument(7, "use_gelu"))
+    gelu = bool(call.argument("use_gelu"))
     found.elementwise_flops += tokens * (2.0 * (8 + 1) * width + width + inner * (1 + (6 if gelu else 1)))
     return found
 
@@ -280,7 +298,7 @@ def _lookup(call: Called) -> Work:
     others = float(sum(nbytes(t) for t in call.inputs[1:]))
     bag = "bag" in call.name
     flops = float(numel(indices) * prod(table.shape[1:])) if bag else 0.0
-    if bag and call.argument(6, "per_sample_weights") is not None:
+    if bag and call.argument("per_sample_weights") is not None:
         flops *= 2.0
     write = nbytes(call.outputs[0]) if bag else call.write_bytes
     read, weight = (others, float(rows)) if call.weights else (others + rows, 0.0)

@@ -40,12 +40,13 @@ class Work:
 
 
 class Called(NamedTuple):
-    """A call of an operator: its arguments and results, and the bytes of both if each is moved once.
+    """A call of an operator's overload: its arguments and results, and the bytes of both if each is moved once.
 
     ``chosen_experts(rows, experts)``: the share of distinct experts that tokens choose; ``values``: those of a tensor
     of positions or lengths where they are known, else None.
     """
 
+    func: Any
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -70,9 +71,13 @@ class Called(NamedTuple):
     def is_complex(self) -> bool:
         return any(t.is_complex() for t in (*self.outputs, *self.inputs))
 
-    def argument(self, index: int, name: str, default: Any = None) -> Any:
-        """An argument by its place or its name."""
-        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+    def argument(self, name: str, default: Any = None) -> Any:
+        """An argument by its name in the operator's schema, its default where it was not given."""
+        for index, parameter in enumerate(self.func._schema.arguments):
+            if parameter.name == name:
+                given = self.args[index] if index < len(self.args) else self.kwargs.get(name)
+                return parameter.default_value if given is None and parameter.has_default_value() else given
+        return default
 
 
 Formula = Callable[[Called], Work]

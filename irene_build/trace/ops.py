@@ -109,7 +109,18 @@ class Costs:
         read, weight, ids = self.traffic(inputs)
         write = float(sum(touched(p) * p.element_size() for t in outputs for p in parts_of(t)))
         call = Called(
-            name, args, kwargs, inputs, outputs, read, weight, write, ids, self.chosen_experts, self.values
+            func,
+            name,
+            args,
+            kwargs,
+            inputs,
+            outputs,
+            read,
+            weight,
+            write,
+            ids,
+            self.chosen_experts,
+            self.values,
         )
         work = formula(call) if formula is not None else _by_tags(func, call)
         read, weight, write = (
