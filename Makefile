@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test fuzz lint docs clean
+.PHONY: demo test fuzz lint coverage docs clean
 
 demo: $(VENV)/.run-installed
 	$(BIN)/irene-build calibrate --budget 3m
@@ -39,6 +39,9 @@ $(VENV)/.run-installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.test-installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[test]'
 	@touch $@ $(VENV)/.run-installed
+
+coverage: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 docs: $(VENV)/.test-installed
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
