@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from irene_build.meters.plugs import ShellyMeter, TasmotaMeter
 from irene_build.meters.rapl import RaplMeter
 from irene_build.meters.reconcile import ReconciledMeter
 from irene_build.meters.replay import ReplayMeter
-from irene_build.meters.settings import check_settings
+from irene_build.meters.settings import SETTINGS, Check, check_settings
 from irene_build.meters.sums import SumMeter, join_boundaries
 from irene_build.meters.threaded import FeedMeter
 from irene_build.meters.virtual import VirtualMeter
 from irene_build.paths import hardware_dir
 
-#: name -> driver. A new meter goes here; its settings, in settings.py, are the ``[meter]`` table of the profile.
-DRIVERS: dict[str, Callable[[Mapping[str, Any]], FeedMeter]] = {
+Driver = Callable[[Mapping[str, Any]], FeedMeter]
+#: name -> driver; its settings, in settings.py, are the ``[meter]`` table of the profile. ``register_meter`` adds one.
+DRIVERS: dict[str, Driver] = {
     "emonpi": EmonPi,
     "nvml": NvmlMeter,
     "rapl": RaplMeter,
@@ -33,6 +35,8 @@ DRIVERS: dict[str, Callable[[Mapping[str, Any]], FeedMeter]] = {
     "replay": ReplayMeter,
     "virtual": VirtualMeter,
 }
+#: Entry points of installed packages that bring a meter: name = "package.module:Class".
+GROUP = "irene_build.meters"
 #: What is looked for without being told where it is, best joules first: the wall, then what is most of it.
 _ORDER = ("emonpi", "rapl+nvml", "nvml", "rapl")
 _BOUNDARY = {"emonpi": "wall", "nvml": "gpu", "rapl": "cpu"}
@@ -75,6 +79,25 @@ def _quarantine(profile: HardwareProfile) -> Path:
     return path
 
 
+def register_meter(name: str, driver: Driver, settings: Mapping[str, Check]) -> None:
+    """Adds a meter of one's own: ``driver = name`` in a profile opens it with the ``[meter]`` table.
+
+    ``settings``: what that table may hold, and what is wrong with a value. A package brings a meter to every command by
+    an entry point of the group ``irene_build.meters``, whose class has its ``settings``.
+    """
+    DRIVERS[name] = driver
+    SETTINGS[name] = dict(settings)
+
+
+def _installed(name: str) -> bool:
+    """Whether an installed package brings a meter of this name; then it is registered."""
+    for entry in entry_points(group=GROUP, name=name):
+        driver = entry.load()
+        register_meter(name, driver, driver.settings)
+        return True
+    return False
+
+
 def _limit(profile: HardwareProfile, name: str) -> dict[str, float]:
     """What no reading of a meter at the wall can be above, where the profile's parts tell."""
     at_the_wall = name == profile.meter["driver"] and profile.boundary == "wall"
@@ -94,7 +117,7 @@ def _make(name: str, settings: Mapping[str, Any]) -> FeedMeter:
     """A driver with its settings: the table itself where it is for this driver, else its sub-table."""
     if "+" in name:
         return SumMeter([_make(part, settings.get(part, {})) for part in name.split("+")])
-    if name not in DRIVERS:
+    if name not in DRIVERS and not _installed(name):
         raise HardwareError(
             f"unknown meter {name!r}: known are {', '.join(DRIVERS)}, and sums such as rapl+nvml"
         )

@@ -27,6 +27,11 @@ def test_new_primitive(tmp_path: Path) -> None:
     assert [line.split()[-2] for line in lines[:3]] == ["1073.7", "536.9", "536.9"]
 
 
+def test_new_meter(tmp_path: Path) -> None:
+    out = run([str(EXAMPLES / "new_meter.py")], tmp_path)
+    assert " W, " in out and "1 % at 95 %" in out
+
+
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     """The cells as one program; what a notebook would show of a last expression is asked for its representation."""
     book = json.loads((EXAMPLES / "energy_of_bert.ipynb").read_text(encoding="utf-8"))

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from irene_build.errors import HardwareError
-from irene_build.hardware import load_profile
+from irene_build.hardware import load_profile, this_pc
 from irene_build.meters import DRIVERS, best_profile, find_meters, open_meter, registry
 from irene_build.meters.duty_cycle import Duty, store_duty
 from irene_build.meters.emonpi import serial_ports
+from irene_build.meters.settings import SETTINGS
 from tests.meters.test_rapl import zone
 from tests.nvml import FakeNvml
 
@@ -118,3 +119,24 @@ def test_a_meters_details_hold_the_duty_that_doctor_found(
         store_duty(meter.info, Duty(0.25, 0.2, 0.3))
     with open_meter(profile) as meter:
         assert meter.info.details["duty"] == 0.25
+
+
+def test_an_installed_package_brings_a_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_meter.py").write_text(
+        "from irene_build.meters.replay import ReplayMeter\n"
+        "from irene_build.meters.settings import text\n"
+        "class TheirMeter(ReplayMeter):\n"
+        "    settings = {'file': text}\n"
+    )
+    about = tmp_path / "their_meter-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-meter\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[irene_build.meters]\ntheirs = their_meter:TheirMeter\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for table in (DRIVERS, SETTINGS):
+        monkeypatch.delitem(table, "theirs", raising=False)
+    assert open_meter(this_pc({"driver": "theirs", "file": "a"}, "wall")).info.name == "replay"
+    with pytest.raises(HardwareError, match=r"meter\.colour is no setting of theirs"):
+        open_meter(this_pc({"driver": "theirs", "colour": "red"}, "wall"))
+    for table in (DRIVERS, SETTINGS):
+        del table["theirs"]
