@@ -19,6 +19,14 @@ settings.register_profile("new", deadline=None, print_blob=True, suppress_health
 settings.load_profile("same")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trees_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Symbolic trees that commands keep: in a folder of this run, not in the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["IRENE_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

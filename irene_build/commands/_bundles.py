@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,24 +30,35 @@ def expand(names: list[str]) -> list[str]:
 
 
 def predicted(
-    estimator: Estimator, model: str, batch_size: int, seq_len: int, phase: str, past_len: int, dtype: str
-) -> dict[str, Any]:
-    """The static prediction of MODEL at one size, as `predict --json` prints it; a tree file is taken as is.
+    estimator: Estimator,
+    model: str,
+    sizes: Iterable[tuple[int, int | None]],
+    phase: str,
+    past_len: int,
+    dtype: str,
+    inputs: Any = None,
+    use_cache: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """The static prediction of MODEL at each (batch size, length), as `predict --json` prints it.
 
-    A decode step without ``past_len`` comes after ``seq_len`` tokens; in other phases there is no past.
+    A tree file of one size is taken as it is. A decode step without ``past_len`` comes after the length; in other
+    phases there is no past. Raises InputError where the model has fewer positions.
     """
-    if is_tree_file(Path(model)):
-        tree = estimator.load_tree(model)
-    else:
-        from irene_build.export.samples import attention_of
-        from irene_build.trace import trace
+    from irene_build.commands._trees import Sizes
+    from irene_build.export.samples import attention_of
+    from irene_runtime.symbolic import SymbolicTree
 
-        tree = trace(
-            model, batch_size, seq_len, phase=phase, dtype=dtype,
-            past_len=past_len if phase == "decode" else 0, attention=attention_of(estimator.attention),
-            cost_model=estimator.cost_model,
-        )  # fmt: skip
-    return estimator.predict(tree, tier="static").to_dict()
+    past_len = past_len if phase == "decode" else 0
+    file = estimator.load_tree(model) if is_tree_file(Path(model)) else None
+    of_model = Sizes(
+        model, phase, dtype, attention_of(estimator.attention), estimator.cost_model, inputs, use_cache
+    )
+    for batch_size, seq_len in sizes:
+        if isinstance(file, SymbolicTree):
+            tree: Any = file.at(batch_size, seq_len or 128, past_len, phase if phase in file.phases else None)
+        else:
+            tree = file or of_model.at(batch_size, seq_len, past_len)
+        yield estimator.predict(tree, tier="static").to_dict()
 
 
 def is_tree_file(path: Path) -> bool:

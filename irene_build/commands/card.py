@@ -58,7 +58,7 @@ def card(
         "supplier": supplier, "model_version": model_version, "download": download, "licence": licence,
     }  # fmt: skip
     estimator, manifest = load_bundle(out)
-    prediction = _bundles.predicted(estimator, model, batch_size, seq_len, phase, past_len, dtype)
+    prediction = next(_bundles.predicted(estimator, model, [(batch_size, seq_len)], phase, past_len, dtype))
     facts = of_prediction(prediction, runs, str(manifest["method"]), **more)
     if facts.is_simulated:
         console.note("SIMULATED: this estimator was calibrated on simulated energy; the records say so.")

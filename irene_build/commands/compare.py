@@ -18,8 +18,19 @@ def compare(
         metavar="MODEL...",
         help="Named models, patterns ('bert_uncased_*'), configs, factories or tree files.",
     ),
-    batch_size: int = typer.Option(16, "--batch", "-b", min=1, help="Batch size."),
-    seq_len: int = typer.Option(128, "--seq", "-s", min=1, help="Tokens of one sequence."),
+    batch_size: int = typer.Option(8, "--batch", "-b", min=1, help="Batch size."),
+    seq_len: int = typer.Option(
+        None,
+        "--seq",
+        "-s",
+        min=1,
+        help="Tokens of one sequence (default 128, or all positions).",
+        show_default=False,
+    ),
+    prompt: int = typer.Option(
+        None, "--prompt", min=1, help="Compare requests: tokens of the prompt.", show_default=False
+    ),
+    new: int = typer.Option(None, "--new", min=1, help="New tokens of a request.", show_default=False),
     phase: list[str] = typer.Option(
         ["forward"], "--phase", help="forward, prefill or decode; may be given twice."
     ),
@@ -27,6 +38,10 @@ def compare(
         0, "--past", min=0, help="Cached tokens before a decode step (default: --seq)."
     ),
     dtype: str = typer.Option("float32", "--dtype", help="float32, float16 or bfloat16."),
+    inputs: list[str] = typer.Option(
+        [], "--inputs", help="module:function that returns inputs, or name=8x3x224x224[:dtype], repeated."
+    ),
+    no_cache: bool = typer.Option(False, "--no-cache", help="Trace models anew, and keep nothing of them."),
     accuracy: Path | None = typer.Option(None, "--accuracy", help="CSV with the columns model,accuracy."),
     budget_j: float | None = typer.Option(
         None, "--budget-j", help="Name the most accurate model within this many joules."
@@ -46,6 +61,7 @@ def compare(
     from irene_build.export.load import load_bundle
     from irene_build.report import grid, write
     from irene_build.report.tradeoff import read_accuracies
+    from irene_build.trace.shapes import parse
 
     if (budget_j is not None or min_accuracy is not None) and accuracy is None:
         raise InputError("--budget-j and --min-accuracy need the accuracies: add --accuracy FILE.csv")
@@ -54,12 +70,22 @@ def compare(
         write.check_folder(folder)
     estimator, _ = load_bundle(out)
     names = _bundles.expand(models)
+    if prompt is not None or new is not None:
+        from irene_build.commands._request_tables import compare_requests
+
+        if accuracy is not None or folder is not None:
+            raise InputError("--accuracy and --output: not beside --prompt and --new")
+        compare_requests(
+            estimator, names, prompt or 512, new or 256, batch_size, dtype, not no_cache, as_json
+        )
+        return
     predictions = []
     with console.Progress(len(names) * len(phase), "predicting", quiet=as_json) as progress:
         for one in phase:
             for name in names:
-                predictions.append(
-                    _bundles.predicted(estimator, name, batch_size, seq_len, one, past_len, dtype)
+                size = [(batch_size, seq_len)]
+                predictions += _bundles.predicted(
+                    estimator, name, size, one, past_len, dtype, parse(inputs), not no_cache
                 )
                 progress.update(len(predictions), name)
     known = [str(p["model"]) for p in predictions]
@@ -93,6 +119,8 @@ def _print(result: dict[str, Any]) -> None:
 
     if is_simulated(result):
         console.say("SIMULATED: these joules descend from a simulated power meter.\n")
+    sizes = sorted({(row["batch_size"], row["length"]) for row in result["rows"]})
+    console.say("batch x tokens: " + ", ".join(f"{b} x {s}" for b, s in sizes))
     rated = any(row["accuracy"] is not None for row in result["rows"])
     most = max(row["energy_j"] for row in result["rows"])
     lines = []

@@ -9,8 +9,10 @@ from typing import Any
 import typer
 
 from irene_build import console
+from irene_build.commands import _requests, _trees
 from irene_build.errors import InputError
-from irene_build.files import write_text_atomic
+from irene_build.files import check_writable, write_text_atomic
+from irene_build.trace.shapes import parse
 
 app = typer.Typer()
 
@@ -24,12 +26,49 @@ def predict(
     what: str = typer.Argument(
         ..., metavar="TREE_OR_MODEL", help="A tree file, or a MODEL as `irene-build trace` takes it."
     ),
-    batch_size: int = typer.Option(8, "--batch", "-b", help="Batch size (of a MODEL)."),
-    seq_len: int = typer.Option(128, "--seq", "-s", help="Input tokens of one sequence (of a MODEL)."),
-    phase: str = typer.Option("forward", "--phase", help="forward, prefill or decode (of a MODEL)."),
-    past_len: int = typer.Option(0, "--past", help="Cached tokens in phase decode (default: --seq)."),
-    dtype: str = typer.Option("float32", "--dtype", help="float32, float16 or bfloat16 (of a MODEL)."),
+    batch_size: int = typer.Option(
+        None, "--batch", "-b", help="Batch size (of a MODEL; default 8, of a request 1).", show_default=False
+    ),
+    seq_len: int = typer.Option(
+        None,
+        "--seq",
+        "-s",
+        help="Input tokens of one sequence (of a MODEL; default 128).",
+        show_default=False,
+    ),
+    phase: str = typer.Option(
+        None, "--phase", help="forward (default), prefill, decode or extend (of a MODEL).", show_default=False
+    ),
+    past_len: int = typer.Option(
+        None, "--past", help="Cached tokens in phases decode (default: --seq) and extend.", show_default=False
+    ),
+    prompt: int = typer.Option(
+        None, "--prompt", help="Predict a request: tokens of its prompt.", show_default=False
+    ),
+    new: int = typer.Option(None, "--new", help="New tokens of a request.", show_default=False),
+    shared_prefix: int = typer.Option(
+        0, "--shared-prefix", help="Tokens of the prompt that all requests of the batch share: run once."
+    ),
+    speculative: str = typer.Option(
+        "",
+        "--speculative",
+        metavar="K,SHARE",
+        help="Guesses a check, and the share of them that is accepted.",
+    ),
+    beams: int = typer.Option(1, "--beams", help="Beams of a request."),
+    all_logits: bool = typer.Option(
+        False,
+        "--all-logits",
+        help="A prefill computes logits of every token, not of the last as generate does.",
+    ),
+    dtype: str = typer.Option(
+        None, "--dtype", help="float32 (default), float16 or bfloat16 (of a MODEL).", show_default=False
+    ),
     attention: str = typer.Option("", "--attention", help="eager or sdpa (default: as calibrated)."),
+    inputs: list[str] = typer.Option(
+        [], "--inputs", help="module:function that returns inputs, or name=8x3x224x224[:dtype], repeated."
+    ),
+    no_cache: bool = typer.Option(False, "--no-cache", help="Trace MODEL anew, and keep nothing of it."),
     tier: str = typer.Option("", "--tier", help="static, live or profile (default: the best there is)."),
     live: bool = typer.Option(False, "--live", help="Run MODEL on this PC and predict from its readings."),
     device: str = typer.Option("", "--device", help="Where --live runs it: cpu, cuda or cuda:N."),
@@ -53,7 +92,9 @@ def predict(
     as_csv: bool = typer.Option(False, "--csv", help="Print one line a node."),
     as_openmetrics: bool = typer.Option(False, "--openmetrics", help="Print OpenMetrics text."),
 ) -> None:
-    """Predict the energy of one run, node by node. The bundle's module says the same numbers.
+    """Predict the energy of one run, node by node, or of a request (--prompt, --new) from prompt to last token.
+
+    The bundle's module says the same numbers. A MODEL is traced once, for every size, and kept in the cache.
 
     The module's code is not run: its constants are read, checked against the digest, and evaluated here.
     """
@@ -61,23 +102,70 @@ def predict(
         raise InputError("one of --json, --csv, --openmetrics and --explain")
     if co2 is not None and not 0.0 <= co2 < math.inf:
         raise InputError(f"--co2 {co2}: expected grams of CO2 per kWh")
+    for path in (html, speedscope, chrome_trace):
+        if path is not None:
+            check_writable(path)
+    file = _trees.tree_file(what)
+    if file is not None and live:
+        raise InputError(f"{what} is a tree: --live needs the MODEL itself, to run it")
+    sized = {"--batch": batch_size, "--seq": seq_len, "--phase": phase, "--past": past_len}
+    wanted = {"--shared-prefix": shared_prefix, "--speculative": speculative, "--beams": beams > 1}
+    if file is not None:
+        of_model = {
+            "--dtype": dtype,
+            "--attention": attention,
+            "--inputs": inputs,
+            "--all-logits": all_logits,
+        }
+        _trees.refuse_beside(
+            "a tree file", [n for n, v in of_model.items() if v], "which was traced with its own"
+        )
+    if prompt is None and new is None:
+        _trees.refuse_beside("a single run", [n for n, v in wanted.items() if v], "give --prompt and --new")
+    else:
+        single = {
+            "--seq": seq_len is not None, "--phase": phase, "--past": past_len is not None, "--live": live,
+            "--tier": tier, "--csv": as_csv, "--openmetrics": as_openmetrics, "--explain": explain is not None,
+            "--inputs": inputs, "--all-logits": all_logits, "--speedscope": speedscope, "--chrome-trace": chrome_trace,
+        }  # fmt: skip
+        _trees.refuse_beside(
+            "--prompt and --new", [n for n, v in single.items() if v], "a request has its own"
+        )
+        guesses = _requests.speculation(speculative)
     from irene_build.export.load import load_bundle
     from irene_build.export.samples import attention_of
 
     estimator, _ = load_bundle(out, backend)
-    file = _tree_file(what)
-    if file is not None and live:
-        raise InputError(f"{what} is a tree: --live needs the MODEL itself, to run it")
+    attention = attention or attention_of(estimator.attention)
+    if prompt is not None or new is not None:
+        options = {
+            "prompt": _requests.DEFAULT_PROMPT if prompt is None else prompt,
+            "new": _requests.DEFAULT_NEW if new is None else new, "batch_size": 1 if batch_size is None else batch_size,
+            "shared_prefix": shared_prefix, "speculative": guesses, "beams": beams,
+        }  # fmt: skip
+        found = _requests.request(
+            estimator, what, file, options, dtype or "float32", attention, use_cache=not no_cache
+        )
+        _requests.shown(estimator, *found, depth=depth, html=html, as_json=as_json, co2=co2)
+        return
     size: dict[str, Any] = {
-        "phase": phase, "past_len": past_len, "dtype": dtype,
-        "attention": attention or attention_of(estimator.attention),
+        "phase": phase or "forward", "past_len": past_len or 0, "dtype": dtype or "float32", "attention": attention,
     }  # fmt: skip
+    batch_size_asked, seq_len_asked = batch_size, seq_len
+    batch_size, seq_len = 8 if batch_size is None else batch_size, 128 if seq_len is None else seq_len
     if file is not None:
-        tree = estimator.load_tree(str(file))
+        tree = _of_file(estimator, file, sized, batch_size_asked, seq_len_asked, past_len, phase)
     else:
-        from irene_build.trace import trace
-
-        tree = trace(what, batch_size, seq_len, cost_model=estimator.cost_model, **size)
+        tree = _trees.Sizes(
+            what,
+            size["phase"],
+            size["dtype"],
+            attention,
+            estimator.cost_model,
+            parse(inputs),
+            not no_cache,
+            all_logits,
+        ).at(batch_size, seq_len_asked, past_len or 0)
     window = _run(estimator, what, batch_size, seq_len, device, size) if live else None
     prediction = estimator.predict(tree, window, tier or None)
     data = prediction.to_dict()
@@ -98,23 +186,31 @@ def predict(
         console.say(prediction.table(depth=depth, g_per_kwh=co2).rstrip("\n"))
 
 
-def _tree_file(what: str) -> Path | None:
-    """The path where ``what`` is meant as a tree file; None where it is a MODEL.
+def _of_file(
+    estimator: Any,
+    file: Path,
+    sized: dict[str, Any],
+    batch_size: Any,
+    seq_len: Any,
+    past_len: Any,
+    phase: Any,
+) -> Any:
+    """The tree of a file; a symbolic one at the size that is asked for. Raises InputError."""
+    from irene_runtime.symbolic import SymbolicTree
 
-    A file is a tree unless it is a transformers configuration; a name that ends like a file must exist.
-    """
-    path = Path(what)
-    if path.is_dir() or (":" in what and not path.exists()):
-        return None
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(1 << 16)
-        return None if b'"model_type"' in head and b'"irene-tree"' not in head else path
-    if path.suffix == ".json":
-        raise InputError(
-            f"{what}: no such file; give a tree file or a MODEL (`irene-build models` lists names)"
-        )
-    return None
+    tree = estimator.load_tree(str(file))
+    if isinstance(tree, SymbolicTree):
+        if seq_len is None and not past_len:
+            positions: Any = tree.header["positions"]
+            seq_len = (
+                _trees.DEFAULT_SEQ_LEN if positions is None else min(_trees.DEFAULT_SEQ_LEN, positions - 1)
+            )
+        return tree.at(8 if batch_size is None else batch_size, seq_len, past_len or 0, phase)
+    given = [name for name, value in sized.items() if value is not None]
+    _trees.refuse_beside(
+        "a tree of one size", given, f"which is {tree.header['batch_size']} x {tree.header['seq_len']}"
+    )
+    return tree
 
 
 def _run(estimator: Any, model: str, batch_size: int, seq_len: int, device: str, size: dict[str, Any]) -> Any:

@@ -14,12 +14,24 @@ app = typer.Typer()
 def sweep(
     out: Path = typer.Argument(..., metavar="OUT", help="A bundle that `irene-build export` wrote."),
     model: str = typer.Argument(..., metavar="MODEL", help="A named model, config or factory."),
-    batch: str = typer.Option("1,2,4,8,16,32", "--batch", help="Batch sizes, with commas between them."),
-    seq: str = typer.Option("32,64,128,256,512", "--seq", help="Sequence lengths, with commas between them."),
+    batch: str = typer.Option(
+        "1,2,4,8,16,32", "--batch", "-b", help="Batch sizes, with commas between them."
+    ),
+    seq: str = typer.Option(
+        "32,64,128,256,512", "--seq", "-s", help="Sequence lengths, with commas between them."
+    ),
     phase: str = typer.Option(
         "forward", "--phase", help="forward, prefill or decode (one token after each length of --seq)."
     ),
+    prompt: str = typer.Option(
+        "", "--prompt", help="Sweep requests instead: tokens of their prompts, with commas between them."
+    ),
+    new: str = typer.Option("", "--new", help="New tokens of requests, with commas between them."),
     dtype: str = typer.Option("float32", "--dtype", help="float32, float16 or bfloat16."),
+    inputs: list[str] = typer.Option(
+        [], "--inputs", help="module:function that returns inputs, or name=8x3x224x224[:dtype], repeated."
+    ),
+    no_cache: bool = typer.Option(False, "--no-cache", help="Trace MODEL anew, and keep nothing of it."),
     folder: Path | None = typer.Option(
         None, "--output", "-o", help="Folder for the page, its tables and figures."
     ),
@@ -32,20 +44,35 @@ def sweep(
     from irene_build.errors import InputError
     from irene_build.export.load import load_bundle
     from irene_build.report import grid, write
+    from irene_build.trace.shapes import parse
+    from irene_runtime.symbolic import SymbolicTree
 
     batches, seqs = _bundles.whole_numbers(batch, "--batch"), _bundles.whole_numbers(seq, "--seq")
-    if _bundles.is_tree_file(Path(model)):
-        raise InputError(f"{model} is a tree of one size: give the model itself")
     if as_json and as_csv:
         raise InputError("--json or --csv, not both")
     if folder is not None:
         write.check_folder(folder)
     estimator, _ = load_bundle(out)
+    if _bundles.is_tree_file(Path(model)) and not isinstance(estimator.load_tree(model), SymbolicTree):
+        raise InputError(f"{model} is a tree of one size: give the model itself, or a symbolic tree")
+    if prompt or new:
+        from irene_build.commands._request_tables import sweep_requests
+
+        lists = (
+            _bundles.whole_numbers(prompt or "128,512,2048", "--prompt"),
+            _bundles.whole_numbers(new or "64,256", "--new"),
+        )
+        sweep_requests(estimator, model, *lists, batches, dtype, not no_cache, folder, as_json, as_csv)
+        return
     sizes = [(b, s) for s in seqs for b in batches]
     predictions = []
     with console.Progress(len(sizes), "predicting", quiet=as_json or as_csv) as progress:
-        for b, s in sizes:
-            predictions.append(_bundles.predicted(estimator, model, b, s, phase, 0, dtype))
+        for (b, s), found in zip(
+            sizes,
+            _bundles.predicted(estimator, model, sizes, phase, 0, dtype, parse(inputs), not no_cache),
+            strict=True,
+        ):
+            predictions.append(found)
             progress.update(len(predictions), f"{b} x {s}")
     result = grid.sweep(predictions)
     if folder is not None:

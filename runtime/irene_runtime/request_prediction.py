@@ -6,6 +6,9 @@ from .equations import SIMULATED, flag_names
 from .errors import TreeError
 from .prediction import joules, printable
 
+#: Lines of modules in a table.
+ROWS = 24
+
 
 class PhaseSum(NamedTuple):
     """All steps of a phase. ``error_j``: what the sum over steps may be off by; ``nodes`` by scope and type."""
@@ -140,9 +143,14 @@ class RequestPrediction:
                 % (phase.name, phase.steps, joules(phase.energy_j), share, joules(phase.error_j))
             )
         lines += ["", "    energy   share  module"]
+        grouped: Dict[Tuple[str, float], List[str]] = {}
         for name, value in self.modules(depth):
-            share = 100.0 * value / self.energy_j if self.energy_j else 0.0
-            lines.append("%10s  %5.1f%%  %s" % (joules(value), share, printable(name)))
+            grouped.setdefault((name.rpartition(":")[2], value), []).append(name)
+        for (_, value), names in list(grouped.items())[:ROWS]:
+            total = value * len(names)
+            share = 100.0 * total / self.energy_j if self.energy_j else 0.0
+            times = " and others alike, %d in all" % len(names) if len(names) > 1 else ""
+            lines.append("%10s  %5.1f%%  %s%s" % (joules(total), share, printable(names[0]), times))
         return "\n".join(lines) + "\n"
 
     def modules(self, depth: int = 1) -> List[Tuple[str, float]]:
