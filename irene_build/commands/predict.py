@@ -105,6 +105,10 @@ def predict(
     for path in (html, speedscope, chrome_trace):
         if path is not None:
             check_writable(path)
+    from irene_build.export.load import load_bundle
+    from irene_build.export.samples import attention_of
+
+    estimator, _ = load_bundle(out, backend)
     file = _trees.tree_file(what)
     if file is not None and live:
         raise InputError(f"{what} is a tree: --live needs the MODEL itself, to run it")
@@ -132,10 +136,6 @@ def predict(
             "--prompt and --new", [n for n, v in single.items() if v], "a request has its own"
         )
         guesses = _requests.speculation(speculative)
-    from irene_build.export.load import load_bundle
-    from irene_build.export.samples import attention_of
-
-    estimator, _ = load_bundle(out, backend)
     attention = attention or attention_of(estimator.attention)
     if prompt is not None or new is not None:
         options = {
