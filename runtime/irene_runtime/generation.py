@@ -8,7 +8,6 @@ What the last halving changed, or how much a stair is bent, is reported as the e
 
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from .equations import EXTRAPOLATES
 from .errors import InputError, TreeError
 from .expressions import monomials
 from .outline import Folded
@@ -297,9 +296,6 @@ def predicted_request(
     flags = 0
     for _, more in found:
         flags |= more
-    dtypes = (estimator.data.get("trained_on") or {}).get("dtypes") or [tree.header["dtype"]]
-    if tree.header["dtype"] not in dtypes:
-        flags |= EXTRAPOLATES
     size = {
         "prompt": prompt, "new": new, "batch_size": batch, "beams": beams if beams > 1 else None,
         "shared_prefix": prefix or None, "speculative": list(speculative) if speculative is not None else None,
