@@ -52,9 +52,12 @@ class Sizes:
         inputs: Any = None,
         use_cache: bool = True,
         all_logits: bool = False,
+        weights: str = "",
     ) -> None:
         self.model, self.phase, self.inputs = model, phase, inputs
         self._options: dict[str, Any] = {"dtype": dtype, "attention": attention, "all_logits": all_logits}
+        if weights:
+            self._options["weights"] = weights
         self._cost_model, self._use_cache = cost_model, use_cache
         self._symbolic: SymbolicTree | str | None = "unknown"
 

@@ -12,7 +12,10 @@ app = typer.Typer()
 
 @app.command()
 def evaluate(
-    hardware: str = typer.Option(..., "--hardware", help="The PC whose dataset is used."),
+    hardware: str = typer.Option("", "--hardware", help="The PC whose dataset is used."),
+    device: str = typer.Option(
+        "", "--device", help="With --against: a device's datasheet alone (irene-build devices)."
+    ),
     method: str = typer.Option("best", "--method", help="best, or paper (IrEne as published)."),
     protocol: str = typer.Option("model-out", "--protocol", help="model-out, family-out or model+size-out."),
     tier: list[str] = typer.Option(
@@ -33,7 +36,7 @@ def evaluate(
         None,
         "--against",
         metavar="FILE.csv",
-        help="Runs that the estimator never saw: whole runs of a server.",
+        help="Runs that the estimator never saw: whole runs of a server, whole models, or generated tokens.",
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
@@ -47,10 +50,13 @@ def evaluate(
     from irene_build.evaluate import run
     from irene_build.paths import find_artifact
 
-    if against is not None and not is_serving(against):
-        raise InputError(
-            f"{against}: no table of serving runs (columns energy_per_token_j, avg_batch_size, ...)"
-        )
+    if bool(hardware) == bool(device):
+        raise InputError("give --hardware, or --device with --against")
+    if device and against is None:
+        raise InputError("--device goes with --against FILE: a datasheet has no measurements of its own")
+    if against is not None and (device or not is_serving(against)):
+        _against(hardware, device, against, as_json)
+        return
     if against is not None or build.has_measurements(hardware):
         _gpus.evaluate(hardware, against, as_json)
         return
@@ -85,6 +91,31 @@ def evaluate(
 
     console.say(evaluation_text(result))
     console.note(f"wrote {target}")
+
+
+def _against(hardware: str, device: str, path: Path, as_json: bool) -> None:
+    """A device's datasheet, or a trained estimator, beside measurements that it never saw."""
+    from irene_build import console
+    from irene_build.evaluate import against
+    from irene_build.hardware.datasheets import datasheet
+    from irene_build.paths import find_artifact
+    from irene_build.trace import trace_model
+    from irene_build.train.estimator_file import load
+    from irene_build.train.law.datasheet_estimator import estimator
+    from irene_runtime.model import Estimator
+
+    data = estimator(datasheet(device)) if device else load(find_artifact(hardware, "estimator.json"))
+    compiled = Estimator(data)
+    compare = against.generation if against.is_generation(path) else against.whole
+    with console.Progress(1.0, "tracing", quiet=as_json):
+        result = {
+            "hardware": data["hardware"], "provenance": data["provenance"], "against": str(path),
+            **compare(compiled, path, trace_model),
+        }  # fmt: skip
+    if as_json:
+        console.emit_json(result)
+    else:
+        console.say(against.text(result))
 
 
 def _constants(hardware: str) -> dict[str, float] | None:

@@ -22,6 +22,11 @@ def export(
         "--hardware",
         help="Whose estimator (default: the one that was calibrated here, else the only one in the artifacts folder).",
     ),
+    device: str = typer.Option(
+        "",
+        "--device",
+        help="A device that nobody measured: an estimator of its datasheet (irene-build devices).",
+    ),
     estimator_file: str = typer.Option("", "--estimator", help="An estimator file instead of --hardware's."),
     tree: list[str] = typer.Option(
         [], "--tree", help="Tree file to ship instead of the example trees (repeatable)."
@@ -41,14 +46,21 @@ def export(
     from irene_build.train.estimator_file import load as load_estimator
     from irene_runtime.tree import load
 
-    if hardware and estimator_file:
-        raise InputError("give --hardware or --estimator, not both")
-    path = (
-        Path(estimator_file)
-        if estimator_file
-        else find_artifact(hardware or _only_hardware(), "estimator.json")
-    )
-    estimator = load_estimator(path)
+    if bool(hardware) + bool(estimator_file) + bool(device) > 1:
+        raise InputError("give one of --hardware, --estimator and --device")
+    if device:
+        from irene_build.hardware.datasheets import datasheet
+        from irene_build.train.law.datasheet_estimator import estimator as of_datasheet
+
+        sheet = datasheet(device)
+        estimator, path = of_datasheet(sheet), Path(sheet.name)
+    else:
+        path = (
+            Path(estimator_file)
+            if estimator_file
+            else find_artifact(hardware or _only_hardware(), "estimator.json")
+        )
+        estimator = load_estimator(path)
     trees = {Path(name).name: load(name) for name in tree} if tree else None
     if trees is not None and len(trees) < len(tree):
         raise InputError("two --tree files have the same name")
@@ -59,6 +71,8 @@ def export(
         console.note(f"warning: {text}")
     if done.manifest["provenance"] == "simulated":
         console.note("SIMULATED: this estimator was calibrated on simulated energy.")
+    if done.manifest["provenance"] == "datasheet":
+        console.note("DATASHEET: nothing was measured; joules are those of the board, intervals are wide.")
     if as_json:
         console.emit_json({
             "format": "irene-export", "version": 1, "folder": str(done.folder), "estimator": str(path),

@@ -95,6 +95,7 @@ def table(
     from irene_build import console
     from irene_build.dataset import whole_models
     from irene_build.dataset.table import PROVENANCES
+    from irene_build.engines.quantised import launched
     from irene_build.errors import InputError
     from irene_build.hardware.datasheets import datasheet
     from irene_build.received import refuse_factories
@@ -116,15 +117,17 @@ def table(
             dataset, _ = whole_models.build(
                 rows,
                 hardware,
-                lambda run: trace(
-                    run.spec,
-                    run.batch_size,
-                    run.seq_len,
-                    phase=run.phase,
-                    past_len=run.past_len,
-                    dtype=run.dtype,
-                    attention=run.attention,
-                    weights=run.weights or None,
+                lambda run: launched(
+                    trace(
+                        run.spec,
+                        run.batch_size,
+                        run.seq_len,
+                        phase=run.phase,
+                        past_len=run.past_len,
+                        dtype=run.dtype,
+                        attention=run.attention,
+                        weights=run.weights or None,
+                    )
                 ),
                 boundary,
                 provenance,

@@ -22,9 +22,11 @@ LIVE_SECONDS = 3.0
 
 @app.command()
 def predict(
-    out: Path = typer.Argument(..., metavar="OUT", help="A bundle that `irene-build export` wrote."),
+    out: Path = typer.Argument(
+        ..., metavar="OUT", help="A bundle that `irene-build export` wrote; none with --device NAME."
+    ),
     what: str = typer.Argument(
-        ..., metavar="TREE_OR_MODEL", help="A tree file, or a MODEL as `irene-build trace` takes it."
+        "", metavar="TREE_OR_MODEL", help="A tree file, or a MODEL as `irene-build trace` takes it."
     ),
     batch_size: int = typer.Option(
         None, "--batch", "-b", help="Batch size (of a MODEL; default 8, of a request 1).", show_default=False
@@ -71,7 +73,18 @@ def predict(
     no_cache: bool = typer.Option(False, "--no-cache", help="Trace MODEL anew, and keep nothing of it."),
     tier: str = typer.Option("", "--tier", help="static, live or profile (default: the best there is)."),
     live: bool = typer.Option(False, "--live", help="Run MODEL on this PC and predict from its readings."),
-    device: str = typer.Option("", "--device", help="Where --live runs it: cpu, cuda or cuda:N."),
+    device: str = typer.Option(
+        "",
+        "--device",
+        help="Where --live runs it (cpu, cuda, cuda:N); or a device's name: its datasheet stands for OUT.",
+    ),
+    weights: str = typer.Option(
+        "",
+        "--weights",
+        help="How matrices are stored (of a MODEL): int8, int8-pure, nf4, int4, gptq, awq, ...",
+    ),
+    clock: float = typer.Option(None, "--clock", metavar="MHZ", help="Core clock that the run is asked for."),
+    power_limit: float = typer.Option(None, "--power-limit", metavar="W", help="Power limit of the board."),
     backend: str = typer.Option(
         "python", "--backend", help="What evaluates: python, or onnx (the bundle's graph)."
     ),
@@ -105,10 +118,21 @@ def predict(
     for path in (html, speedscope, chrome_trace):
         if path is not None:
             check_writable(path)
+    from irene_build.engines.quantised import launched
     from irene_build.export.load import load_bundle
     from irene_build.export.samples import attention_of
 
-    estimator, _ = load_bundle(out, backend)
+    named = "" if device == "cpu" or device.startswith("cuda") else device
+    if named:
+        if what or live or backend != "python":
+            raise InputError(
+                f"--device {named} stands for a bundle: give MODEL alone, without --live and --backend"
+            )
+        estimator, what = _of_datasheet(named), str(out)
+    elif not what:
+        raise InputError("give OUT and TREE_OR_MODEL, or --device NAME and a MODEL")
+    else:
+        estimator, _ = load_bundle(out, backend)
     file = _trees.tree_file(what)
     if file is not None and live:
         raise InputError(f"{what} is a tree: --live needs the MODEL itself, to run it")
@@ -120,6 +144,7 @@ def predict(
             "--attention": attention,
             "--inputs": inputs,
             "--all-logits": all_logits,
+            "--weights": weights,
         }
         _trees.refuse_beside(
             "a tree file", [n for n, v in of_model.items() if v], "which was traced with its own"
@@ -130,7 +155,8 @@ def predict(
         single = {
             "--seq": seq_len is not None, "--phase": phase, "--past": past_len is not None, "--live": live,
             "--tier": tier, "--csv": as_csv, "--openmetrics": as_openmetrics, "--explain": explain is not None,
-            "--inputs": inputs, "--all-logits": all_logits, "--speedscope": speedscope, "--chrome-trace": chrome_trace,
+            "--inputs": inputs, "--all-logits": all_logits, "--weights": weights, "--clock": clock,
+            "--power-limit": power_limit, "--speedscope": speedscope, "--chrome-trace": chrome_trace,
         }  # fmt: skip
         _trees.refuse_beside(
             "--prompt and --new", [n for n, v in single.items() if v], "a request has its own"
@@ -165,7 +191,9 @@ def predict(
             parse(inputs),
             not no_cache,
             all_logits,
+            weights,
         ).at(batch_size, seq_len_asked, past_len or 0)
+    tree = _under(estimator, launched(tree), clock, power_limit)
     window = _run(estimator, what, batch_size, seq_len, device, size) if live else None
     prediction = estimator.predict(tree, window, tier or None)
     data = prediction.to_dict()
@@ -184,6 +212,36 @@ def predict(
         console.say(prediction.explain(explain).rstrip("\n"))
     else:
         console.say(prediction.table(depth=depth, g_per_kwh=co2).rstrip("\n"))
+
+
+def _of_datasheet(device: str) -> Any:
+    """The estimator of a device that nobody measured."""
+    from irene_build.hardware.datasheets import datasheet
+    from irene_build.train.law.datasheet_estimator import estimator
+    from irene_runtime.model import Estimator
+
+    return Estimator(estimator(datasheet(device)))
+
+
+def _under(estimator: Any, tree: Any, clock: float | None, power_limit: float | None) -> Any:
+    """The tree under a clock and a power limit. Raises InputError where the estimator knows neither."""
+    from irene_runtime.tree import ModelTree
+
+    asked = {"--clock": clock, "--power-limit": power_limit}
+    if clock is None and power_limit is None:
+        return tree
+    if estimator.law is None:
+        raise InputError(
+            f"{' and '.join(n for n, v in asked.items() if v is not None)}: this estimator has no physical law, "
+            "which says what clocks and limits change; import a table with a column freq or power_limit_w"
+        )
+    for name, value in asked.items():
+        if value is not None and not 0.0 < value < 1e6:
+            raise InputError(f"{name} {value:g}: expected a positive number")
+    highest = estimator.law.max_clock_hz / 1e6
+    if clock is not None and clock > 1.001 * highest:
+        raise InputError(f"--clock {clock:g}: the device's highest is {highest:g} MHz")
+    return ModelTree(tree.nodes, {**tree.header, "clock_mhz": clock, "power_limit_w": power_limit})
 
 
 def _of_file(

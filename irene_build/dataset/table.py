@@ -14,7 +14,7 @@ import numpy as np
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.tree import ModelTree
 
-PROVENANCES = ("measured", "integrated", "estimated", "simulated")
+PROVENANCES = ("measured", "integrated", "estimated", "simulated", "datasheet")
 
 
 def gpu_energy_is_label(label_source: str) -> bool:

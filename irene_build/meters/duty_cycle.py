@@ -8,6 +8,7 @@ to best, as a straight line over the load's share of [t - delay - duty x period,
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import time
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irene_build.files import write_text_atomic
 from irene_build.meters.base import Meter, MeterInfo, Reading
-from irene_build.meters.kept import keep, kept
+from irene_build.paths import artifacts_dir
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -208,15 +210,27 @@ def _news(readings: Sequence[Reading], kind: str) -> tuple[Array, Array, Array]:
 
 def store_duty(info: MeterInfo, found: Duty) -> Path:
     """Keeps a duty per meter in the folder of artifacts, for ``known_duty``."""
-    return keep(_STORE, _key(info), found.as_dict())
+    path = artifacts_dir() / _STORE
+    data = _stored(path)
+    data[_key(info)] = found.as_dict()
+    write_text_atomic(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
+    return path
 
 
 def known_duty(info: MeterInfo) -> Duty | None:
     """What ``store_duty`` kept of this meter, or nothing."""
     try:
-        return Duty(**kept(_STORE, _key(info)))
-    except TypeError:
+        return Duty(**_stored(artifacts_dir() / _STORE)[_key(info)])
+    except (KeyError, TypeError):
         return None
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _key(info: MeterInfo) -> str:

@@ -88,7 +88,7 @@ def header(dataset: Dataset, method: str, cost_model: str) -> dict[str, Any]:
         "label_source": dataset.label_source,
         "cost_model": cost_model,
         "attention": attentions[0] if len(attentions) == 1 else "mixed",
-        "created_by": _versions(),
+        "created_by": package_versions(),
         "fingerprint": dict(dataset.info.get("fingerprint") or {}),
         "trained_on": {
             "models": dataset.models,
@@ -101,7 +101,7 @@ def header(dataset: Dataset, method: str, cost_model: str) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of the packages that shape the numbers."""
     import numpy
     import scipy

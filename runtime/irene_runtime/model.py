@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from .attach import Attached
 from .equations import (
+    DATASHEET,
     EXTRAPOLATES,
     FELL_BACK,
     FORMS,
@@ -298,7 +299,7 @@ class Estimator:
         children = one.children if folded is None else folded.children
         features = self.features(one, live, folded)
         kinds = _kinds(nodes, children)
-        notes, flags = [], 0
+        notes, flags = [], DATASHEET if self.provenance == "datasheet" else 0
         wanted = tier or ("profile" if live is None or isinstance(live, Attached) else "live")
         for name in TIERS[TIERS.index(wanted) :]:
             reason = self._lacks(name, nodes, kinds, features)
@@ -310,7 +311,7 @@ class Estimator:
         if tier is None and live is None:
             notes = []
         if notes:
-            flags = FELL_BACK
+            flags |= FELL_BACK
         if isinstance(live, Monitor):
             if notes:
                 missing = sorted(live.missing.items())

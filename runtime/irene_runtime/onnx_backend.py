@@ -33,13 +33,11 @@ class Graph:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own for files that are no graph
             raise EstimatorError("%s: %s" % (path, str(error)[:200])) from None
-        about = self._session.get_modelmeta().custom_metadata_map
-        found = about.get("irene.digest")
+        found = self._session.get_modelmeta().custom_metadata_map.get("irene.digest")
         if found != digest:
             raise EstimatorError("%s: digest %.64s, this estimator's is %s" % (path, found, digest))
         self._np = numpy
-        columns = about.get("irene.features") or ",".join(data["features"])
-        self._features: List[str] = [column.partition(" ")[0] for column in columns.split(",")]
+        self._features: List[str] = list(data["features"])
         self._primitives = {name: index for index, name in enumerate(data["primitives"])}
 
     def run(

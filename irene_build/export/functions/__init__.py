@@ -11,7 +11,6 @@ from typing import Any
 from irene_build.export.functions.forest import FOREST
 from irene_build.export.functions.formulas import FORMULAS
 from irene_build.export.functions.intervals import INTERVALS
-from irene_build.export.functions.sizes import SIZES
 
 DOMAIN = "irene"
 OPSET = 18
@@ -19,7 +18,7 @@ OPSET = 18
 #: Logarithms see nothing smaller (as in `irene_runtime.equations`).
 TINY = 1e-9
 
-_FUNCTIONS = {**FORMULAS, **FOREST, **INTERVALS, **SIZES}
+_FUNCTIONS = {**FORMULAS, **FOREST, **INTERVALS}
 
 
 def local_functions(used: set[str]) -> list[Any]:

@@ -122,7 +122,8 @@ def evaluate(n: Mapping[str, float], device: Mapping[str, Any], data: Runs) -> S
     share = np.where(wide, peak / half, 1.0)
     edge, fill = n["tile"], n["fill"] * share
     extra = 2.0 * products * ((inner + fill) * (rows + edge) * (columns + edge) - inner * rows * columns)
-    extra += 2.0 * inner * n["tail"] * np.minimum(1.0, 4.0 * share) * device["sms"] * TILE
+    height = (rows + edge) / (rows + edge + 128.0)
+    extra += 2.0 * inner * n["tail"] * np.minimum(1.0, 4.0 * share) * device["sms"] * TILE * height
     work = matmul + np.where((products > 0.0) & ~fused, extra, 0.0)
     flop_s = work / (peak * efficiency * clock) + vector / (peaks["float32"] * n["efficiency_vector"] * clock)
 

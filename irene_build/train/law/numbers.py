@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 
 from irene_build.hardware.datasheets import Datasheet
 
-#: Joules a byte that reaches memory, by kind of memory: HBM 40 to 70 pJ, GDDR 150 to 310 pJ.
-_BYTE_J = {"HBM": 6e-11, "GDDR": 1.6e-10, "LPDDR": 5e-11}
+#: Joules a byte that reaches memory, by kind of memory, longest name first: HBM 40 to 70 pJ, GDDR 150 to 310 pJ.
+_BYTE_J = {"GDDR6X": 2.5e-10, "GDDR7": 2.2e-10, "GDDR": 1.7e-10, "HBM": 6e-11, "LPDDR": 5e-11}
+#: By make of device: what tensor work at its peak would take, static power and that of clocks, over the board's
+#: limit. GeForce has half the rate with sums in 32 bits, and clocks that rest while it waits.
+_SHARES = {"GeForce": (0.65, 0.10, 0.07), "Apple": (1.0, 0.09, 0.06), "": (1.3, 0.16, 0.11)}
 
 
 class Number(NamedTuple):
@@ -30,7 +33,7 @@ def numbers(sheet: Datasheet) -> dict[str, Number]:
     """The law's numbers for a device, with priors from its datasheet."""
     limit = sheet.power_limit_w
     kind = next((k for k in _BYTE_J if sheet.memory_kind.startswith(k)), "GDDR")
-    full = 0.7 if kind == "GDDR" else 1.0  # share of the limit that tensor work at its peak would take
+    full, static, clock = next(v for make, v in _SHARES.items() if make in sheet.name)
     return {
         "efficiency_16": Number(0.6, 0.4, "1", "share of the peak that large 16-bit products reach"),
         "efficiency_float32": Number(0.7, 0.3, "1", "the same for float32"),
@@ -46,14 +49,14 @@ def numbers(sheet: Datasheet) -> dict[str, Number]:
         "launch_s": Number(2e-6, 0.6, "s", "time of a kernel before and after its work"),
         "voltage_floor": Number(0.65, 0.2, "1", "clock below which the voltage stays, over the highest"),
         "voltage_power": Number(1.0, 0.5, "1", "joules of an operation grow with the clock to this power"),
-        "static_w": Number(0.12 * limit, 0.5, "W", "power that flows whatever the clock"),
-        "clock_w": Number(0.08 * limit, 0.7, "W", "power of clocks that run at their highest"),
+        "static_w": Number(static * limit, 0.5, "W", "power that flows whatever the clock"),
+        "clock_w": Number(clock * limit, 0.7, "W", "power of clocks that run at their highest"),
         "flop_16_j": Number(full * limit / sheet.peak("float16"), 0.5, "J", "one FLOP of 16-bit products"),
         "flop_float32_j": Number(0.6 * limit / sheet.peak("float32"), 0.5, "J", "one FLOP in float32"),
         "flop_attention": Number(1.5, 0.5, "1", "a FLOP of fused attention over one of a product"),
         "byte_j": Number(_BYTE_J[kind], 0.5, "J", "one byte that reaches memory"),
         "limit": Number(1.0, 0.05, "1", "power that the board settles at, over its limit"),
-        "host_s": Number(1.2e-5, 0.7, "s", "host time of one kernel, and of one operation"),
+        "host_s": Number(1.5e-5, 0.7, "s", "host time of one kernel, and of one operation"),
         "pass_s": Number(5e-4, 0.7, "s", "host time of one pass, whatever it launches"),
         "gap": Number(0.9, 0.1, "1", "static power while the device waits for its host, over that at work"),
     }  # fmt: skip
