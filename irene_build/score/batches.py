@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,10 +60,13 @@ class Scorer:
     """Scores Arrow batches: a call gives all rows and columns of one, then ``ADDED``, then ``REJECTED``.
 
     ``sources``: per model what its tables are filled from. Rows that are wrong keep null in ``ADDED`` and say why in
-    ``REJECTED``. May be called from several threads. Raises InputError where the settings cannot be.
+    ``REJECTED``. ``store``: where tables are kept for later runs.
+    May be called from several threads. Raises InputError where the settings cannot be.
     """
 
-    def __init__(self, sources: Mapping[str, EnergySource], digest: str, settings: Settings) -> None:
+    def __init__(
+        self, sources: Mapping[str, EnergySource], digest: str, settings: Settings, store: Path | None = None
+    ) -> None:
         if settings.failed not in ("prefill", "nothing"):
             raise InputError(f"--failed {settings.failed!r}: prefill or nothing")
         if not 1.0 <= settings.batch_size <= MAX_BATCH:
@@ -72,7 +76,7 @@ class Scorer:
             raise InputError(no_tree(name, sources))
         if not settings.model and not settings.columns.model:
             raise InputError("the log has no column of models: say --model NAME, or --column model=COLUMN")
-        self.settings, self.digest, self.table = settings, digest, RequestTable(sources)
+        self.settings, self.digest, self.table = settings, digest, RequestTable(sources, store)
 
     def __call__(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         return _scored(rows, self.table, self.digest, self.settings)

@@ -22,12 +22,14 @@ RUNNERS = ("local", "spark", "ray")
 
 @dataclass(frozen=True)
 class Loaded:
-    """An estimator with the models that it can score. ``payload``: the same as the bytes of a file, for workers."""
+    """An estimator with the models that it can score. ``payload``: the same as the bytes of a file, for workers;
+    ``store``: a folder where tables are kept for later runs."""
 
     sources: Mapping[str, EnergySource]
     digest: str
     about: Mapping[str, str] = field(default_factory=dict)
     payload: bytes = b""
+    store: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def score_logs(
     settings, source = settings_of(log, loaded, options)
     added_schema(log.schema)
     check_keys(log.schema, options.by, settings)
-    scorer = Scorer(loaded.sources, loaded.digest, settings)
+    scorer = Scorer(loaded.sources, loaded.digest, settings, loaded.store)
     run = {
         "digest": loaded.digest, "models": sorted(loaded.sources), "files": log.stamp, "settings": asdict(settings),
         "by": options.by, "concurrency": [source, options.max_batch],

@@ -5,9 +5,11 @@ Needs NumPy and the runtime; neither torch nor transformers.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
+import os
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -17,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irene_build import __version__
 from irene_build.errors import InputError, TreeError
 from irene_build.score.batches import Scorer, Settings
 from irene_build.score.run import Loaded
-from irene_runtime.equations import FLAGS
+from irene_build.score.tables import FIRST_SIZES, GOLDEN, TOLERANCE
+from irene_runtime.equations import EXTRAPOLATES
+from irene_runtime.generation import Generation
 
 if TYPE_CHECKING:
     from irene_runtime.model import Estimator
@@ -29,29 +34,42 @@ _MODULE, _MANIFEST = "irene_estimator.py", "manifest.json"
 
 
 class TreeSource:
-    """Passes of one symbolic tree on one estimator, in the static tier."""
+    """Passes of one symbolic tree on one estimator, as ``Estimator.request`` evaluates them: static tier.
 
-    def __init__(self, estimator: Estimator, tree: Any) -> None:
+    Raises TreeError where the tree holds no requests (no decode steps, another cost model).
+    """
+
+    def __init__(self, estimator: Estimator, tree: Any, content: bytes) -> None:
+        estimator.request(tree, 2, 2)
         self._estimator, self._tree = estimator, tree
+        text = f"{estimator.digest} {__version__} {TOLERANCE} {FIRST_SIZES} {GOLDEN} ".encode()
+        self.key = hashlib.sha256(text + content).hexdigest()[:32]
+        dtypes = (estimator.data.get("trained_on") or {}).get("dtypes") or [tree.header["dtype"]]
+        self._flags = 0 if tree.header["dtype"] in dtypes else EXTRAPOLATES
 
     def passes(self, phase: str, tokens: np.ndarray, batch_size: int) -> np.ndarray:
         """As ``tables.EnergySource``. Seconds are NaN where the estimator predicts none, all is where the tree ends."""
         out = np.empty((len(tokens), 5))
+        steps = Generation(self._estimator, self._tree)  # a new one each time: it keeps all steps
         for row, count in enumerate(tokens.tolist()):
-            seq_len, past_len = (count, 0) if phase == "prefill" else (1, count)
+            size = (count, 0) if phase == "prefill" else (1, count)
             try:
-                tree = self._tree.at(batch_size=batch_size, seq_len=seq_len, past_len=past_len, phase=phase)
+                values = steps.step(phase, batch_size, *size)[2]
             except TreeError:  # more than the model takes
                 out[row] = math.nan, math.nan, math.nan, math.nan, 0.0
                 continue
-            p = self._estimator.predict(tree, tier="static")
-            time_s = getattr(p, "time_s", None)
-            out[row] = (p.energy_j, *p.interval_j, math.nan if time_s is None else time_s, _bits(p.flags))
+            time_s = math.nan if values.time_s is None else values.time_s
+            flags = values.flags | self._flags
+            out[row] = values.energy_j[0], values.low_j[0], values.high_j[0], time_s, flags
         return out
 
 
-def _bits(flags: Sequence[str]) -> int:
-    return sum(bit for bit, name in FLAGS.items() if name in flags)
+def tables_folder() -> Path:
+    """Where tables are kept: ``IRENE_CACHE``, or irene-build in the user's cache (``XDG_CACHE_HOME``, ~/.cache)."""
+    own = os.environ.get("IRENE_CACHE")
+    if own:
+        return Path(own) / "tables"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irene-build" / "tables"
 
 
 def load(bundle: Path, trees: Sequence[str]) -> Loaded:
@@ -60,7 +78,7 @@ def load(bundle: Path, trees: Sequence[str]) -> Loaded:
     from irene_build.export.load import load_bundle
 
     estimator, manifest = load_bundle(bundle)
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, TreeSource]] = {}
     for path in sorted((bundle / "trees").glob("*.json")):
         _take(found, "", path, estimator, quiet=True)
     for text in trees:
@@ -76,32 +94,25 @@ def load(bundle: Path, trees: Sequence[str]) -> Loaded:
             "no symbolic tree: `irene-build trace MODEL --symbolic -o FILE` makes one, --tree FILE adds it"
         )
     about = {key: str(manifest[key]) for key in ("hardware", "boundary", "provenance", "method", "digest")}
-    sources = {name: TreeSource(estimator, estimator.load_tree(str(path))) for name, path in found.items()}
-    return Loaded(sources, estimator.digest, about, _packed(bundle, found))
+    sources = {name: source for name, (_, source) in found.items()}
+    paths = {name: path for name, (path, _) in found.items()}
+    return Loaded(sources, estimator.digest, about, _packed(bundle, paths), tables_folder())
 
 
-def _take(found: dict[str, Path], name: str, path: Path, estimator: Estimator, quiet: bool) -> None:
-    """Add a symbolic tree under its model's name. ``quiet``: pass over trees of one size."""
+def _take(
+    found: dict[str, tuple[Path, TreeSource]], name: str, path: Path, estimator: Estimator, quiet: bool
+) -> None:
+    """Add a symbolic tree under its model's name. ``quiet``: pass over files that are none, or hold no requests."""
     try:
         tree: Any = estimator.load_tree(str(path))
+        if not hasattr(tree, "at"):
+            raise TreeError(
+                f"{path} is a tree of one size: `irene-build trace MODEL --symbolic -o FILE` makes one of every size"
+            )
+        found[name or str(tree.header["model"])] = path, TreeSource(estimator, tree, path.read_bytes())
     except TreeError:
-        if quiet:
-            return
-        raise
-    if not hasattr(tree, "at"):
-        if quiet:
-            return
-        raise InputError(
-            f"{path} is a tree of one size: `irene-build trace MODEL --symbolic -o FILE` makes one of every size"
-        )
-    if tree.header["cost_model"] != estimator.cost_model:
-        if quiet:
-            return
-        raise InputError(
-            f"{path} was traced under the cost model {tree.header['cost_model']}, the estimator wants "
-            f"{estimator.cost_model}: trace it with --cost-model {estimator.cost_model}"
-        )
-    found[name or str(tree.header["model"])] = path
+        if not quiet:
+            raise
 
 
 def _packed(bundle: Path, trees: Mapping[str, Path]) -> bytes:
@@ -118,19 +129,19 @@ def _packed(bundle: Path, trees: Mapping[str, Path]) -> bytes:
     return out.getvalue()
 
 
-def unpacked(path: Path) -> Loaded:
+def unpacked(payload: Path) -> Loaded:
     """What ``Loaded.payload`` was made of, from its file."""
     from irene_build.export.load import load_bundle
 
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as packed:
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(payload) as packed:
         packed.extractall(folder)
         estimator, manifest = load_bundle(Path(folder))
         names = json.loads((Path(folder) / "models.json").read_text(encoding="utf-8"))
-        sources = {
-            name: TreeSource(estimator, estimator.load_tree(str(Path(folder) / file)))
-            for file, name in names.items()
-        }
-    return Loaded(sources, str(manifest["digest"]))
+        sources = {}
+        for file, name in names.items():
+            path = Path(folder) / file
+            sources[name] = TreeSource(estimator, estimator.load_tree(str(path)), path.read_bytes())
+    return Loaded(sources, str(manifest["digest"]), store=tables_folder())
 
 
 _SCORERS: dict[tuple[str, str], Scorer] = {}
@@ -141,5 +152,5 @@ def scorer_of(path: Path, settings: Settings) -> Scorer:
     key = (str(path), json.dumps(asdict(settings), sort_keys=True))
     if key not in _SCORERS:
         found = unpacked(path)
-        _SCORERS[key] = Scorer(found.sources, found.digest, settings)
+        _SCORERS[key] = Scorer(found.sources, found.digest, settings, found.store)
     return _SCORERS[key]

@@ -9,12 +9,18 @@ never on the log, so that every runner reads the same numbers.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from irene_build.errors import OutputError
+from irene_build.files import write_bytes_atomic
 
 #: Largest relative difference between table and estimator, looked at between two neighbouring sizes.
 TOLERANCE = 1e-3
@@ -32,7 +38,10 @@ PREFILL, DECODE = slice(0, 4), slice(4, 8)
 
 
 class EnergySource(Protocol):
-    """What tables are filled from: an estimator and a symbolic tree (``source.Bundle``)."""
+    """What tables are filled from: an estimator and a symbolic tree (``sources.TreeSource``)."""
+
+    #: A name for all that the answers depend on; empty: they are not kept.
+    key: str
 
     def passes(self, phase: str, tokens: np.ndarray, batch_size: int) -> np.ndarray:
         """Energy, low end, high end (J of the whole pass), seconds, and flag bits: float64[tokens, 5].
@@ -43,16 +52,22 @@ class EnergySource(Protocol):
 
 
 class Curve:
-    """One phase of one model at one batch size: straight lines between evaluated sizes, octave by octave."""
+    """One phase of one model at one batch size: straight lines between evaluated sizes, octave by octave.
 
-    def __init__(self, source: EnergySource, phase: str, batch_size: int) -> None:
-        self._source, self._phase, self._batch = source, phase, batch_size
-        self._octaves: list[tuple[np.ndarray, np.ndarray]] = []
+    ``path``: where what was evaluated is kept for later runs (``Store``).
+    """
+
+    def __init__(self, source: EnergySource, phase: str, batch_size: int, path: Path | None = None) -> None:
+        self._source, self._phase, self._batch, self._path = source, phase, batch_size, path
+        self._octaves: list[tuple[np.ndarray, np.ndarray]] = [] if path is None else _kept(path)
 
     def dense(self, octaves: int) -> tuple[np.ndarray, np.ndarray]:
         """Values float64[2^octaves + 1, 4] at 0, 1, ... tokens (row 0 is 0), and flag bits uint8 of the same length."""
-        while len(self._octaves) < octaves:
-            self._octaves.append(self._fill(len(self._octaves)))
+        if len(self._octaves) < octaves:
+            while len(self._octaves) < octaves:
+                self._octaves.append(self._fill(len(self._octaves)))
+            if self._path is not None:
+                _keep(self._path, self._octaves)
         length = (1 << octaves) + 1
         values, flags = np.zeros((length, 4)), np.zeros(length, dtype=np.uint8)
         for number, (sizes, known) in enumerate(self._octaves[:octaves]):
@@ -91,6 +106,32 @@ class Curve:
             todo = split.reshape(-1, 2)
 
 
+def _keep(path: Path, octaves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write the evaluated sizes of a curve; a folder that takes no files costs later runs time, nothing else."""
+    rows = [
+        np.column_stack([np.full(len(sizes), k), sizes, known]) for k, (sizes, known) in enumerate(octaves)
+    ]
+    content = io.BytesIO()
+    np.save(content, np.concatenate(rows), allow_pickle=False)
+    with contextlib.suppress(OutputError):
+        write_bytes_atomic(path, content.getvalue())
+
+
+def _kept(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What ``_keep`` wrote; nothing where that is not there or damaged."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return []
+    if rows.ndim != 2 or rows.shape[1] != 7 or not len(rows):
+        return []
+    octaves = [rows[rows[:, 0] == number] for number in range(int(rows[:, 0].max()) + 1)]
+    ends = [(part[0, 1], part[-1, 1]) if len(part) else (0.0, 0.0) for part in octaves]
+    if ends != [(2.0**k, 2.0 ** (k + 1)) for k in range(len(octaves))]:
+        return []
+    return [(part[:, 1].astype(np.int64), part[:, 2:]) for part in octaves]
+
+
 @dataclass(frozen=True)
 class _Filled:
     """A table of one model and batch. ``values`` float64[tokens, COLUMNS], ``flags`` uint8[tokens, 2]."""
@@ -103,13 +144,15 @@ class _Filled:
 class RequestTable:
     """Tables of several models over batch sizes; what one request of a batch of b requests costs is 1/b of a pass.
 
-    ``sources``: per model what fills its tables. Safe to share between threads.
+    ``sources``: per model what fills its tables. ``store``: where what they said is kept for later runs, by a name that
+    says all that it depends on (``EnergySource.key``). Safe to share between threads.
     """
 
-    def __init__(self, sources: Mapping[str, EnergySource]) -> None:
+    def __init__(self, sources: Mapping[str, EnergySource], store: Path | None = None) -> None:
+        self._store = store
         self.models = list(sources)
         self._sources = list(sources.values())
-        self._curves: dict[tuple[int, int], tuple[Curve, Curve]] = {}
+        self._curves: dict[tuple[int, int], tuple[Curve, ...]] = {}
         self._filled: dict[tuple[int, int], _Filled] = {}
         self._lock = threading.Lock()
 
@@ -145,39 +188,17 @@ class RequestTable:
         last = prompt + np.maximum(output - 1, 0)
         key = model * (1 << 32) + batch_size
         if (key == key[0]).all():
-            groups, which = key[:1], None
-        else:
-            groups, which = np.unique(key, return_inverse=True)
-        need = np.zeros(len(groups), dtype=np.int64)
-        np.maximum.at(need, np.zeros(len(key), dtype=np.int64) if which is None else which, last)
-        for chosen in self._affordable(groups, need):
-            tables = [self._table(int(groups[g]), int(need[g])) for g in chosen]
-            if which is None:
-                _look_up(out, flags, slice(None), tables[0].values, tables[0].flags, prompt, last, weight)
-                continue
-            place = np.full(len(groups), -1, dtype=np.int64)
-            place[chosen] = np.cumsum([0, *(len(t.values) for t in tables[:-1])])
-            start = place[which]
-            rows = np.flatnonzero(start >= 0)
-            values, marks = (
-                np.concatenate([t.values for t in tables]),
-                np.concatenate([t.flags for t in tables]),
-            )
-            at = start[rows]
-            _look_up(out, flags, rows, values, marks, at + prompt[rows], at + last[rows], weight[rows])
-
-    def _affordable(self, groups: np.ndarray, need: np.ndarray) -> list[list[int]]:
-        """The groups in portions whose tables fit the budget together (each table is held twice for a moment)."""
-        portions: list[list[int]] = [[]]
-        used = 0
-        for index in range(len(groups)):
-            size = 2 * _bytes(_octaves(int(need[index])))
-            if portions[-1] and used + size > BUDGET_BYTES:
-                portions.append([])
-                used = 0
-            portions[-1].append(index)
-            used += size
-        return portions
+            table = self._table(int(key[0]), int(last.max()))
+            _look_up(out, flags, slice(None), table, prompt, last, weight)
+            return
+        groups, which = np.unique(key, return_inverse=True)
+        kind = np.uint16 if len(groups) < 1 << 16 else np.int64  # the former is sorted in two sweeps
+        order = np.argsort(which.astype(kind), kind="stable")
+        ends = np.cumsum(np.bincount(which, minlength=len(groups)))
+        for group, rows in zip(groups.tolist(), np.split(order, ends[:-1]), strict=True):
+            own = last[rows]
+            table = self._table(group, int(own.max()))
+            _look_up(out, flags, rows, table, prompt[rows], own, weight[rows])
 
     def _table(self, key: int, tokens: int) -> _Filled:
         """The filled table of a group, up to so many tokens."""
@@ -194,11 +215,19 @@ class RequestTable:
                 total -= self._filled.pop(old).values.nbytes
             return found
 
+    def _path(self, source: EnergySource, phase: str, batch_size: int) -> Path | None:
+        if self._store is None or not source.key:
+            return None
+        return self._store / f"{source.key}-{phase}-{batch_size}.npy"
+
     def _fill(self, group: tuple[int, int], octaves: int) -> _Filled:
         model, batch_size = group
         if group not in self._curves:
             source = self._sources[model]
-            self._curves[group] = (Curve(source, "prefill", batch_size), Curve(source, "decode", batch_size))
+            self._curves[group] = tuple(
+                Curve(source, phase, batch_size, self._path(source, phase, batch_size))
+                for phase in ("prefill", "decode")
+            )
         (prefill, prefill_flags), (step, step_flags) = (c.dense(octaves) for c in self._curves[group])
         values = np.zeros((len(prefill), COLUMNS))
         values[:, PREFILL] = prefill
@@ -210,9 +239,10 @@ class RequestTable:
 
 
 def _look_up(
-    out: np.ndarray, flags: np.ndarray, rows: Any, values: np.ndarray, marks: np.ndarray,
-    prompt: np.ndarray, last: np.ndarray, weight: np.ndarray,
+    out: np.ndarray, flags: np.ndarray, rows: Any, table: _Filled, prompt: np.ndarray, last: np.ndarray,
+    weight: np.ndarray,
 ) -> None:  # fmt: skip
+    values, marks = table.values, table.flags
     start, end = np.take(values, prompt, axis=0), np.take(values, last, axis=0)
     end[:, DECODE] -= start[:, DECODE]
     end[:, PREFILL] = start[:, PREFILL]
@@ -232,10 +262,6 @@ def _look_up(
 def _octaves(tokens: int) -> int:
     """Octaves that reach so many tokens; 1,024 tokens at least, since tables of every size would be many."""
     return max(10, (max(tokens, 1) - 1).bit_length())
-
-
-def _bytes(octaves: int) -> int:
-    return ((1 << octaves) + 1) * (8 * COLUMNS + 2)
 
 
 def grid(largest: int) -> list[int]:

@@ -23,6 +23,7 @@ class Formula:
     reach: int = 1 << 30
     end: int = 1 << 30
     asked: list[int] = field(default_factory=list)
+    key: str = ""
 
     def passes(self, phase: str, tokens: np.ndarray, batch_size: int) -> np.ndarray:
         self.asked += tokens.tolist()

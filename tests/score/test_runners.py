@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from irene_build.export.load import load_bundle
 from irene_build.score import logs, on_ray, on_spark, parts
 from irene_build.score.batches import Scorer
 from irene_build.score.run import Loaded, Options, score_logs, settings_of
@@ -184,15 +184,13 @@ print(sum(value or 0.0 for value in scorer(rows).column("energy_j").to_pylist())
     assert done.stdout.strip() == sum(v or 0.0 for v in scorer(rows).column("energy_j").to_pylist()).hex()
 
 
-def test_requests_are_what_the_estimator_says_step_by_step(rig: tuple[Path, Loaded]) -> None:
-    (source,) = rig[1].sources.values()
-    for row in pq.read_table(rig[0] / "local").to_pylist()[:40:5]:
-        if row["batch"] == 2.5 or not row["prompt"]:
-            continue
-        size, prompt, output = int(row["batch"]), row["prompt"], row["output"]
-        steps = np.arange(prompt, prompt + max(output - 1, 0))
-        joules = (
-            source.passes("prefill", np.array([prompt]), size)[0, 0]
-            + source.passes("decode", steps, size)[:, 0].sum()
-        )
-        assert row["energy_j"] == pytest.approx(joules / size, rel=2e-3)
+def test_requests_are_what_the_estimator_says_of_them(rig: tuple[Path, Loaded]) -> None:
+    estimator, _ = load_bundle(rig[0] / "out")
+    tree = estimator.load_tree(str(rig[0] / "small.json"))
+    rows = [r for r in pq.read_table(rig[0] / "local").to_pylist() if r["batch"] != 2.5 and r["output"] > 0]
+    for row in rows[:40:5]:
+        found = estimator.request(tree, row["prompt"], row["output"], int(row["batch"]), exact=True)
+        assert row["energy_j"] * row["batch"] == pytest.approx(found.energy_j, rel=1e-3)
+        assert row["decode_energy_j"] * row["batch"] == pytest.approx(found.decode.energy_j, rel=1e-3)
+        assert row["energy_high_j"] * row["batch"] == pytest.approx(found.interval_j[1], rel=1e-3)
+        assert row["flags"].split() == found.flags

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,6 +71,17 @@ def test_models_and_batches_beside_each_other_do_not_mix(monkeypatch: pytest.Mon
     )  # tables that do not fit together give the same numbers
     small, _ = RequestTable(sources).requests(model, batch, prompt, output)
     assert np.array_equal(values, small)
+
+
+def test_what_was_evaluated_is_kept_for_later_runs_and_a_damaged_file_is_not_believed(tmp_path: Path) -> None:
+    first, later = Formula(key="abc"), Formula(key="abc")
+    found = joules(RequestTable({"m": first}, tmp_path), 700, 90)
+    assert joules(RequestTable({"m": later}, tmp_path), 700, 90) == found and first.asked and not later.asked
+    assert joules(RequestTable({"m": later}, tmp_path), 3000, 90) and min(later.asked) >= 1024
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:200])
+    again = Formula(key="abc")
+    assert joules(RequestTable({"m": again}, tmp_path), 700, 90) == found and again.asked
 
 
 def test_sizes_outside_of_what_was_calibrated_carry_the_flag() -> None:
