@@ -18,6 +18,7 @@ from irene_build.errors import EstimatorError, InputError, ParityError, TreeErro
 from irene_build.export.arrays import encode
 from irene_build.export.builder import OUTPUTS, TIERS
 from irene_runtime.equations import FLAGS
+from irene_runtime.law import Law
 from irene_runtime.tree import ModelTree
 
 Outputs = dict[str, np.ndarray]
@@ -75,13 +76,10 @@ class Reference:
 
 def trainer(estimator: Mapping[str, Any], tree: ModelTree, tier: str) -> Outputs:
     """The trainer's own arithmetic (irene_build.train.arithmetic)."""
-    from irene_build.train.arithmetic import labelled, predict
-    from irene_build.train.law.nodes import with_law
+    from irene_build.train.arithmetic import predict
 
-    law = estimator.get("law")
-    given = with_law([labelled(tree)], law)[0] if law else tree
     with np.errstate(all="ignore"):  # what has no value is NaN in every engine, and compared as such
-        found = predict(estimator, [given], tier)[0]
+        found = predict(estimator, [Law.with_host(tree) if estimator.get("law") else tree], tier)[0]
     if found.tier != tier:
         raise ParityError(f"the trainer predicts in tier {found.tier} where the module does in tier {tier}")
     return {

@@ -17,6 +17,10 @@ DOCS = {
     "parent": "int64 [N], index of the parent, which stands before its children; -1 at a root. A forest is several "
     "trees one after the other",
     "level": "int64 [N], 0 ml, 1 module, 2 model",
+    "coefficients": "float64 [N, F, K], of a symbolic tree: what every monomial adds to every feature; left out for "
+    "plain trees. `features` then holds what no monomial changes (0, and NaN = not known)",
+    "monomials": "float64 [S, K], of a symbolic tree: 1, batch, batch times tokens, ... at each of S sizes: "
+    "outputs are those of S trees, one after the other",
     "conditions": "float64 [N or 1, 3], of estimators with a law, may be left out: dtype by its number in the "
     "metadata's irene.dtypes, core clock in MHz, power limit in W; NaN = as in the calibration",
     "tier": "int64 scalar, 0 static, 1 live, 2 profile; a tier that the estimator lacks gives NaN",

@@ -15,8 +15,15 @@ import numpy as np
 from irene_build import __version__
 from irene_build.export.builder import DOCS, OUTPUTS, TIERS, Builder, Tables, graph_of
 from irene_build.export.functions import DOMAIN, OPSET, local_functions
-from irene_build.export.law_graph import LawWriter, default_conditions, dtypes_of, evaluates_law
+from irene_build.export.law_graph import (
+    LawWriter,
+    default_conditions,
+    dtypes_of,
+    evaluates_law,
+    graph_features,
+)
 from irene_build.export.row_graph import KEYS, Core, Writer, model_features
+from irene_build.export.size_graph import with_sizes
 from irene_build.export.tables import resolved
 from irene_build.export.tier_graph import Branch
 from irene_runtime.features import FEATURES
@@ -33,6 +40,7 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    estimator = {**estimator, "features": graph_features(estimator)}
     features, primitives = list(estimator["features"]), list(estimator["primitives"])
     tables = Tables()
     main = Builder("", tables)
@@ -78,9 +86,11 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
             helper.make_tensor_value_info("conditions", TensorProto.DOUBLE, ["C", 3], DOCS["conditions"])
         )
         tables.tensors.append(numpy_helper.from_array(default_conditions(estimator), "conditions"))
+    nodes, added = with_sizes(list(main.nodes), tables, main.used, len(features))
+    inputs += added
     outputs = [
         helper.make_tensor_value_info(
-            n, TensorProto.INT64 if n == "flags" else TensorProto.DOUBLE, ["N"], DOCS[n]
+            n, TensorProto.INT64 if n == "flags" else TensorProto.DOUBLE, ["M"], DOCS[n]
         )
         for n in OUTPUTS
     ]
@@ -89,7 +99,7 @@ def build_model(estimator: Mapping[str, Any], metadata: Mapping[str, str]) -> An
         if estimator["provenance"] == "simulated"
         else ""
     )
-    whole = helper.make_graph(main.nodes, "irene_estimator", inputs, outputs, tables.tensors)
+    whole = helper.make_graph(nodes, "irene_estimator", inputs, outputs, tables.tensors)
     whole.doc_string = (
         f"Joules of every node of a model tree on {estimator['hardware']} (boundary {estimator['boundary']}, "
         f"provenance {estimator['provenance']}). Equations 1 and 3 of IrEne (ACL 2021).{simulated}"

@@ -15,14 +15,19 @@ from irene_build.export.builder import Builder
 from irene_runtime.law import CACHE_COST, CACHE_SPEED, ENERGY, MEGA, MIB, TILE, TIME
 
 _NEEDED = ("matmul_flops", "elementwise_flops", "read_bytes", "write_bytes", "weight_bytes", "kernels", "gemm_batch",
-           "gemm_m", "gemm_n", "gemm_k")  # fmt: skip
+           "gemm_m", "gemm_n", "gemm_k", "attended")  # fmt: skip
 
 
 def evaluates_law(estimator: Mapping[str, Any]) -> bool:
-    """Whether the graph says itself what the law says: an estimator with a law that lists what this needs."""
-    features, primitives = set(estimator["features"]), set(estimator["primitives"])
-    listed = {"Attention", "Host"} <= primitives and set(_NEEDED) <= features
-    return bool(estimator.get("law")) and listed and bool(features & {TIME, ENERGY})
+    """Whether the graph says itself what the law says: that of an estimator whose columns ask for it."""
+    listed = {"Attention", "Host"} <= set(estimator["primitives"])
+    return bool(estimator.get("law")) and listed and bool({TIME, ENERGY} & set(estimator["features"]))
+
+
+def graph_features(estimator: Mapping[str, Any]) -> list[str]:
+    """The columns of the graph's ``features``: the estimator's, and what the law needs beside them."""
+    names = list(estimator["features"])
+    return [*names, *(n for n in _NEEDED if n not in names)] if evaluates_law(estimator) else names
 
 
 def dtypes_of(estimator: Mapping[str, Any]) -> list[str]:
@@ -196,6 +201,10 @@ class LawWriter:
         efficiency = efficiency * fused.chosen(one * n["efficiency_attention"], batched)
         matmul, vector = get("matmul_flops") * MEGA, get("elementwise_flops") * MEGA
         rows, columns, inner = get("gemm_m"), get("gemm_n"), get("gemm_k")
+        scores = get("attended")
+        masked = fused & (scores > 0.0)
+        matmul = masked.chosen(matmul.op("Min", scores * 4.0 * inner), matmul)
+        vector = masked.chosen(vector.op("Min", scores * 5.0), vector)
         padded = (inner + share * n["fill"]) * (rows + n["tile"]) * (columns + n["tile"])
         extra = products * 2.0 * (padded - inner * rows * columns)
         tail = (share * 4.0).op("Min", 1.0) * n["tail"] * float(device["sms"]) * TILE

@@ -16,6 +16,7 @@ from irene_build.errors import EstimatorError
 from irene_build.export.builder import TIERS
 from irene_build.export.functions import OPSET
 from irene_build.export.graph import IR_VERSION
+from irene_build.export.law_graph import graph_features
 from irene_build.export.tables import resolved
 from irene_runtime.equations import estimator_digest
 from irene_runtime.features import FEATURES
@@ -50,7 +51,7 @@ def manifest_of(estimator: Mapping[str, Any]) -> dict[str, Any]:
         **{key: estimator[key] for key in ("hardware", "boundary", "provenance", "label_source", "method")},
         **{key: estimator[key] for key in ("cost_model", "attention", "primitives")},
         "tiers": [tier for tier in TIERS if tier in estimator["tiers"]],
-        "features": {name: FEATURES[name][1] for name in estimator["features"]},
+        "features": {name: FEATURES[name][1] for name in graph_features(estimator)},
         "ranges": {tier: resolved(estimator, tier).get("ranges") or {} for tier in estimator["tiers"]},
         **{
             key: estimator.get(key) or {} for key in ("evaluation", "trained_on", "fingerprint", "created_by")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from irene_build.export.functions import OPSET
+from irene_build.export.law_graph import graph_features
 from irene_build.export.manifest import canonical
 from irene_build.export.tables import resolved
 from irene_runtime.features import MODEL_FEATURES
@@ -109,7 +110,7 @@ class Oracle:
         from irene_build.train.widths import distance
 
         tier = resolved(self._estimator, tier_name)
-        names, primitives = list(self._estimator["features"]), list(self._estimator["primitives"])
+        names, primitives = graph_features(self._estimator), list(self._estimator["primitives"])
         absent = np.array([0.0 if n in MODEL_FEATURES else np.nan for n in names])
         features = np.where(np.isnan(arrays["features"]), absent, arrays["features"])
         leaf = np.ones(len(features), dtype=bool)

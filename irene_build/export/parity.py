@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from irene_build.export.law_graph import graph_features
 from irene_build.export.tables import exponents
 from irene_runtime.equations import (
     Aggregation,
@@ -232,7 +233,7 @@ def scales(estimator: Mapping[str, Any], name: str, arrays: Mapping[str, np.ndar
         primitive = primitives[number] if level == "ml" and 0 <= number < len(primitives) else ""
         key = (level, primitive, bool(is_leaf[n]), arrays["features"][n].tobytes())
         if key not in seen:
-            row = zip(estimator["features"], arrays["features"][n].tolist(), strict=True)
+            row = zip(graph_features(estimator), arrays["features"][n].tolist(), strict=True)
             own = {feature: value for feature, value in row if not math.isnan(value)}
             try:
                 seen[key] = _local(tier, level, primitive, bool(is_leaf[n]), own)

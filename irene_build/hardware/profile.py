@@ -13,6 +13,7 @@ from typing import Any
 
 from irene_build.errors import HardwareError
 from irene_build.paths import artifacts_dir, check_name, shipped_artifacts_dir
+from irene_runtime.gpu import find_gpu, gpu_name
 
 _BUILT_IN = Path(__file__).resolve().parent
 _FILE = "hardware.toml"
@@ -160,8 +161,9 @@ def _gpus() -> list[str]:
         return []
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    except pynvml.NVMLError:
+        # The one that models run on is CUDA's first, whatever the driver counts first.
+        return [gpu_name(pynvml, find_gpu(pynvml)), *(gpu_name(pynvml, handle) for handle in handles[1:])]
+    except (HardwareError, pynvml.NVMLError):
         return []
     finally:
         pynvml.nvmlShutdown()

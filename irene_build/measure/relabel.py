@@ -15,6 +15,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from irene_build.errors import DatasetError
 from irene_build.measure.clock import PATTERN, ClockMap, PulseFit, arrival_clock, fit_clock, fit_pulse
 from irene_build.measure.journal import DERIVED, SAMPLE_COLUMNS, Journal
 from irene_build.measure.labels import (
@@ -136,7 +137,17 @@ def fit_pulses(
 
 
 def derive(journal: Journal) -> Derived:
-    """Everything that follows from the raw samples; writes nothing."""
+    """Everything that follows from the raw samples; writes nothing. Raises DatasetError where they are damaged."""
+    try:
+        return _derive(journal)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise DatasetError(
+            f"{journal.path} is damaged: what it recorded cannot be read ({type(error).__name__}: {error}); "
+            "take a copy of it, or measure again with `irene-build calibrate --new`"
+        ) from error
+
+
+def _derive(journal: Journal) -> Derived:
     sessions = {row[0]: read_session(journal, row[0]) for row in journal.rows("SELECT id FROM session")}
     clocks = [
         ClockRow(

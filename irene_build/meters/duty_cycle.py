@@ -8,7 +8,6 @@ to best, as a straight line over the load's share of [t - delay - duty x period,
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -19,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irene_build.files import write_text_atomic
 from irene_build.meters.base import Meter, MeterInfo, Reading
-from irene_build.paths import artifacts_dir
+from irene_build.meters.kept import keep, kept
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -210,27 +208,15 @@ def _news(readings: Sequence[Reading], kind: str) -> tuple[Array, Array, Array]:
 
 def store_duty(info: MeterInfo, found: Duty) -> Path:
     """Keeps a duty per meter in the folder of artifacts, for ``known_duty``."""
-    path = artifacts_dir() / _STORE
-    data = _stored(path)
-    data[_key(info)] = found.as_dict()
-    write_text_atomic(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
-    return path
+    return keep(_STORE, _key(info), found.as_dict())
 
 
 def known_duty(info: MeterInfo) -> Duty | None:
     """What ``store_duty`` kept of this meter, or nothing."""
     try:
-        return Duty(**_stored(artifacts_dir() / _STORE)[_key(info)])
-    except (KeyError, TypeError):
+        return Duty(**kept(_STORE, _key(info)))
+    except TypeError:
         return None
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _key(info: MeterInfo) -> str:

@@ -7,7 +7,6 @@ is read by instant power, which a campaign integrates.
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from irene_build.errors import HardwareError, MeterError
-from irene_build.files import write_text_atomic
 from irene_build.meters.base import MeterInfo, Reading
+from irene_build.meters.kept import keep, kept
 from irene_build.meters.threaded import PolledMeter
-from irene_build.paths import artifacts_dir
 from irene_runtime.gpu import find_gpu, gpu_name
 
 _POLL_S = 0.010
@@ -198,11 +196,8 @@ class NvmlMeter(PolledMeter):
 
 def known_counter(details: Mapping[str, Any]) -> dict[str, Any]:
     """``{"counter": ...}`` as ``characterise`` found it before on such a GPU and driver, or nothing."""
-    try:
-        data = json.loads((artifacts_dir() / _STORE).read_text(encoding="utf-8"))
-        return {"counter": dict(data[_key(details)])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
+    found = kept(_STORE, _key(details))
+    return {"counter": found} if found else {}
 
 
 def characterise(config: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -223,15 +218,8 @@ def characterise(config: Mapping[str, Any], seconds: float) -> dict[str, Any]:
 
 def store_counter(found: Mapping[str, Any]) -> Path:
     """Keeps what ``characterise`` found, per GPU and driver, where ``NvmlMeter`` looks for it."""
-    path = artifacts_dir() / _STORE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        data = {}
-    keep = ("step_s", "step_j", "counter_to_power", "seconds")
-    data[_key(found)] = {key: found[key] for key in keep if key in found}
-    write_text_atomic(path, json.dumps(data, indent=2, sort_keys=True) + "\n")
-    return path
+    figures = ("step_s", "step_j", "counter_to_power", "seconds")
+    return keep(_STORE, _key(found), {name: found[name] for name in figures if name in found})
 
 
 def _key(details: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ from irene_build.meters.threaded import PolledMeter
 ROOT = "/sys/class/powercap"
 _PERMISSION = "sudo chmod -R a+r /sys/class/powercap/*/energy_uj"
 _MAX_ZONE_W = 5_000.0
+#: A zone may be above the largest of its power limits for a moment, but not by this factor.
+_OVER_LIMIT = 4.0
 #: A counter that cannot be read for so long is gone, s.
 _PATIENCE_S = 5.0
 
@@ -36,6 +38,7 @@ class Zone:
     raw: int = 0
     joules: float = 0.0
     read_s: float = 0.0
+    max_w: float = _MAX_ZONE_W
 
 
 def zones(root: str = ROOT, passed_over: list[str] | None = None) -> list[Zone]:
@@ -59,10 +62,19 @@ def zones(root: str = ROOT, passed_over: list[str] | None = None) -> list[Zone]:
             broken.append(f"{path.name}: its name or range cannot be read ({error})")
             continue
         if name and range_uj > 0:
-            found.append(Zone(path, name, range_uj))
+            found.append(Zone(path, name, range_uj, max_w=_max_w(path)))
         else:
             broken.append(f"{name or 'a zone without a name'} ({path.name}): its range is {range_uj} uJ")
     return [zone for zone in found if not _is_twin(zone, found)]
+
+
+def _max_w(path: Path) -> float:
+    """More than a zone can draw, W, by the power limits that the kernel shows of it."""
+    limits = []
+    for file in path.glob("constraint_*_power_limit_uw"):
+        with suppress(OSError, ValueError):
+            limits.append(int(file.read_text(encoding="ascii", errors="replace")) / 1e6)
+    return min(_MAX_ZONE_W, _OVER_LIMIT * max(limits)) if limits and max(limits) > 0.0 else _MAX_ZONE_W
 
 
 def _is_twin(zone: Zone, others: list[Zone]) -> bool:
@@ -202,7 +214,7 @@ class RaplMeter(PolledMeter):
             step = unwrapped_j(zone.raw, raw, zone.range_uj)
             elapsed = max(now - zone.read_s, self._period_s)
             moved = moved or raw != zone.raw
-            if step > _MAX_ZONE_W * elapsed:
+            if step > zone.max_w * elapsed:
                 # A counter that was reset looks like one that wrapped; no socket draws that much.
                 self._counts["implausible"] += 1
             else:

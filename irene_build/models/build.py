@@ -7,7 +7,7 @@ from typing import Any
 from irene_build.errors import ModelError
 
 from .specs import Spec, resolve
-from .unwrap import plain_module
+from .unwrap import in_evaluation, plain_module
 
 DTYPES = ("float32", "float16", "bfloat16")
 ATTENTIONS = ("eager", "sdpa")
@@ -37,7 +37,7 @@ def instantiate(spec: Spec, dtype: str, attention: str, device: str) -> Any:
         except Exception as error:
             raise ModelError(f"{spec.name} raised {type(error).__name__}: {error}") from error
         module = plain_module(module, f"what {spec.name} returned")
-        return module.to(getattr(torch, dtype)).eval()
+        return in_evaluation(module.to(getattr(torch, dtype)))
     settings = {"dtype": getattr(torch, dtype)}
     try:
         with torch.device(device):

@@ -49,3 +49,11 @@ def _inner(model: Any) -> Any:
     parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     wraps = isinstance(model, parallel) or type(model).__name__ == "FullyShardedDataParallel"
     return model.module if wraps else None
+
+
+def in_evaluation(module: Any) -> Any:
+    """``module`` in evaluation mode; an exported one stays in the mode that it was exported in."""
+    try:
+        return module.eval()
+    except NotImplementedError:
+        return module

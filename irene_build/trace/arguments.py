@@ -64,7 +64,9 @@ def passed(module: Any, inputs: Mapping[str, Any]) -> tuple[list[Any], dict[str,
     parameters = inspect.signature(module.forward).parameters
     rest = dict(inputs)
     starred = [n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL and n in rest]
-    by_position = bool(starred) or isinstance(inputs, Positional)
+    # An exported graph wants its arguments as it was exported with them.
+    graph = any(kind.__name__ == "GraphModule" for kind in type(module).__mro__)
+    by_position = bool(starred) or graph or isinstance(inputs, Positional)
     args: list[Any] = []
     for name, parameter in parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:

@@ -137,15 +137,22 @@ def of_sequences(
     window: tuple[int, int] = (-1, -1),
 ) -> Attended:  # fmt: skip
     """Operands laid out [all tokens, heads, width]; ``lengths``: (queries, keys) of each sequence."""
+    heads, width = (int(n) for n in query.shape[-2:])
+    return of_lengths(heads, width, int(value.shape[-1]), lengths, causal, window)
+
+
+def of_lengths(
+    heads: int, width: int, value_width: int, lengths: Sequence[tuple[int, int]], causal: bool = False,
+    window: tuple[int, int] = (-1, -1),
+) -> Attended:  # fmt: skip
+    """Sequences of (queries, keys) tokens that attend within themselves; alike ones are one block."""
     left, right = window
-    heads = int(query.shape[-2])
     blocks = tuple(
         Block(heads, q, k, attended_pairs(q, k, left, 0 if causal else right, k - q)) for q, k in lengths
     )
-    alike = len(set(blocks)) == 1
-    if alike:
+    if len(set(blocks)) == 1:
         blocks = (blocks[0]._replace(products=heads * len(blocks)),)
-    return Attended(blocks or (Block(heads, 0, 0, 0),), int(query.shape[-1]), int(value.shape[-1]))
+    return Attended(blocks or (Block(heads, 0, 0, 0),), width, value_width)
 
 
 def lengths_of(ends: Any, values: Any, longest: int) -> list[int]:

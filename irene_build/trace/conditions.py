@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from irene_build.models.unwrap import in_evaluation
+
 _CHECKS = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 #: torch.compile hands back the function that it is given.
 _EAGER = "TORCHDYNAMO_DISABLE"
@@ -21,7 +23,7 @@ def evaluating(module: Any) -> Iterator[None]:
     import torch
 
     modes = [(m, m.training) for m in module.modules()]
-    module.eval()
+    in_evaluation(module)
     try:
         with torch.no_grad():
             yield

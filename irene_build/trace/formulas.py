@@ -142,8 +142,7 @@ def _scores(costs: Costs, q: Any, k: Any, v: Any, mask: Any, causal: bool) -> sc
         sizes = [t._nested_tensor_size().tolist() for t in (q, k, v)]
         heads = sizes[0][0][0]
         lengths = [(a[1], b[1]) for a, b in zip(sizes[0], sizes[1], strict=True)]
-        packed = [q.new_empty((1, heads, size[0][2]), device="meta") for size in sizes]
-        return scores.of_sequences(packed[0], packed[1], packed[2], lengths, causal)
+        return scores.of_lengths(heads, sizes[0][0][2], sizes[2][0][2], lengths, causal)
     # Jagged: [sequences, heads, lengths, width] is a view of [tokens, heads, width].
     ends = [t.offsets() for t in (q, k)]
     sides = [scores.lengths_of(e, costs.values(e), _longest(t)) for e, t in zip(ends, (q, k), strict=True)]

@@ -33,11 +33,13 @@ class Graph:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own for files that are no graph
             raise EstimatorError("%s: %s" % (path, str(error)[:200])) from None
-        found = self._session.get_modelmeta().custom_metadata_map.get("irene.digest")
+        about = self._session.get_modelmeta().custom_metadata_map
+        found = about.get("irene.digest")
         if found != digest:
             raise EstimatorError("%s: digest %.64s, this estimator's is %s" % (path, found, digest))
         self._np = numpy
-        self._features: List[str] = list(data["features"])
+        columns = about.get("irene.features") or ",".join(data["features"])
+        self._features: List[str] = [column.partition(" ")[0] for column in columns.split(",")]
         self._primitives = {name: index for index, name in enumerate(data["primitives"])}
 
     def run(

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from irene_build.errors import InputError, MeterError
+from irene_build.errors import DatasetError, InputError, MeterError
 from irene_build.measure import campaign as module
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.journal import Journal, require_same
@@ -413,3 +413,23 @@ def test_labels_are_finite_or_absent(finished: Path) -> None:
     for energy, std in query(finished / "campaign.sqlite", "SELECT energy_j, std_j FROM result"):
         assert math.isfinite(energy) and energy > 0.0
         assert std is None or std >= 0.0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE power SET value = 'x' WHERE rowid = 5",
+        "UPDATE session SET meter = '{}'",
+        "UPDATE pulse SET busy = '[1, 2]'",
+        "UPDATE resource SET mem_usg = '{}' WHERE rowid = 3",
+        "UPDATE trial SET session = 99 WHERE id = 1",
+        "UPDATE campaign SET value = '[]' WHERE key = 'protocol'",
+    ],
+)
+def test_a_damaged_journal_is_told_in_one_line(damage: str, finished: Path, path: Path) -> None:
+    shutil.copy(finished / "campaign.sqlite", path)
+    with sqlite3.connect(path) as database:
+        database.execute(damage)
+    database.close()
+    with Journal(path) as journal, pytest.raises(DatasetError, match="is damaged"):
+        derive(journal)

@@ -180,6 +180,17 @@ def test_a_counter_that_was_reset_is_no_wrap(tmp_path: Path) -> None:
         until(lambda: any(r.value == pytest.approx(1.0) for r in meter.read_new(0.1)))
 
 
+def test_a_counter_that_jumps_by_more_than_its_socket_may_draw_adds_no_joule(tmp_path: Path) -> None:
+    package = zone(tmp_path, "intel-rapl:0", "package-0")
+    for number, watts in enumerate((65, 120)):
+        (package / f"constraint_{number}_power_limit_uw").write_text(f"{watts}000000\n")
+    with RaplMeter({"root": str(tmp_path)}) as meter:
+        count(package, 200_000_000_000)
+        until(lambda: meter.counters().get("implausible", 0) == 1)
+        count(package, 200_001_000_000)
+        until(lambda: any(r.value == pytest.approx(1.0) for r in meter.read_new(0.1)))
+
+
 def test_a_missing_permission_is_answered_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

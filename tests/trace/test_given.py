@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +182,23 @@ def test_a_mixture_that_values_steer_is_run_with_its_own_weights() -> None:
 )
 def test_wrappers_run_what_they_wrap(wrap: Callable[[nn.Module], Any]) -> None:
     assert flops(wrap(nn.Sequential(nn.Linear(8, 8)))) == ONE
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_module_is_counted_from_a_factory_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "exported.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    layers = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU())\n"
+        "    return torch.export.export(layers, (torch.zeros(6, 8),)).module()\n"
+        "def wrapped():\n"
+        "    return torch.nn.DataParallel(torch.nn.Linear(8, 8))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("net", "wrapped"):
+        assert flops(f"exported:{name}") == ONE
 
 
 def test_a_function_that_is_compiled_inside_runs_as_it_is_written() -> None:

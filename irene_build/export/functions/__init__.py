@@ -11,6 +11,7 @@ from typing import Any
 from irene_build.export.functions.forest import FOREST
 from irene_build.export.functions.formulas import FORMULAS
 from irene_build.export.functions.intervals import INTERVALS
+from irene_build.export.functions.sizes import SIZES
 
 DOMAIN = "irene"
 OPSET = 18
@@ -18,7 +19,7 @@ OPSET = 18
 #: Logarithms see nothing smaller (as in `irene_runtime.equations`).
 TINY = 1e-9
 
-_FUNCTIONS = {**FORMULAS, **FOREST, **INTERVALS}
+_FUNCTIONS = {**FORMULAS, **FOREST, **INTERVALS, **SIZES}
 
 
 def local_functions(used: set[str]) -> list[Any]:
