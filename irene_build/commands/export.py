@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from irene_build import console
 from irene_build.errors import InputError
+from irene_build.files import check_writable
 
 app = typer.Typer()
 
@@ -29,7 +32,10 @@ def export(
     ),
     estimator_file: str = typer.Option("", "--estimator", help="An estimator file instead of --hardware's."),
     tree: list[str] = typer.Option(
-        [], "--tree", help="Tree file to ship instead of the example trees (repeatable)."
+        [],
+        "--tree",
+        metavar="FILE_OR_MODEL",
+        help="Tree to ship instead of the example trees (repeatable); of a MODEL, one of every size.",
     ),
     force: bool = typer.Option(
         False, "--force", help="Also write into a folder with other files; they are kept."
@@ -44,7 +50,6 @@ def export(
     from irene_build.export.verify import to_json
     from irene_build.paths import find_artifact
     from irene_build.train.estimator_file import load as load_estimator
-    from irene_runtime.tree import load
 
     if bool(hardware) + bool(estimator_file) + bool(device) > 1:
         raise InputError("give one of --hardware, --estimator and --device")
@@ -61,7 +66,8 @@ def export(
             else find_artifact(hardware or _only_hardware(), "estimator.json")
         )
         estimator = load_estimator(path)
-    trees = {Path(name).name: load(name) for name in tree} if tree else None
+    check_writable(out)
+    trees = dict(_tree(name, estimator) for name in tree) if tree else None
     if trees is not None and len(trees) < len(tree):
         raise InputError("two --tree files have the same name")
     done = write(estimator, out, trees, force)
@@ -89,6 +95,25 @@ def export(
         f"{worst.absolute:.2g}, {100 * worst.share:.2g} % of the bound"
     )
     console.say(f"next: irene-build predict {out} MODEL, or python {out}/irene_estimator.py predict TREE")
+
+
+def _tree(name: str, estimator: dict[str, Any]) -> tuple[str, Any]:
+    """File name and tree: of a file, or of a MODEL at every size, traced as the estimator was calibrated."""
+    from irene_build.export.samples import attention_of
+    from irene_build.trace.cached import tree_of_every_size
+    from irene_runtime.symbolic import load_any
+
+    path = Path(name)
+    if path.suffix == ".json" and b'"model_type"' not in (
+        path.read_bytes()[: 1 << 16] if path.is_file() else b""
+    ):
+        return path.name, load_any(name)
+    if estimator["cost_model"] != "analytic":
+        raise InputError(
+            f"--tree {name}: trees of every size are counted by the cost model analytic alone: give a file"
+        )
+    tree = tree_of_every_size(name, attention=attention_of(str(estimator["attention"])))
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name.removesuffix('.json')).strip('-')}.json", tree
 
 
 def _only_hardware() -> str:

@@ -17,12 +17,15 @@ from irene_build.errors import EstimatorError, InputError, TreeError
 from irene_build.export import manifest as manifests
 from irene_build.export.graph import build_model
 from irene_build.export.module import MAX_BYTES, render_module, render_readme
-from irene_build.export.samples import example_trees, golden, with_resources
+from irene_build.export.samples import example_trees, golden, sized, text_of, with_resources
 from irene_build.export.verify import MODULE_NAME, ONNX_NAME, Verified, verify_bundle
 from irene_build.files import check_writable, write_bytes_atomic, write_folder_atomic
 from irene_runtime.model import Estimator
+from irene_runtime.symbolic import SymbolicTree
 from irene_runtime.tree import ModelTree
 
+#: A tree of one size, or of every size.
+AnyTree = ModelTree | SymbolicTree
 #: What Python leaves beside a module that was imported.
 _IGNORED = {"__pycache__"}
 
@@ -44,7 +47,7 @@ class Exported:
 
 
 def export(
-    estimator: Mapping[str, Any], out: Path, trees: Mapping[str, ModelTree] | None = None, force: bool = False
+    estimator: Mapping[str, Any], out: Path, trees: Mapping[str, AnyTree] | None = None, force: bool = False
 ) -> Exported:
     """Compile an estimator (train/FORMAT.md) into the bundle ``out``.
 
@@ -80,17 +83,29 @@ def export(
 
 
 def _predictable(
-    estimator: Mapping[str, Any], trees: Mapping[str, ModelTree]
-) -> tuple[dict[str, ModelTree], dict[str, str]]:
+    estimator: Mapping[str, Any], trees: Mapping[str, AnyTree]
+) -> tuple[dict[str, AnyTree], dict[str, str]]:
     """The trees that can be predicted in some tier once resource features are there, and why others cannot."""
     runtime = Estimator(estimator)
-    reasons = {name: _refusal(runtime, with_resources(tree, estimator)) for name, tree in trees.items()}
+    reasons = {
+        name: _refusal(runtime, [with_resources(one, estimator) for one in sized(tree).values()])
+        for name, tree in trees.items()
+    }
     left_out = {name: reason for name, reason in reasons.items() if reason}
     return {name: tree for name, tree in trees.items() if name not in left_out}, left_out
 
 
-def _refusal(runtime: Estimator, tree: ModelTree) -> str:
-    """Why a tree cannot be predicted; empty where it can."""
+def _refusal(runtime: Estimator, sizes: list[ModelTree]) -> str:
+    """Why a tree cannot be predicted at any of its sizes; empty where it can."""
+    reason = ""
+    for tree in sizes:
+        reason = _refused(runtime, tree)
+        if not reason:
+            break
+    return reason
+
+
+def _refused(runtime: Estimator, tree: ModelTree) -> str:
     try:
         runtime.predict(tree)
     except TreeError as error:
@@ -126,7 +141,7 @@ def _check_target(out: Path, force: bool) -> bool:
     )
 
 
-def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, ModelTree]) -> dict[str, Any]:
+def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, AnyTree]) -> dict[str, Any]:
     """All files of the bundle; returns the manifest with their hashes."""
     # In canonical order, so that the order of keys in the estimator's file leaves no trace.
     estimator = json.loads(manifests.canonical(estimator))
@@ -143,7 +158,7 @@ def _write(estimator: Mapping[str, Any], folder: Path, trees: Mapping[str, Model
         ONNX_NAME: model.SerializeToString(deterministic=True),
         MODULE_NAME: render_module(estimator, manifest["digest"], golden(estimator)).encode("utf-8"),
     }
-    files |= {f"trees/{name}": tree.dumps().encode("utf-8") for name, tree in trees.items()}
+    files |= {f"trees/{name}": text_of(tree).encode("utf-8") for name, tree in trees.items()}
     files["README.md"] = render_readme(manifest, sorted(files)).encode("utf-8")
     for name, content in files.items():
         path = folder / name

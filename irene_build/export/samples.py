@@ -18,6 +18,7 @@ from irene_runtime.equations import FLAGS
 from irene_runtime.features import RESOURCE_FEATURES
 from irene_runtime.main import golden_tree
 from irene_runtime.model import Estimator
+from irene_runtime.symbolic import SymbolicTree
 from irene_runtime.tree import LEVELS, ModelTree, from_json
 
 #: Which models and sizes a bundle shows: model, batch size, sequence length.
@@ -25,6 +26,8 @@ EXAMPLES = (("bert-base-uncased", 8, 128), ("distilbert-base-uncased", 16, 64), 
 _HEADER_FEATURES = ("batch_size", "seq_len", "input_size")
 #: How far outside lies from the middle of the ranges; the second is tried where the first overflows.
 _STRETCHES = (40.0, 3.0)
+#: Batch, tokens and cached tokens at which a tree of every size is tried, where it holds for them.
+_TRIED = (2, 24, 40)
 #: The tracer's name for what it does not know.
 _UNKNOWN = "Custom"
 
@@ -42,6 +45,34 @@ def middle(ranges: Mapping[str, tuple[float, float]], name: str) -> float:
     """The geometric middle of a range, to three digits; 50 for a feature without one."""
     low, high = ranges.get(name, (50.0, 50.0))
     return float(f"{math.sqrt(max(low, 1e-3) * max(high, 1e-3)):.3g}")
+
+
+def sized(tree: ModelTree | SymbolicTree) -> dict[str, ModelTree]:
+    """What a bundle's tree is tried at: one of one size as it is; one of every size once in each of its sections.
+
+    Keys tell the sizes: empty, or ``-prefill-2x24``.
+    """
+    if isinstance(tree, ModelTree):
+        return {"": tree}
+    out: dict[str, ModelTree] = {}
+    for section in tree.sections:
+        ends = (section.batch_size, section.seq_len, section.past_len)
+        batch, length, past = (_within(*pair) for pair in zip(ends, _TRIED, strict=True))
+        out[f"-{section.phase}-{batch}x{past or length}"] = tree.at(batch, length, past, section.phase)
+    return out
+
+
+def _within(sizes: Any, wanted: int) -> int:
+    return max(int(sizes.low), wanted if sizes.high is None else min(wanted, int(sizes.high)))
+
+
+def text_of(tree: ModelTree | SymbolicTree) -> str:
+    """A tree's file."""
+    if isinstance(tree, ModelTree):
+        return tree.dumps()
+    from irene_build.trace.symbolic import dumps
+
+    return dumps(tree)
 
 
 def with_resources(tree: ModelTree, estimator: Mapping[str, Any]) -> ModelTree:

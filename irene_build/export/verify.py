@@ -27,10 +27,11 @@ from irene_build.export.builder import TIERS
 from irene_build.export.manifest import FILE_NAME, canonical, load_manifest
 from irene_build.export.module import render_module
 from irene_build.export.parity import Deviation, compare, scales
-from irene_build.export.samples import with_resources
+from irene_build.export.samples import sized, with_resources
 from irene_runtime.equations import EXTRAPOLATES, estimator_digest
 from irene_runtime.main import golden_tree
-from irene_runtime.tree import ModelTree, load
+from irene_runtime.symbolic import load_any
+from irene_runtime.tree import ModelTree
 from irene_runtime.unmeasured import unmeasured, widened
 
 _MAX_MODULE_BYTES = 16 * 2**20
@@ -135,13 +136,13 @@ def cases_of(
         for case in golden["cases"]
     ]
     for path in sorted((folder / "trees").glob("*.json")):
-        tree = load(str(path))
-        measured = with_resources(tree, estimator)
-        out += [
-            (path.stem, tier, tree if tier == "static" else measured)
-            for tier in TIERS
-            if tier in estimator["tiers"]
-        ]
+        for size, tree in sized(load_any(str(path))).items():
+            measured = with_resources(tree, estimator)
+            out += [
+                (path.stem + size, tier, tree if tier == "static" else measured)
+                for tier in TIERS
+                if tier in estimator["tiers"]
+            ]
     return out
 
 

@@ -267,3 +267,17 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert run(*(a.format(tmp=tmp_path) for a in arguments)) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def test_a_tree_of_every_size_is_shipped_and_compared_in_each_section(tmp_path: Path) -> None:
+    from irene_runtime.symbolic import SymbolicTree, load_any
+    from tests.export.test_size_graph import of_everything
+    from tests.trace.test_symbolic import symbolic
+
+    tree = symbolic("LlamaForCausalLM")
+    done = export(of_everything(True), tmp_path / "out", {"llama.json": tree})
+    kept = load_any(str(done.folder / "trees" / "llama.json"))
+    assert isinstance(kept, SymbolicTree) and kept.data == tree.data
+    assert done.verified.worst.agrees and done.verified.cases > 2 * len(tree.sections)
+    diff = compare_bundles(done.folder, done.folder)
+    assert {c["tree"] for c in diff["trees"]} > {"llama-prefill-2x24", "llama-decode-2x40"}
