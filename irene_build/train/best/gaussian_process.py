@@ -24,7 +24,7 @@ SIGNALS = 10.0 ** np.arange(-6.0, 0.5, 0.5)
 #: No meter repeats better than this (log units): keeps the systems that are solved well-conditioned.
 LEAST_NOISE = 0.001
 #: The correction is a factor within exp(-LIMIT) and exp(LIMIT): a bound of the last resort.
-LIMIT = 0.7
+LIMIT = float(np.log(2.0))
 DIGITS = 7
 #: Fewer places than this tell nothing about a smooth function.
 FEWEST = 4
