@@ -13,7 +13,7 @@ from .features import RESOURCE_FEATURES
 
 TINY = 1e-9  #: logarithms see nothing smaller
 WIDEST = 16.0  #: cap of an interval's half-width, in natural-log units
-NOTABLE = 0.01  #: doubts of a parent's unmeasured leaves above this share of its joules are flagged
+NOTABLE = 0.001  #: doubts of a parent's unmeasured leaves above this share of its joules are flagged
 FLAGS = {1: "extrapolates", 2: "uncalibrated", 4: "fell-back", 8: "simulated", 16: "other-hardware",
          32: "datasheet"}  # fmt: skip
 EXTRAPOLATES, UNCALIBRATED, FELL_BACK, SIMULATED, OTHER_HARDWARE, DATASHEET = FLAGS
