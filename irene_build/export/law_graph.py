@@ -208,7 +208,8 @@ class LawWriter:
         padded = (inner + share * n["fill"]) * (rows + n["tile"]) * (columns + n["tile"])
         extra = products * 2.0 * (padded - inner * rows * columns)
         tail = (share * 4.0).op("Min", 1.0) * n["tail"] * float(device["sms"]) * TILE
-        extra = extra + inner * 2.0 * tail
+        height = (rows + n["tile"]) / (rows + n["tile"] + 128.0)
+        extra = extra + inner * 2.0 * tail * height
         pads = (products > 0.0) & fused.op("Not")
         work = matmul + pads.chosen(extra, one * 0.0)
         flop_s = work / (peak * efficiency * clock) + vector / (clock * single * n["efficiency_vector"])
