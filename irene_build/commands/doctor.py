@@ -33,10 +33,15 @@ def doctor(
     from irene_build.meters.doctor import examine
 
     profile = load_profile(hardware) if hardware else None
-    with console.Progress(round(seconds), "s of idle window", quiet=json_) as progress:
-        found = examine(
-            profile, seconds, lambda done: progress.update(round(done, 1)), _burns() if pulses else {}
-        )
+    burns = _burns() if pulses else {}
+    whole_s = seconds * (2.0 if burns else 1.0)
+    with console.Progress(1.0, "listening", quiet=json_) as progress:
+
+        def report(done_s: float) -> None:
+            detail = "idle: leave the PC alone" if done_s < seconds else "load pulses"
+            progress.update(done_s / whole_s, detail, whole_s - done_s)
+
+        found = examine(profile, seconds, report, burns)
     if json_:
         console.emit_json(found)
         return

@@ -40,6 +40,7 @@ def train(
     dataset = load_dataset(find_artifact(hardware, "campaign.sqlite"))
     if dataset.provenance == "simulated":
         console.note(f"{hardware}: labels are simulated; so is everything that is learned from them")
+    console.note(f"training ({method}) on {len(dataset.trees)} trees")
     estimator = api.fit(dataset, method, recipe, tuple(tier) or estimator_file.TIERS, seed)
     if check and len(dataset.models) > 1:
         from irene_build.evaluate.run import evaluate, summary

@@ -34,6 +34,7 @@ def examine(
     """Plain data for ``doctor``: ``meters``, ``missing``, ``checks``, ``best``, ``seconds``.
 
     With a profile, its own meter must be here (HardwareError); other meters are looked at beside it.
+    ``progress`` is given the seconds of the idle window that are over; when all are, load pulses begin.
     ``burns``: what load pulses are made with, ``cpu`` and ``gpu``, to find each meter's duty; nothing is loaded by
     default.
     """
@@ -60,6 +61,7 @@ def examine(
             # What this process takes to look is not somebody else's.
             core_s = (end - start) / 1e9 * (os.cpu_count() or 1)
             load = max(0.0, load - 100.0 * (own_after - own_before) / os.sysconf("SC_CLK_TCK") / core_s)
+        progress(seconds)
         duties = {
             name: _duty_figures(figures[name], opened[name], duty)
             for name, duty in _duties(opened, seconds, burns or {}).items()

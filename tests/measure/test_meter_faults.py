@@ -228,6 +228,27 @@ def test_rapl_counters_that_wrap_may_not_be_read_and_vanish(
     relabels_to_the_bit(rig)
 
 
+def test_a_meter_that_shows_10_kw_or_nothing_in_one_frame_of_forty(
+    line: Line, make_rig: Callable[..., Rig]
+) -> None:
+    """The checksum of the frame holds: it is the meter that is wrong, not the line."""
+    rig = make_rig(line.meter(), {"window_s": 1.0})
+    tick = itertools.count()
+
+    def wrong(time_s: float, watts: float) -> None:
+        place = next(tick) % 80
+        line.frame(time_s, 10_000.0 if place == 7 else 0.0 if place == 47 else watts)
+
+    with Feeder(rig.curve, wrong):
+        rig.start()
+        rig.finish()
+    labels_are_true(rig)
+    relabels_to_the_bit(rig)
+    with Journal(rig.path) as journal:
+        notes = outcome(journal).notes
+    assert any("stood alone, far from all those around them" in note for note in notes)
+
+
 def test_an_nvml_counter_that_freezes_fails_and_is_lost(
     fake_nvml: FakeNvml, make_rig: Callable[..., Rig]
 ) -> None:
