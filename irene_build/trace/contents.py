@@ -56,11 +56,19 @@ def conventions(module: Any, tree: ModelTree, run: Pass) -> dict[str, str]:
     config = getattr(module, "config", None)
     inner = getattr(config, "get_text_config", None)
     text = inner() if callable(inner) else config
-    if getattr(text, "kv_lora_rank", None) and run.phase == "decode":
+    if run.phase == "decode" and _has_latents(text):
         found["latent_attention"] = "unabsorbed"
     if any(node.primitive == "StateSpaceScan" for node in tree.nodes):
         found["scan"] = "reference"
     return found
+
+
+def _has_latents(config: Any) -> bool:
+    """Whether keys and values are cached as latents of a low rank, in any layer."""
+    try:
+        return bool(getattr(config, "kv_lora_rank", None))
+    except Exception:  # Of transformers' own: the rank is a layer's, not the model's.
+        return True
 
 
 def said(tree: ModelTree) -> list[str]:
