@@ -5,6 +5,9 @@ from typing import Any, List, Mapping, Tuple
 
 from .equations import WIDEST
 
+#: A kernel that nobody could count may take as much as so many of the others.
+UNSEEN_KERNEL = 10.0
+
 _Ends = Tuple[float, float, float, float, int]
 
 
@@ -35,6 +38,10 @@ def unmeasured(
             wider += float(memory["width"])
             text = "the weights alone take %.1f GiB, this device has %.1f GiB: it cannot hold this pass"
             notes.append(text % (size / 2.0**30, room / 2.0**30))
+    unseen = root.get("unseen", 0.0)
+    if unseen > 0.0:
+        wider += math.log1p(UNSEEN_KERNEL * unseen / max(root.get("kernels", 0.0), unseen))
+        notes.append("%g kernels could not be counted: their FLOPs or weights are not known" % unseen)
     return wider, notes
 
 

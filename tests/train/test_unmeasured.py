@@ -104,3 +104,13 @@ def test_a_dataset_says_what_it_has_of_each_condition() -> None:
     assert found["dtype"] == {"known": ["float32"], "width": unmeasured.WIDTHS["dtype"]}
     assert found["phase"]["known"] == ["forward", "prefill"]
     assert "memory" not in found
+
+
+def test_kernels_that_nobody_could_count_make_it_wider(pc1: Estimator) -> None:
+    tree = trace_model("bert-base-uncased", 8, 128, attention="eager")
+    before = width(pc1.predict(tree))
+    tree.nodes[0].features["unseen"] = 0.1 * tree.nodes[0].features["kernels"]
+    after = pc1.predict(tree)
+    assert "extrapolates" in after[0].flags and "could not be counted" in str(after.notes)
+    # Each may take ten times as much as another: a tenth of the kernels, twice the joules.
+    assert 0.9 < width(after) - before < 1.5
