@@ -67,6 +67,9 @@ def test_wheel_holds_the_tool_the_runtime_the_templates_and_the_shipped_artifact
         "irene_runtime/model.py",
         "irene_build/_templates/irene_estimator.py.j2",
         "irene_build/_artifacts/pc1/estimator.json",
+        "irene_build/_artifacts/h100/estimator.json",
+        "irene_build/_artifacts/h200/SOURCES.md",
+        "irene_build/_artifacts/b200/evaluation.json",
     ):
         assert expected in names, expected
     assert not [name for name in names if "test" in name.split("/")[0] or name.endswith((".sqlite", ".csv"))]

@@ -132,6 +132,30 @@ def train(hardware: str, as_json: bool) -> None:
     console.say(console.table(list(about.items()), ("what", "provenance")))
 
 
+def export(path: Path, out: Path, as_json: bool) -> None:
+    """`export` of an estimator of kernels: its file, and what it is good for. It holds numbers, no program."""
+    from irene_build.engines import estimator
+    from irene_build.files import write_text_atomic
+
+    data = estimator.load(path)
+    about = estimator.provenance(estimator.Server(data))
+    estimator.save(data, out / "estimator.json")
+    lines = [f"# Estimator of kernels and servers: {data['hardware']}", ""]
+    lines += [f"- {name}: {text}" for name, text in about.items()]
+    lines += [
+        "",
+        f"    irene-build predict {out.name} Llama-3.1-8B --engine vllm --batch 32 --prompt 100 --new 400",
+        "",
+    ]
+    write_text_atomic(out / "README.md", "\n".join(lines))
+    sizes = {file.name: file.stat().st_size for file in (out / "estimator.json", out / "README.md")}
+    if as_json:
+        console.emit_json({"folder": str(out), "estimator": str(path), "files": sizes, "provenance": about})
+        return
+    console.say(f"{out}: kernels and servers of {data['hardware']}; {about['step']}")
+    console.say(console.table([[name, f"{size / 1000:.1f} KB"] for name, size in sizes.items()]))
+
+
 def evaluate(hardware: str, against: Path | None, as_json: bool) -> None:
     """`evaluate` of a server's estimator: models and shapes left out, or a file of somebody else."""
     import json

@@ -49,6 +49,21 @@ def compare(
     min_accuracy: float | None = typer.Option(
         None, "--min-accuracy", help="Name the cheapest model of at least this accuracy."
     ),
+    engine: str = typer.Option(
+        "transformers", "--engine", help="Whose kernels: transformers, or vllm (a server)."
+    ),
+    tp: int = typer.Option(1, "--tp", help="With --engine vllm: GPUs that divide every product."),
+    ep: int = typer.Option(
+        1, "--ep", help="With --engine vllm: GPUs that divide the experts (--tp x --dp, or 1)."
+    ),
+    dp: int = typer.Option(1, "--dp", help="With --engine vllm: replicas of attention."),
+    weights: str = typer.Option(
+        "bfloat16", "--weights", help="With --engine vllm: bfloat16, fp8, fp8-block, ..."
+    ),
+    kv_cache: str = typer.Option("bfloat16", "--kv-cache-dtype", help="With --engine vllm: bfloat16 or fp8."),
+    max_itl: str | None = typer.Option(
+        None, "--max-itl", metavar="TIME", help="With --engine vllm: the longest time a token, as 50ms."
+    ),
     folder: Path | None = typer.Option(
         None, "--output", "-o", help="Folder for the page, its tables and figures."
     ),
@@ -63,6 +78,16 @@ def compare(
     from irene_build.report.tradeoff import read_accuracies
     from irene_build.trace.shapes import parse
 
+    if engine not in ("transformers", "vllm"):
+        raise InputError(f"--engine {engine!r}: expected transformers or vllm")
+    if engine == "vllm":
+        from irene_build.commands import _serving
+
+        spread = _serving.layout(tp, ep, dp, weights, kv_cache, models[0])
+        _serving.compare(
+            out, models, *_serving.lengths(prompt, new), spread, _serving.seconds(max_itl), as_json
+        )
+        return
     if (budget_j is not None or min_accuracy is not None) and accuracy is None:
         raise InputError("--budget-j and --min-accuracy need the accuracies: add --accuracy FILE.csv")
     given = read_accuracies(accuracy) if accuracy else None

@@ -46,6 +46,8 @@ def export(
 
     Nothing is written unless onnxruntime, onnx.reference, the module and the trainer agree.
     """
+    from irene_build.commands import _gpus
+    from irene_build.engines.estimator import is_kernels
     from irene_build.export.bundle import export as write
     from irene_build.export.verify import to_json
     from irene_build.paths import find_artifact
@@ -65,6 +67,9 @@ def export(
             if estimator_file
             else find_artifact(hardware or _only_hardware(), "estimator.json")
         )
+        if is_kernels(path):
+            _gpus.export(path, out, as_json)
+            return
         estimator = load_estimator(path)
     check_writable(out)
     trees = dict(_tree(name, estimator) for name in tree) if tree else None

@@ -88,6 +88,15 @@ def predict(
     backend: str = typer.Option(
         "python", "--backend", help="What evaluates: python, or onnx (the bundle's graph)."
     ),
+    engine: str = typer.Option(
+        "transformers", "--engine", help="Whose kernels: transformers, or vllm (a server)."
+    ),
+    tp: int = typer.Option(1, "--tp", help="With --engine vllm: GPUs that divide every product."),
+    ep: int = typer.Option(
+        1, "--ep", help="With --engine vllm: GPUs that divide the experts (--tp x --dp, or 1)."
+    ),
+    dp: int = typer.Option(1, "--dp", help="With --engine vllm: replicas of attention."),
+    kv_cache: str = typer.Option("bfloat16", "--kv-cache-dtype", help="With --engine vllm: bfloat16 or fp8."),
     depth: int = typer.Option(3, "--depth", help="Levels below the root to print."),
     explain: str = typer.Option(None, "--explain", metavar="SCOPE", help="How one node's number came about."),
     co2: float = typer.Option(None, "--co2", metavar="G_PER_KWH", help="Grams of CO2 of one kWh."),
@@ -118,6 +127,19 @@ def predict(
     for path in (html, speedscope, chrome_trace):
         if path is not None:
             check_writable(path)
+    if engine not in ("transformers", "vllm"):
+        raise InputError(f"--engine {engine!r}: expected transformers or vllm")
+    if engine == "vllm":
+        from irene_build.commands import _serving
+
+        place, model = (Path(device), str(out)) if device and not what else (out, what)
+        if not model:
+            raise InputError("give OUT and a MODEL, or --device NAME and a MODEL")
+        spread = _serving.layout(tp, ep, dp, weights or "bfloat16", kv_cache, model)
+        _serving.predict(
+            place, model, batch_size or 8, *_serving.lengths(prompt, new), spread, depth, as_json
+        )
+        return
     from irene_build.engines.quantised import launched
     from irene_build.export.load import load_bundle
     from irene_build.export.samples import attention_of

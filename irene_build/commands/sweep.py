@@ -32,6 +32,18 @@ def sweep(
         [], "--inputs", help="module:function that returns inputs, or name=8x3x224x224[:dtype], repeated."
     ),
     no_cache: bool = typer.Option(False, "--no-cache", help="Trace MODEL anew, and keep nothing of it."),
+    engine: str = typer.Option(
+        "transformers", "--engine", help="Whose kernels: transformers, or vllm (a server)."
+    ),
+    tp: int = typer.Option(1, "--tp", help="With --engine vllm: GPUs that divide every product."),
+    ep: int = typer.Option(
+        1, "--ep", help="With --engine vllm: GPUs that divide the experts (--tp x --dp, or 1)."
+    ),
+    dp: int = typer.Option(1, "--dp", help="With --engine vllm: replicas of attention."),
+    weights: str = typer.Option(
+        "bfloat16", "--weights", help="With --engine vllm: bfloat16, fp8, fp8-block, ..."
+    ),
+    kv_cache: str = typer.Option("bfloat16", "--kv-cache-dtype", help="With --engine vllm: bfloat16 or fp8."),
     folder: Path | None = typer.Option(
         None, "--output", "-o", help="Folder for the page, its tables and figures."
     ),
@@ -47,6 +59,19 @@ def sweep(
     from irene_build.trace.shapes import parse
     from irene_runtime.symbolic import SymbolicTree
 
+    if engine not in ("transformers", "vllm"):
+        raise InputError(f"--engine {engine!r}: expected transformers or vllm")
+    if engine == "vllm":
+        from irene_build.commands import _serving
+
+        spread = _serving.layout(tp, ep, dp, weights, kv_cache, model)
+        sizes = _bundles.whole_numbers(batch, "--batch")
+        asked = [
+            _bundles.whole_numbers(text, name)[0] if text else None
+            for text, name in ((prompt, "--prompt"), (new, "--new"))
+        ]
+        _serving.sweep(out, model, sizes, *_serving.lengths(*asked), spread, as_json, as_csv)
+        return
     batches, seqs = _bundles.whole_numbers(batch, "--batch"), _bundles.whole_numbers(seq, "--seq")
     if as_json and as_csv:
         raise InputError("--json or --csv, not both")

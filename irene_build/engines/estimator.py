@@ -24,7 +24,7 @@ Report = Callable[[float], None]
 
 
 def save(data: Mapping[str, Any], path: Path) -> None:
-    write_text_atomic(path, json.dumps(data, sort_keys=True, allow_nan=False) + "\n")
+    write_text_atomic(path, json.dumps(data, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def load(path: Path) -> dict[str, Any]:
 def is_kernels(path: Path) -> bool:
     """Whether ``path`` is such an estimator; reads no further than it must."""
     try:
-        return f'"format": "{FORMAT}"' in path.read_text(encoding="utf-8")
+        return f'"{FORMAT}"' in path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
 

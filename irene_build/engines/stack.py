@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from irene_build.errors import InputError
+from irene_build.errors import InputError, ModelError
 from irene_runtime.tree import ModelTree, Node
 
 #: Cached tokens of the step that is traced: more than any window, so that a window shows in the shapes.
@@ -122,8 +122,15 @@ def trace_for(model: str) -> ModelTree:
     from irene_build.trace import trace_model
 
     name = named(model, quantised=True) or model
-    past = 2_000 if "deepseek" in name.lower() else PAST
-    return trace_model(name, 2, 1, phase="decode", past_len=past, dtype="bfloat16", attention="sdpa")
+    lengths = (2_000,) if "deepseek" in name.lower() else (PAST, 3_000, 1_500, 400)
+    for past in lengths:
+        try:
+            return trace_model(name, 2, 1, phase="decode", past_len=past, dtype="bfloat16", attention="sdpa")
+        except ModelError as error:  # noqa: PERF203
+            refused = error
+            if "positions" not in str(error):  # else a shorter cache may fit
+                raise
+    raise refused
 
 
 def stack_of(tree: ModelTree, layout: Layout) -> Stack:
@@ -280,11 +287,13 @@ class _Reader:
             self._state(leaves)
         for rule in self.table["memory"].values():
             own = [i for i in leaves if nodes[i].primitive in rule["primitives"]]
-            if own:
-                per_token = sum(nodes[i].features.get("elements", 0.0) for i in own) / self.batch
-                split = 1 if rule["primitives"][0] in ("RMSNorm", "Embedding", "TopK") else tp
-                self._add("memory", "bfloat16", (2.0 * rule["passes"] * per_token / split, 0.0),
-                          [(i, max(nodes[i].features.get("elements", 0.0), 1.0)) for i in own])  # fmt: skip
+            split = 1 if rule["primitives"][0] in ("RMSNorm", "Embedding", "TopK") else tp
+            # an activation and the product behind it are one kernel; each norm is one of its own
+            for members in [own] if rule["passes"] == 3.0 else [[i] for i in own]:
+                if members:
+                    elements = [max(nodes[i].features.get("elements", 0.0), 1.0) for i in members]
+                    size = 2.0 * rule["passes"] * sum(elements) / self.batch / split
+                    self._add("memory", "bfloat16", (size, 0.0), list(zip(members, elements, strict=True)))
 
     def _state(self, leaves: list[int]) -> None:
         """The recurrent state of a Mamba layer: read and written once a step, whatever the context."""
