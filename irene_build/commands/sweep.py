@@ -65,12 +65,12 @@ def sweep(
         from irene_build.commands import _serving
 
         spread = _serving.layout(tp, ep, dp, weights, kv_cache, model)
-        sizes = _bundles.whole_numbers(batch, "--batch")
+        in_flight = _bundles.whole_numbers(batch, "--batch")
         asked = [
             _bundles.whole_numbers(text, name)[0] if text else None
             for text, name in ((prompt, "--prompt"), (new, "--new"))
         ]
-        _serving.sweep(out, model, sizes, *_serving.lengths(*asked), spread, as_json, as_csv)
+        _serving.sweep(out, model, in_flight, *_serving.lengths(*asked), spread, as_json, as_csv)
         return
     batches, seqs = _bundles.whole_numbers(batch, "--batch"), _bundles.whole_numbers(seq, "--seq")
     if as_json and as_csv:
