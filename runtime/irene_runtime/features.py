@@ -38,6 +38,6 @@ _NAMES = """
 Linear LayerNorm Embedding BatchNorm1d Conv1d MaxPool1d AvgPool1d LSTM Tanh Conv1D LogSigmoid ReLU Sigmoid
 GELU LeakyReLU MatMul Softmax Attention RMSNorm GroupNorm BatchNorm SiLU Activation RotaryEmbedding
 GatedActivation Conv2d Conv3d ConvTranspose Pool RNN GroupedExperts StateSpaceScan TopK FFT Interpolate
-Elementwise Reduction Copy Host Custom
+Elementwise Reduction Copy Host Custom AllReduce
 """
 PRIMITIVES = tuple(_NAMES.split())
