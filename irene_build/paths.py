@@ -51,10 +51,18 @@ def find_artifact(hardware: str, file_name: str) -> Path:
         instead = (
             ", which measures this PC; for measurements that were published, `irene-build import --help`"
         )
+    there = [f"; there is one of {', '.join(names)}" for names in [artifacts_with(file_name)] if names]
+    instead += "".join(there)
     raise InputError(
         f"no {file_name} for hardware {hardware!r} in {artifacts_dir()}/{hardware}: "
         f"run `irene-build {made_by} --hardware {hardware}` first{instead}"
     )
+
+
+def artifacts_with(file_name: str) -> list[str]:
+    """The hardware that has such an artifact, its own or shipped."""
+    roots = (artifacts_dir(), shipped_artifacts_dir())
+    return sorted({path.parent.name for root in roots for path in root.glob(f"*/{file_name}")})
 
 
 def templates_dir() -> Path:

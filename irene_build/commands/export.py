@@ -54,7 +54,7 @@ def export(
     from irene_build.train.estimator_file import load as load_estimator
 
     if bool(hardware) + bool(estimator_file) + bool(device) > 1:
-        raise InputError("give one of --hardware, --estimator and --device")
+        raise InputError("give --hardware, --estimator or --device, not both")
     if device:
         from irene_build.hardware.datasheets import datasheet
         from irene_build.train.law.datasheet_estimator import estimator as of_datasheet
@@ -75,7 +75,7 @@ def export(
     trees = dict(_tree(name, estimator) for name in tree) if tree else None
     if trees is not None and len(trees) < len(tree):
         raise InputError("two --tree files have the same name")
-    done = write(estimator, out, trees, force)
+    done = write(estimator, out, trees, force, (lambda text: None) if as_json else console.note)
     for name, reason in done.left_out.items():
         console.note(f"example tree {name} is left out, this estimator cannot predict it: {reason}")
     for text in done.warnings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,21 +47,25 @@ class Exported:
 
 
 def export(
-    estimator: Mapping[str, Any], out: Path, trees: Mapping[str, AnyTree] | None = None, force: bool = False
-) -> Exported:
+    estimator: Mapping[str, Any], out: Path, trees: Mapping[str, AnyTree] | None = None, force: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Exported:  # fmt: skip
     """Compile an estimator (train/FORMAT.md) into the bundle ``out``.
 
     ``trees``: example trees by file name (default: real models, traced now). ``force`` also writes into a folder
-    that holds other files, and leaves those alone. Raises InputError where the folder is not ours, ParityError
-    where engines disagree; then nothing was written.
+    that holds other files, and leaves those alone. ``say`` is told what takes seconds. Raises InputError where the
+    folder is not ours, ParityError where backends disagree; then nothing was written.
     """
     out = out.absolute()
     owned = _check_target(out, force)
     check_writable(out)
+    if trees is None:
+        say("tracing example trees")
     chosen, left_out = _predictable(estimator, example_trees(estimator) if trees is None else trees)
     if owned:
         with write_folder_atomic(out) as staging:
             manifest = _write(estimator, staging, chosen)
+            say("comparing backends")
             verified = verify_bundle(staging)
     else:
         with tempfile.TemporaryDirectory() as scratch:
