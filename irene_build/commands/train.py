@@ -17,6 +17,12 @@ def train(
     tier: list[str] = typer.Option(
         [], "--tier", help="static, live or profile; may be repeated (default: all)."
     ),
+    prior: str = typer.Option(
+        "",
+        "--prior",
+        metavar="KIND",
+        help="What hosts of its kind share (irene-build pool; whole-model labels).",
+    ),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of what is random (recipe authors)."),
     check: bool = typer.Option(
         True,
@@ -38,6 +44,10 @@ def train(
         _gpus.train(hardware, as_json)
         return
     dataset = load_dataset(find_artifact(hardware, "campaign.sqlite"))
+    if prior:
+        from irene_build.train.law.pooled import read_prior
+
+        dataset.info["law_prior"] = read_prior(find_artifact(prior, "law_prior.json"))
     if dataset.provenance == "simulated":
         console.note(f"{hardware}: labels are simulated; so is everything that is learned from them")
     console.note(f"training ({method}) on {len(dataset.trees)} trees")

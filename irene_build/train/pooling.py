@@ -20,6 +20,7 @@ import numpy as np
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import arithmetic, estimator_file, intervals, transfer
+from irene_build.train.moments import moments
 from irene_build.train.transfer import NAMES
 
 #: So many hosts the usual deviation counts for.
@@ -72,19 +73,6 @@ def pool(estimator: Mapping[str, Any], datasets: Sequence[Dataset]) -> Pool:
     count = len(fits) - 1.0
     mixed = (count * between**2 + USUAL_HOSTS * np.mean(usual, axis=0) ** 2) / (count + USUAL_HOSTS)
     return Pool(tuple(fits), mean, np.sqrt(mixed + unsure**2), between)
-
-
-def moments(values: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, deviation between hosts, and how unsure the mean is, of float64[hosts, numbers] with their errors."""
-    weight = 1.0 / np.maximum(errors, 1e-12) ** 2
-    total = weight.sum(axis=0)
-    fixed = (weight * values).sum(axis=0) / total
-    scatter = (weight * (values - fixed) ** 2).sum(axis=0)
-    scale = total - (weight**2).sum(axis=0) / total
-    between = np.sqrt(np.maximum(0.0, (scatter - (len(values) - 1.0)) / scale))
-    weight = 1.0 / (np.maximum(errors, 1e-12) ** 2 + between**2)
-    mean = (weight * values).sum(axis=0) / weight.sum(axis=0)
-    return mean, between, 1.0 / np.sqrt(weight.sum(axis=0))
 
 
 def pooled(estimator: Mapping[str, Any], datasets: Sequence[Dataset], kind: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from irene_build.train.best import aggregation
 from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import TrainingSet, sample
 from irene_build.train.best.static import Structure, fit_static
-from irene_build.train.law import whole
+from irene_build.train.law import pooled, whole
 from irene_build.train.law.device import UNKNOWN, sheet_of
 from irene_build.train.law.fit import fit as fit_law
 from irene_build.train.law.fit import labels
@@ -80,7 +80,7 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
     if not rooted.trees:
         raise DatasetError(f"the dataset of {dataset.hardware} has no tree with a whole-model label")
     sheet = sheet_of(rooted)
-    data = labels(rooted.trees)
+    data = labels(rooted.trees, pooled.prior_of(rooted, sheet))
     held = whole.leave_models_out(data, sheet)
     wrong = whole.error(data, held.best(data)[1]) if held.law else 0.0
     if (wrong > HOLDS or sheet.name == UNKNOWN.name) and _best_error(rooted) < CLEARLY * wrong:
@@ -105,7 +105,8 @@ def fit_law_alone(dataset: Dataset) -> Callable[[Sequence[LabelledTree]], list[n
     rooted.trees = [tree for tree in rooted.trees if tree.energy_j[0] > 0.0]
     if not rooted.trees:
         raise DatasetError(f"the dataset of {dataset.hardware} has no tree with a whole-model label")
-    law = fit_law(labels(rooted.trees), sheet_of(rooted))
+    sheet = sheet_of(rooted)
+    law = fit_law(labels(rooted.trees, pooled.prior_of(rooted, sheet)), sheet)
 
     def joules(trees: Sequence[LabelledTree]) -> list[np.ndarray]:
         seen = with_law(trees, law)

@@ -11,6 +11,7 @@ import pytest
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import arithmetic, best, estimator_file, pooling
+from irene_build.train.moments import moments
 from irene_build.train.transfer import carry_over
 from tests.train import synthetic
 from tests.train.test_transfer import MODELS, SIZES, few_of
@@ -49,10 +50,10 @@ def test_mean_and_deviation_between_hosts_are_those_that_numbers_were_drawn_with
     rng = np.random.default_rng(0)
     errors = rng.uniform(0.1, 0.4, (400, 1))
     values = 5.0 + rng.normal(scale=0.5, size=(400, 1)) + rng.normal(size=(400, 1)) * errors
-    mean, between, unsure = pooling.moments(values, errors)
+    mean, between, unsure = moments(values, errors)
     assert mean[0] == pytest.approx(5.0, abs=0.1) and between[0] == pytest.approx(0.5, abs=0.06)
     assert 0.0 < unsure[0] < 0.05
-    same = pooling.moments(np.full((3, 1), 2.0), np.full((3, 1), 0.1))
+    same = moments(np.full((3, 1), 2.0), np.full((3, 1), 0.1))
     assert same[0][0] == 2.0 and same[1][0] == 0.0
 
 

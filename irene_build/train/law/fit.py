@@ -15,7 +15,7 @@ import numpy as np
 from irene_build.dataset.table import LabelledTree
 from irene_build.hardware.datasheets import Datasheet
 from irene_build.train.law.evaluate import Runs, evaluate, runs, with_defaults
-from irene_build.train.law.numbers import device_of, numbers, written
+from irene_build.train.law.numbers import Number, device_of, numbers, written
 from irene_runtime.features import RESOURCE_FEATURES
 
 _LATENCY = RESOURCE_FEATURES.index("latency")
@@ -28,13 +28,17 @@ _STEPS = 40
 
 @dataclass(frozen=True)
 class Labels:
-    """Runs with their labels: ``energy_j``, ``time_s`` (NaN where unknown) float64[r], ``model`` str[r]."""
+    """Runs with their labels: ``energy_j``, ``time_s`` (NaN where unknown) float64[r], ``model`` str[r].
+
+    ``prior``: of the numbers, where other hosts of the kind say more than a datasheet (``pooled``).
+    """
 
     runs: Runs
     energy_j: np.ndarray
     time_s: np.ndarray
     model: np.ndarray
     clock_hz: float
+    prior: Mapping[str, Number] | None = None
 
     def pick(self, chosen: np.ndarray) -> Labels:
         """The rows of a mask bool[r]."""
@@ -44,10 +48,11 @@ class Labels:
             self.time_s[chosen],
             self.model[chosen],
             self.clock_hz,
+            self.prior,
         )
 
 
-def labels(trees: Sequence[LabelledTree]) -> Labels:
+def labels(trees: Sequence[LabelledTree], prior: Mapping[str, Number] | None = None) -> Labels:
     """The whole-model labels of trees; a clock that was not asked for is the median of those that were."""
     data = runs([tree.tree for tree in trees])
     clock = float(np.nanmedian(data.clock)) if np.isfinite(data.clock).any() else 0.0
@@ -57,6 +62,7 @@ def labels(trees: Sequence[LabelledTree]) -> Labels:
         np.array([tree.resources[0, _LATENCY] for tree in trees]),
         np.array([tree.model for tree in trees]),
         clock,
+        prior,
     )
 
 
@@ -67,7 +73,7 @@ def fit(data: Labels, sheet: Datasheet) -> dict[str, Any]:
     some = data.pick(known)
     law = from_datasheet(sheet, clock_hz=some.clock_hz)
     values, spread = _solve(law, with_defaults(law, some.runs), some, sheet)
-    law["numbers"] = written(values, sheet, f"fitted to {int(known.sum())} whole models")
+    law["numbers"] = written(values, sheet, f"fitted to {int(known.sum())} whole models", some.prior)
     for name, width in spread.items():
         law["numbers"][name]["deviation"] = float(f"{width:.3g}")
     law["provenance"] = "fitted"
@@ -100,7 +106,7 @@ def _solve(
     """The numbers, and how unsure each stays (standard deviation of its logarithm)."""
     from scipy.optimize import least_squares
 
-    prior = numbers(sheet)
+    prior = some.prior or numbers(sheet)
     names = list(prior)
     start = np.log([prior[name].prior for name in names])
     width = np.array([prior[name].width for name in names])

@@ -77,7 +77,9 @@ def device_of(sheet: Datasheet) -> dict[str, Any]:
     }
 
 
-def written(values: Mapping[str, float], sheet: Datasheet, source: str) -> dict[str, dict[str, Any]]:
+def written(
+    values: Mapping[str, float], sheet: Datasheet, source: str, prior: Mapping[str, Number] | None = None
+) -> dict[str, dict[str, Any]]:
     """The numbers as the law's file holds them: ``{name: {value, unit, meaning, prior, width, source}}``."""
     return {
         name: {
@@ -88,5 +90,5 @@ def written(values: Mapping[str, float], sheet: Datasheet, source: str) -> dict[
             "width": number.width,
             "source": source,
         }
-        for name, number in numbers(sheet).items()
+        for name, number in (prior or numbers(sheet)).items()
     }
