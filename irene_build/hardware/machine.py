@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from irene_runtime.gpu import gpu_name
+
 #: Above this the CPU is not idle: the paper's standby is a load below 0.1 %; a tick is 1 % of a core-second.
 IDLE_PERCENT = 0.5
 _HOT_C = 80.0
@@ -167,7 +169,7 @@ def _check_one_gpu(nvml: Any, index: int) -> Check:
     status = "ok"
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        found.append(str(nvml.nvmlDeviceGetName(handle)))
+        found.append(gpu_name(nvml, handle))
     except nvml.NVMLError as error:
         return Check(name, "fail", str(error), "restart the machine")
     with suppress(nvml.NVMLError):

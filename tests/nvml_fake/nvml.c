@@ -104,11 +104,12 @@ int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     return 0;
 }
 
-/* `differ`: the GPUs have names of their own. */
+/* `differ`: 1, the GPUs have names of their own; 2, a name that is no text. */
 int nvmlDeviceGetName(void *handle, char *text, unsigned size) {
     State state = load();
     if (state.lost) return 15;
-    if (state.differ) snprintf(text, size, "Fake GPU %u", (unsigned)(uintptr_t)handle - 1);
+    if (state.differ == 2) snprintf(text, size, "Fake \xff\xfe");
+    else if (state.differ) snprintf(text, size, "Fake GPU %u", (unsigned)(uintptr_t)handle - 1);
     else snprintf(text, size, "Fake GPU");
     return 0;
 }

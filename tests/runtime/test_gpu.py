@@ -9,6 +9,8 @@ from typing import Any
 import pynvml
 import pytest
 
+from irene_build.hardware import this_pc
+from irene_build.hardware.machine import check_gpu
 from irene_build.measure.gpu import GpuWatch
 from irene_build.meters.nvml import NvmlMeter
 from irene_runtime.errors import HardwareError
@@ -134,3 +136,14 @@ def test_meter_sampler_and_watch_take_the_same_gpu_and_refuse_alike(monkeypatch:
     watch = GpuWatch("cuda")
     assert "CUDA_VISIBLE_DEVICES" in watch.missing and watch.others_share(0) is None
     watch.close()
+
+
+def test_a_name_that_is_no_text_is_no_fault(fake_nvml: FakeNvml) -> None:
+    fake_nvml.set(differ=2, gpus=1)
+    with NvmlMeter({}) as meter:
+        assert meter.info.details["gpu"] == "GPU"
+    sampler = Sampler().open()
+    assert sampler.gpu_name == "GPU" and "gpu_energy" not in sampler.missing
+    sampler.close()
+    assert check_gpu()[0].status == "ok"
+    assert this_pc({"driver": "nvml"}, "gpu").gpu["model"] == "GPU"
