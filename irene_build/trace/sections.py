@@ -6,6 +6,7 @@ tokens fewer than a convolution is wide, and the window of sliding attention.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from .tracer import collecting
 
 #: Pieces of one phase and batch at most; a phase with more is refused beyond them.
 MAX_PIECES = 6
+#: Tokens at which it shows that a model runs them one by one.
+STEPWISE = 256
 #: What a leaf's features are made of; ``flops`` and ``mem_bytes`` are sums of these.
 _DERIVED = ("flops", "mem_bytes", "batch_size", "seq_len")
 
@@ -89,15 +92,18 @@ class Prober:
         self._run = run
         self._trees: dict[Size, ModelTree | ModelError] = {}
         self.traced = 0
+        self.seconds: dict[Size, float] = {}
 
     def tree(self, size: Size) -> ModelTree:
         """Raises ModelError where this size cannot be traced."""
         if size not in self._trees:
+            start = time.perf_counter()
             try:
                 self._trees[size] = self._run(*size)
                 self.traced += 1
             except ModelError as error:
                 self._trees[size] = error
+            self.seconds[size] = time.perf_counter() - start
         found = self._trees[size]
         if isinstance(found, ModelError):
             raise found
@@ -239,6 +245,9 @@ def _lowest(prober: Prober, domain: Domain, fit: Fit, batch: int) -> int:
 def _top(prober: Prober, domain: Domain, fit: Fit, batch: int) -> int | None:
     """The last length at which a fit holds; None where nothing ends it."""
     tops = [domain.top] if domain.top is not None else [2**20, 2**16, 2**12]
+    if (domain.top or STEPWISE) >= STEPWISE > fit.low and _is_stepwise(prober, domain, fit, batch):
+        # Token by token in Python: a long sequence would take minutes, and there is nothing that could switch.
+        return domain.top
     failed: list[int] = []
     for top in tops:
         assert top is not None
@@ -260,6 +269,14 @@ def _top(prober: Prober, domain: Domain, fit: Fit, batch: int) -> int | None:
         else:
             bad = middle
     return good
+
+
+def _is_stepwise(prober: Prober, domain: Domain, fit: Fit, batch: int) -> bool:
+    """Whether a model runs token by token, and its expressions hold for many."""
+    few, many = domain.size(batch, max(fit.low, 5)), domain.size(batch, STEPWISE)
+    if not prober.holds(fit, many) or few not in prober.seconds:
+        return False
+    return prober.seconds[many] > max(0.4, 4.0 * prober.seconds[few])
 
 
 def _one(

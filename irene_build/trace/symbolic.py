@@ -155,7 +155,7 @@ class _File:
             room = _FAR if domain.top is None else domain.top + 2
             for past in {fit.low, max(fit.low, last - room // 2)}:
                 most = min(_FAR, room - past)
-                if most > 8 and not prober.holds(fit, (2, most, past)):
+                if most > 8 and not prober.holds(fit, (fit.batch[0], most, past)):
                     self._refuse("extend", list(fit.batch), cached, "attention changes within its tokens")
                     return
         root = self._folding.add(fit.nodes, fit.features)

@@ -12,6 +12,7 @@ from .model import TIERS, Estimator
 from .monitor import differences, machine_fingerprint
 from .prediction import printable
 from .serve import serve_command
+from .symbolic import SymbolicTree, load_any
 from .tree import LEVELS, ModelTree, from_json, load
 
 
@@ -40,6 +41,13 @@ def _parser() -> Any:
     add("tree", metavar="TREE", help="a tree file (irene-build trace writes them)")
     for form in ("json", "csv", "openmetrics"):
         add("--" + form, action="store_true", help="print %s instead of the table" % form)
+    for name, text in (
+        ("--batch", "batch size of a symbolic tree (default 1)"), ("--seq", "input tokens of one sequence"),
+        ("--past", "cached tokens"), ("--prompt", "predict a request: tokens of its prompt"),
+        ("--new", "new tokens of a request (default 256)"),
+    ):  # fmt: skip
+        add(name, type=int, help=text)
+    add("--phase", help="phase of a symbolic tree (default: decode behind cached tokens, else the first)")
     add("--explain", metavar="SCOPE", help="how one node's number came about")
     add("--tier", choices=TIERS, help="default: the best that the tree's features allow")
     add("--backend", choices=("python", "onnx"), default="python", help="default: python")
@@ -83,7 +91,12 @@ def _predict(args: Any) -> Tuple[str, int]:
         raise InputError("--co2 %r: expected grams of CO2 per kWh" % args.co2)
     if args.depth < 0:
         raise InputError("--depth %d: expected 0 (the model alone) or more" % args.depth)
-    p = Estimator(backend=args.backend).predict(load(args.tree), tier=args.tier)
+    if args.prompt is not None or args.new is not None:
+        return _request(args)
+    tree, size = load_any(args.tree), (args.batch, args.seq, args.past or 0, args.phase)
+    if isinstance(tree, SymbolicTree) and args.batch is None:
+        size = (1,) + size[1:]
+    p = Estimator(backend=args.backend).predict(tree, None, args.tier, *size)
     if args.json:
         return _dumps(p.to_dict() if args.co2 is None else dict(p.to_dict(), co2_g=p.co2_g(args.co2))), 0
     if args.csv or args.openmetrics:
@@ -91,6 +104,17 @@ def _predict(args: Any) -> Tuple[str, int]:
     if args.explain is not None:
         return p.explain(args.explain), 0
     return p.table(depth=args.depth, g_per_kwh=args.co2), 0
+
+
+def _request(args: Any) -> Tuple[str, int]:
+    """A request of a symbolic tree, as table or JSON."""
+    others = ("csv", "openmetrics", "explain", "tier", "seq", "past", "phase")
+    given = ["--" + name for name in others if getattr(args, name)]
+    if given:
+        raise InputError("%s: not beside --prompt and --new" % ", ".join(given))
+    prompt, new = args.prompt or 512, args.new or 256
+    found = Estimator(backend=args.backend).request(load_any(args.tree), prompt, new, args.batch or 1)  # type: ignore[arg-type]
+    return _dumps(found.to_json()) if args.json else found.table(args.depth), 0
 
 
 def info() -> Dict[str, Any]:

@@ -181,3 +181,26 @@ def test_wrong_input_is_one_line(irene: Any, command: str, args: list[str], mess
     assert code == 2, out
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_bundle_can_hold_a_model_at_every_size(folder: Path, tmp_path: Path, irene: Any) -> None:
+    (tmp_path / "estimator.json").write_text(json.dumps(estimator().data), encoding="utf-8")
+    command = ["export", str(tmp_path / "out"), "--estimator", str(tmp_path / "estimator.json")]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--tree", str(folder / "every.json"), "--tree", "bert_uncased_L-2_H-128_A-2"])
+    assert not end.value.code
+    names = {path.name for path in (tmp_path / "out" / "trees").iterdir()}
+    assert names == {"every.json", "bert_uncased_L-2_H-128_A-2.json"}
+    module = [sys.executable, "-I", "-S", str(tmp_path / "out" / "irene_estimator.py"), "predict"]
+
+    def said(name: str, *args: str) -> dict[str, Any]:
+        file = str(tmp_path / "out" / "trees" / name)
+        done = subprocess.run([*module, file, *args, "--json"], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    request = said("every.json", "--prompt", "64", "--new", "32", "--batch", "4")
+    assert request["energy_j"] == estimator().request(tree(), 64, 32, 4).energy_j
+    sized = said("bert_uncased_L-2_H-128_A-2.json", "--batch", "3", "--seq", "37")
+    assert (sized["batch_size"], sized["seq_len"]) == (3, 37)
