@@ -112,8 +112,11 @@ def _request(args: Any) -> Tuple[str, int]:
     given = ["--" + name for name in others if getattr(args, name)]
     if given:
         raise InputError("%s: not beside --prompt and --new" % ", ".join(given))
-    prompt, new = args.prompt or 512, args.new or 256
-    found = Estimator(backend=args.backend).request(load_any(args.tree), prompt, new, args.batch or 1)  # type: ignore[arg-type]
+    size = [
+        default if given is None else given
+        for given, default in ((args.prompt, 512), (args.new, 256), (args.batch, 1))
+    ]
+    found = Estimator(backend=args.backend).request(load_any(args.tree), *size)  # type: ignore[arg-type]
     return _dumps(found.to_json()) if args.json else found.table(args.depth), 0
 
 
