@@ -13,14 +13,14 @@ from irene_build.errors import InputError
 if TYPE_CHECKING:
     from irene_build.measure.plan import Target
 
-#: Miniatures of BERT at small sizes: four widths, two depths, and the primitives of BERT-base at 8 x 128.
+#: Miniatures of BERT at small sizes: four widths, two depths; and two layers of BERT-base at 8 x 128, part by part.
 SMALL_PLAN = (
     ("bert_uncased_L-2_H-128_A-2", "8x32", "all"),
     ("bert_uncased_L-4_H-128_A-2", "8x32", "all"),
     ("bert_uncased_L-2_H-256_A-4", "4x64", "all"),
     ("bert_uncased_L-4_H-256_A-4", "4x64", "all"),
     ("bert_uncased_L-2_H-512_A-8", "1x128", "all"),
-    ("bert_uncased_L-2_H-768_A-12", "8x128", "leaves"),
+    ("bert_uncased_L-2_H-768_A-12", "8x128", "all"),
 )
 SMALL_GRID = ("2x32", "8x64", "4x128", "16x32")
 SMALL_MODELS = (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from irene_build.dataset.table import Dataset
 from irene_build.errors import IreneError
+from irene_build.train.schema import Condition
 
 #: Half-widths in natural-log units that an unmeasured condition adds: by how much nine in ten runs move that differ in
 #: it alone. Sources lie in the public tables that METHOD.md names.
@@ -27,7 +26,7 @@ WIDTHS = {
 _ALIKE = {"forward", "prefill"}
 
 
-def conditions(dataset: Dataset) -> dict[str, Any]:
+def conditions(dataset: Dataset) -> dict[str, Condition]:
     """The ``unmeasured`` object of an estimator (FORMAT.md): what the dataset has of each condition, and WIDTHS."""
     headers = [tree.tree.header for tree in dataset.trees]
     known: dict[str, set[str]] = {name: set() for name in WIDTHS if name != "memory"}
@@ -39,7 +38,7 @@ def conditions(dataset: Dataset) -> dict[str, Any]:
         known["engine"].add(str(header.get("engine") or "transformers"))
     if known["phase"] & _ALIKE:
         known["phase"] |= _ALIKE
-    out: dict[str, Any] = {
+    out: dict[str, Condition] = {
         name: {"known": sorted(values), "width": WIDTHS[name]} for name, values in known.items()
     }
     memory = memory_bytes(dataset.hardware)

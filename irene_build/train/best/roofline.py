@@ -15,6 +15,7 @@ import numpy as np
 
 from irene_build.train.best import gaussian_process, huber_nnls
 from irene_build.train.best.columns import ColumnRegistry
+from irene_build.train.schema import Term
 
 #: Byte counts that a roofline may charge apart.
 POINTWISE = ("read_bytes", "write_bytes", "weight_bytes")
@@ -158,7 +159,7 @@ def design_of(
     return out
 
 
-def term_data(terms: Sequence[tuple[str, list[int]]], weights: np.ndarray) -> list[dict[str, Any]]:
+def term_data(terms: Sequence[tuple[str, list[int]]], weights: np.ndarray) -> list[Term]:
     """The TERM objects; those of weight 0 are left out."""
     return [
         {

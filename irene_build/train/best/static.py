@@ -19,6 +19,7 @@ from irene_build.train.best import (
 )
 from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import SHAPE_NAMES, TrainingSet
+from irene_build.train.schema import Bend
 
 #: Most inducing points of a correction: what the generated module has room for, not a setting. More are more
 #: accurate on anything with as many distinct shapes; a forward selection stops earlier where what is left is noise.
@@ -166,7 +167,7 @@ def fit_own(
     return tier, _bent(tier, sample, book, leaf_j)
 
 
-def bend(sample: TrainingSet) -> dict[str, Any]:
+def bend(sample: TrainingSet) -> Bend:
     """The ``bend`` of a tier (FORMAT.md): a primitive of which one model alone is known is trusted less."""
     used = sample.leaf & sample.hinted & (sample.count > 0.0)
     once = {}
