@@ -248,6 +248,20 @@ def _monitor(args: Any) -> Tuple[str, int]:
     return "\n".join(lines) + "\n" + ("\n" + p.table() if p else ""), code
 
 
+def _written(text: str) -> bool:
+    """Whether the text got out: not into a pipe that was closed, nor onto a full disk, which is told."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        return True
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left is not tried again at the end
+        if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+            sys.stderr.write("irene-estimator: cannot write the output: %s\n" % (error.strerror or error))
+        return False
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Exit codes: 0 done, 1 failed, 2 wrong input; ``monitor``: the code of its command."""
     for stream in (sys.stdout, sys.stderr):
@@ -256,16 +270,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         args = _parser().parse_args(argv)
         text, code = args.run(args)
-        if sys.stdout is not None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        return int(code)
+        return int(code) if _written(text) else 1
     except IreneError as error:
         if sys.stderr is not None:
             sys.stderr.write("irene-estimator: %s\n" % printable(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1

@@ -253,3 +253,21 @@ def test_output_survives_a_closed_pipe_and_a_poor_encoding(module: Path) -> None
     command = [sys.executable, "-S", str(module), "predict", "odd.json"]
     raw = subprocess.run(command, capture_output=True, cwd=module.parent, env={"PYTHONIOENCODING": "ascii"})
     assert raw.returncode == 0 and b"b?rt" in raw.stdout
+
+
+def test_a_full_disk_is_one_line_and_a_failure(module: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(module), "predict", "tree.json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=module.parent,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "irene-estimator: cannot write the output: No space left on device\n"
+
+
+def test_a_module_that_came_from_no_file_has_no_graph_beside_it(module: Path) -> None:
+    names: dict[str, Any] = {"__name__": "loaded"}
+    exec(compile(module.read_text(), "<loaded>", "exec"), names)
+    assert names["Estimator"]().hardware == "pc"
+    with pytest.raises(names["InputError"], match="was not loaded from a file: name the graph"):
+        names["Estimator"](backend="onnx")
