@@ -21,14 +21,15 @@ from irene_runtime.features import RESOURCE_FEATURES
 _LATENCY = RESOURCE_FEATURES.index("latency")
 #: Where soft-L1 turns from square to linear: a tenth, in natural-log units.
 SCALE = 0.1
-#: Rows of one model tell as much as so many independent ones: they share its mistakes.
-ROWS_OF_A_MODEL = 4.0
+#: Rows of one model share its mistakes: they tell as much as its inputs (clocks apart), and at most as so many rows.
+ROWS_OF_A_MODEL = 12.0
 _STEPS = 40
+_INPUT = ("batch_size", "seq_len", "past_len", "phase", "dtype", "attention", "weights")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Runs with their labels: ``energy_j``, ``time_s`` (NaN where unknown) float64[r], ``model`` str[r].
+    """Runs with their labels: ``energy_j``, ``time_s`` (NaN where unknown) float64[r]; ``model``, ``input`` str[r].
 
     ``prior``: of the numbers, where other hosts of the kind say more than a datasheet (``pooled``).
     """
@@ -37,19 +38,17 @@ class Labels:
     energy_j: np.ndarray
     time_s: np.ndarray
     model: np.ndarray
+    input: np.ndarray
     clock_hz: float
     prior: Mapping[str, Number] | None = None
 
     def pick(self, chosen: np.ndarray) -> Labels:
         """The rows of a mask bool[r]."""
         return Labels(
-            self.runs.pick(chosen),
-            self.energy_j[chosen],
-            self.time_s[chosen],
-            self.model[chosen],
+            self.runs.pick(chosen), self.energy_j[chosen], self.time_s[chosen], self.model[chosen], self.input[chosen],
             self.clock_hz,
             self.prior,
-        )
+        )  # fmt: skip
 
 
 def labels(trees: Sequence[LabelledTree], prior: Mapping[str, Number] | None = None) -> Labels:
@@ -61,9 +60,15 @@ def labels(trees: Sequence[LabelledTree], prior: Mapping[str, Number] | None = N
         np.array([tree.energy_j[0] for tree in trees]),
         np.array([tree.resources[0, _LATENCY] for tree in trees]),
         np.array([tree.model for tree in trees]),
+        np.array([_input(tree) for tree in trees]),
         clock,
         prior,
     )
+
+
+def _input(tree: LabelledTree) -> str:
+    """What was run, whatever the clock and the power limit."""
+    return " ".join(str(tree.tree.header.get(key)) for key in _INPUT)
 
 
 def fit(data: Labels, sheet: Datasheet) -> dict[str, Any]:
@@ -110,8 +115,9 @@ def _solve(
     names = list(prior)
     start = np.log([prior[name].prior for name in names])
     width = np.array([prior[name].width for name in names])
-    _, which, count = np.unique(some.model, return_inverse=True, return_counts=True)
-    weight = np.sqrt(np.minimum(ROWS_OF_A_MODEL / count, 1.0))[which] / SCALE
+    models, which, count = np.unique(some.model, return_inverse=True, return_counts=True)
+    inputs = np.array([len(np.unique(some.input[some.model == one])) for one in models])
+    weight = np.sqrt(np.minimum(inputs, ROWS_OF_A_MODEL) / count)[which] / SCALE
     log_j, timed = np.log(some.energy_j), np.isfinite(some.time_s) & (some.time_s > 0.0)
     log_s = np.log(some.time_s[timed])
 
