@@ -23,6 +23,7 @@ from irene_build.measure.pace import Pace
 from irene_build.measure.plan import MeasurementProtocol, Target
 from irene_build.measure.recorder import MeterRecorder, Samples
 from irene_build.measure.relabel import SEARCH_S, fit_pulses, read_readings, relabel
+from irene_build.measure.rows import SessionRow, TrialRow
 from irene_build.measure.trial import Runner, run_window, standby_gate
 from irene_build.meters.base import Meter
 
@@ -95,7 +96,7 @@ class Campaign:
 
     def _open_session(self) -> int:
         meter = json.dumps(self.meter.info.as_dict())
-        row = (None, time.monotonic_ns(), time.time(), boot_id(), meter, self._info)
+        row = SessionRow(None, time.monotonic_ns(), time.time(), boot_id(), meter, self._info)
         return self.journal.insert("session", row)
 
     def run(self, stop_after_s: float | None = None) -> Outcome:
@@ -317,7 +318,6 @@ class Campaign:
         count = "SELECT COUNT(*) FROM trial WHERE round = ? AND work = ?"
         tried = self.journal.rows(count, (number, work))[0][0]
         settings = self.settings
-        usual_s = settings.settle_s + settings.idle_s
         for attempt in range(tried + 1, settings.max_attempts + 1):
             due = time.monotonic() - self._pulsed_at >= settings.pulse_every_s
             if due or self.session != self._pulsed_session:
@@ -330,7 +330,7 @@ class Campaign:
             gate = standby_gate(
                 self.recorder, self.conditions, settings, self.standby_w, self._gate_patience()
             )
-            self._gate_waited_s += max(0.0, gate.waited_s - usual_s)
+            self._gate_waited_s += max(0.0, gate.waited_s - settings.settle_s - settings.idle_s)
             try:
                 window = run_window(
                     run, self.device, self.recorder, self.conditions, settings, settings.window_s
@@ -352,11 +352,11 @@ class Campaign:
             retry = self._retry(reasons, attempt)
             self.recorder.flush()
             with self.journal.transaction():
-                self.journal.insert(
-                    "trial",
-                    (None, session, number, work, attempt, window.start_ns, window.end_ns, window.runs,
-                     gate.start_ns, gate.end_ns, int(not retry), json.dumps(reasons), window.foreign_cores),
-                )  # fmt: skip
+                self.journal.insert("trial", TrialRow(
+                    id=None, session=session, round=number, work=work, attempt=attempt, start_ns=window.start_ns,
+                    end_ns=window.end_ns, runs=window.runs, idle_start_ns=gate.start_ns, idle_end_ns=gate.end_ns,
+                    accepted=int(not retry), reasons=json.dumps(reasons), foreign_cores=window.foreign_cores,
+                ))  # fmt: skip
                 if not retry or attempt == settings.max_attempts:
                     self._settle(work, number)
             if not retry:

@@ -14,16 +14,35 @@ class PowerRow(NamedTuple):
 
 
 class TrialRow(NamedTuple):
-    """A measured window of ``runs`` runs, and the idle window before it; host ns."""
+    """A measured window of ``runs`` runs, and the idle window before it; host ns. ``id``: None until it is stored.
 
-    id: int
+    ``reasons``: JSON, what spoilt it; ``foreign_cores``: what others used, None where that is not known.
+    """
+
+    id: int | None
     session: int
+    round: int
     work: int
+    attempt: int
     start_ns: int
     end_ns: int
     runs: int
     idle_start_ns: int
     idle_end_ns: int
+    accepted: int
+    reasons: str
+    foreign_cores: float | None
+
+
+class SessionRow(NamedTuple):
+    """One process at work, as long as one line maps its clock to the meter's; ``meter``, ``info``: JSON."""
+
+    id: int | None
+    started_ns: int
+    wall_s: float
+    boot: str
+    meter: str
+    info: str
 
 
 class ClockRow(NamedTuple):
@@ -42,7 +61,7 @@ class ClockRow(NamedTuple):
 class LabelRow(NamedTuple):
     """What a trial says of one run of its node; ``error_j``: of quantisation and clock, 1 sigma."""
 
-    trial: int
+    trial: int | None
     energy_j: float
     above_idle_j: float | None
     power_w: float
