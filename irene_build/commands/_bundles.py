@@ -55,7 +55,12 @@ def predicted(
     )
     for batch_size, seq_len in sizes:
         if isinstance(file, SymbolicTree):
-            tree: Any = file.at(batch_size, seq_len or 128, past_len, phase if phase in file.phases else None)
+            tree: Any = file.at(
+                batch_size,
+                128 if seq_len is None else seq_len,
+                past_len,
+                phase if phase in file.phases else None,
+            )
         else:
             tree = file or of_model.at(batch_size, seq_len, past_len)
         yield estimator.predict(tree, tier="static").to_dict()

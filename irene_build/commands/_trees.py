@@ -108,16 +108,11 @@ class Sizes:
     def _traced(self, batch_size: int, seq_len: int | None, past_len: int) -> ModelTree:
         from irene_build.trace import trace
 
-        tree = trace(
-            self.model, batch_size, seq_len or DEFAULT_SEQ_LEN, phase=self.phase, past_len=past_len,
-            cost_model=self._cost_model, inputs=self.inputs, **self._options,
+        length = DEFAULT_SEQ_LEN if seq_len is None else seq_len
+        return trace(
+            self.model, batch_size, length, phase=self.phase, past_len=past_len, cost_model=self._cost_model,
+            inputs=self.inputs, cut=seq_len is None, **self._options,
         )  # fmt: skip
-        asked = (tree.header["traced_by"] or {}).get("seq_len_asked")
-        if asked is not None and seq_len is not None:
-            raise InputError(
-                f"{self.model} has {tree.header['seq_len']} positions: {seq_len} tokens do not fit"
-            )
-        return tree
 
 
 def generating(model: str, extend: bool, dtype: str, attention: str, use_cache: bool) -> SymbolicTree:
