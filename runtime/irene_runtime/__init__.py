@@ -9,5 +9,5 @@ PUBLIC = (
 MODULES = (
     "errors", "features", "tree", "expressions", "outline", "symbolic", "equations", "law", "prediction", "explain",
     "gpu", "sampler", "monitor", "attach", "onnx_backend", "unmeasured", "ragged",
-    "request_prediction", "generation", "model", "serve_metrics", "serve", "main",
+    "request_prediction", "generation", "given", "evaluation", "views", "model", "serve_metrics", "serve", "main",
 )  # fmt: skip
