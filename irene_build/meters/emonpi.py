@@ -30,6 +30,8 @@ _MAX_PENDING = 4096
 _MAX_QUARANTINE = 1_000_000
 #: Gaps between frames that a period is taken from, at least.
 _GAPS = 2
+#: Frames that are damaged unseen are at least so far apart, on a line that is any good.
+_SELDOM = 20
 #: Kinds of serial port that such a meter can be on: a USB adapter, or the header of a Raspberry Pi.
 PORT_PATTERNS = ("serial/by-id/*", "ttyUSB*", "ttyACM*", "ttyAMA*", "cu.usbserial*", "cu.usbmodem*")
 
@@ -72,6 +74,7 @@ class EmonPi(FeedMeter):
         self._frame: Frame | None = None
         self._believed: Frame | None = None
         self._doubtful: tuple[Frame, int] | None = None
+        self._since_torn = _SELDOM
         self._last_ns = 0
         self._lost_since: float | None = None
         self._gaps: deque[float] = deque(maxlen=15)
@@ -255,15 +258,19 @@ class EmonPi(FeedMeter):
         """A reading of the frame, once it is believed.
 
         A digit lost or doubled is another number: where a line has nothing to check it by, a power that is far from the
-        one before waits for the next frame, and is dropped where that one is as the one before it was.
+        one before waits for the next frame, and is dropped where that one is as the one before it was. A load that
+        swings from frame to frame is no damage: not more than one frame of some is dropped.
         """
         if self._doubtful is not None:
             doubtful, then = self._doubtful
             self._doubtful = None
-            if self._believed is not None and _near(frame, self._believed) and not _near(frame, doubtful):
+            alone = self._believed is not None and _near(frame, self._believed) and not _near(frame, doubtful)
+            if alone and self._since_torn >= _SELDOM:
                 self._counts["torn"] += 1
+                self._since_torn = 0
             else:
                 self._hand_on(doubtful, then)
+        self._since_torn += 1
         if frame.checked or self._believed is None or _near(frame, self._believed):
             self._hand_on(frame, at)
         else:

@@ -236,6 +236,15 @@ def test_a_load_that_lasts_is_no_damage_and_keeps_its_times(wire: Wire) -> None:
     assert {r.value for r in readings} == {60.0, 320.0} and max(gaps) < 0.2
 
 
+def test_a_load_that_swings_from_frame_to_frame_is_not_halved(wire: Wire) -> None:
+    with (
+        Player(wire, lambda n: f"V1:230.47,P1:{320 if n % 2 else 60},E1:12,pulse:0\r\n", 0.02),
+        EmonPi(config(wire)) as meter,
+    ):
+        values = [r.value for r in collect(meter, 60)]
+    assert values.count(320.0) == pytest.approx(values.count(60.0), abs=5)
+
+
 def test_a_power_that_the_meters_own_energy_contradicts_is_torn(wire: Wire) -> None:
     """At 0.05 s a frame, 2 Wh in a frame are 144 kW: only the frame whose energy stood still says so little."""
 
