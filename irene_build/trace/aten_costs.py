@@ -85,6 +85,15 @@ def _addr(call: Called) -> Work:
     return product(call, (1, call.args[1].shape[0], call.args[2].shape[0], 1), added=True)
 
 
+@register_cost("matmul")
+def _matmul(call: Called) -> Work:
+    """Where nobody took it apart: of the dimensions before the last two, those of both are broadcast."""
+    a, b = call.inputs[:2]
+    k = int(a.shape[-1])
+    n = int(b.shape[-1]) if b.dim() > 1 else 1
+    return product(call, (1, numel(call.outputs[0]) // max(n, 1), n, k))
+
+
 @register_cost("linear", "mkldnn_linear")
 def _linear(call: Called) -> Work:
     x, weight = call.inputs[:2]

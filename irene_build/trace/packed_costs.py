@@ -112,6 +112,39 @@ def _quantized_lookup(call: Called) -> Work:
     return Work("Embedding", 0.0, flops, None, others, numel(indices) * row)
 
 
+#: FLOPs an element of operators on quantised tensors that read no weights.
+_POINTWISE = {
+    **dict.fromkeys(("add", "add_relu", "mul", "mul_relu", "add_scalar", "add_scalar_relu", "mul_scalar"), 1),
+    **dict.fromkeys(("mul_scalar_relu", "clamp", "relu6", "leaky_relu", "hardswish", "dropout"), 1),
+    **dict.fromkeys(("sigmoid", "tanh", "elu", "celu", "prelu"), 4),
+}
+_NORMS = {"layer_norm": 8, "group_norm": 8, "instance_norm": 8, "softmax": 5}
+
+
+@register_cost(*(f"quantized::{name}" for name in (*_POINTWISE, *_NORMS)))
+def _on_codes(call: Called) -> Work:
+    """Codes of 8 bits in, codes of 8 bits out."""
+    norm = call.name in _NORMS
+    primitive = {"layer_norm": "LayerNorm", "softmax": "Softmax"}.get(call.name, "GroupNorm")
+    each = _NORMS[call.name] if norm else _POINTWISE[call.name]
+    return Work(primitive if norm else "Elementwise", elementwise_flops=float(each * call.elements))
+
+
+@register_cost(
+    *(
+        f"quantized::batch_norm{kind}"
+        for kind in ("", "1d", "2d", "3d", "_relu", "1d_relu", "2d_relu", "3d_relu")
+    )
+)
+def _norm_of_codes(call: Called) -> Work:
+    return Work("BatchNorm", elementwise_flops=4.0 * call.elements)
+
+
+@register_cost("quantized::cat", "quantized::cat_relu")
+def _joined_codes(call: Called) -> Work:
+    return Work("Copy")
+
+
 @register_cost("quantized::matmul")
 def _quantized_matmul(call: Called) -> Work:
     a, b = call.inputs[:2]

@@ -33,6 +33,9 @@ class _Dispatch(TorchDispatchMode):
         self._recorder = recorder
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(hasattr(kind, "__tensor_flatten__") for kind in types):
+            # A quantised or nested tensor first runs what it makes of the operation, which comes back here.
+            return NotImplemented
         kwargs = kwargs or {}
         shadows = self._recorder.shadows
         if (key := cpu_strides.composite(func)) is not None:

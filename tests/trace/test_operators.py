@@ -325,3 +325,26 @@ def test_jagged_sequences_count_their_tokens() -> None:
 
     found = root(Fn(forward, l=nn.Linear(8, 4)), x=torch.zeros(6, 8))
     assert found["matmul_flops"] == 2 * 6 * 8 * 4
+
+
+def test_operations_on_jagged_sequences_are_those_on_their_tokens() -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2, 8), torch.zeros(4, 8)], layout=torch.jagged)
+    module = Fn(lambda s, n: (F.silu(n) @ s.w).values(), w=nn.Parameter(torch.zeros(8, 4)))
+    found = root(module, n=nested)
+    assert (found["matmul_flops"], found["flops"], found["unseen"]) == (
+        2 * 6 * 8 * 4,
+        2 * 6 * 8 * 4 + 5 * 48,
+        0,
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_operators_on_codes_of_8_bits_are_known() -> None:
+    codes = torch.quantize_per_tensor(torch.zeros(6, 8), 0.1, 0, torch.quint8)
+
+    def forward(s: Any, x: Any) -> Any:
+        y = torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)
+        return torch.ops.quantized.add(y, y, 0.1, 0).dequantize()
+
+    found = root(Fn(forward), x=codes.dequantize())
+    assert (found["flops"], found["unseen"]) == (3 * 48 + 48 + 2 * 48, 0)
