@@ -8,6 +8,6 @@ PUBLIC = (
 #: The modules in the order in which the generated file holds them: each uses only those before it.
 MODULES = (
     "errors", "features", "tree", "expressions", "outline", "symbolic", "equations", "law", "prediction", "explain",
-    "gpu", "sampler", "monitor", "attach", "onnx_backend", "unmeasured", "ragged",
+    "gpu", "proc", "sampler", "monitor", "attach", "onnx_backend", "unmeasured", "ragged",
     "request_prediction", "generation", "given", "evaluation", "views", "model", "serve_metrics", "serve", "main",
 )  # fmt: skip

@@ -11,12 +11,12 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from .errors import HardwareError
 from .gpu import find_gpu, gpu_name
+from .proc import CGROUP, container_cpu, cpu_ticks, memory_usage
 
 #: The paper's period (appendix A.3).
 PERIOD_S = 0.170
 _GPU = ("gpu_util", "gm_usg", "g_clk", "gm_clk", "gpu_energy")
 _FILES = {"cpu_util": "stat", "mem_usg": "meminfo"}
-_CGROUP = "/sys/fs/cgroup"
 #: Watts that a GPU cannot take, where it tells no limit.
 _MAX_WATTS = 5000.0
 _NO_GPU: Tuple[Any, ...] = (None,) * 6
@@ -40,46 +40,6 @@ class Sample(NamedTuple):
     gm_clk: Optional[float] = None
     gpu_energy_j: Optional[float] = None
     gpu_power_w: Optional[float] = None
-
-
-def cpu_ticks(stat: bytes) -> Tuple[int, int]:
-    """``(busy, total)`` ticks of /proc/stat: busy = user + nice + system + irq + softirq, total = busy + idle
-    + iowait + steal. Guest time is in user; stolen time ran somebody else's work. Behind a ``usage_usec`` or
-    ``usage_nsec``, which a container has of its own, busy is that.
-    """
-    field = stat.split(b"\n", 1)[0].split()
-    if len(field) < 5 or field[0] != b"cpu":
-        raise ValueError("no `cpu` line")
-    user, nice, system, idle, iowait, irq, softirq, steal = ([int(x) for x in field[1:9]] + [0] * 4)[:8]
-    busy = user + nice + system + irq + softirq
-    total = busy + idle + iowait + steal
-    for unit, tick in ((b"usage_usec ", 10_000), (b"usage_nsec ", 10_000_000)):
-        own = stat.rpartition(unit)[2].split() if unit in stat else []
-        if own:
-            return int(own[0]) // tick, total
-    return busy, total
-
-
-def memory_usage(meminfo: bytes) -> float:
-    """Share of memory that is not available, %, from the first lines of /proc/meminfo."""
-    size = {}
-    for line in meminfo.splitlines():
-        name, _, rest = line.partition(b":")
-        if name in (b"MemTotal", b"MemAvailable", b"MemFree") and rest.endswith(b" kB"):
-            size[name] = int(rest.split()[0])
-    free = size.get(b"MemAvailable", size.get(b"MemFree"))
-    if free is None or not size.get(b"MemTotal"):
-        raise ValueError("no MemTotal or MemAvailable")
-    return 100.0 * (1.0 - free / size[b"MemTotal"])
-
-
-def container_cpu(cgroup: str = _CGROUP) -> str:
-    """The file that counts the CPU time of the container that this process is in; empty where it is in none."""
-    if os.path.exists(os.path.join(cgroup, "cgroup.type")):  # the root of the machine's hierarchy has none
-        return os.path.join(cgroup, "cpu.stat")
-    usage = os.path.join(cgroup, "cpuacct", "cpuacct.usage")
-    inside = os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")
-    return usage if inside and os.path.exists(usage) else ""
 
 
 def _jumps(points: _Points, watts: float) -> bool:
@@ -167,13 +127,8 @@ class Sampler:
     """
 
     def __init__(
-        self,
-        period_s: float = PERIOD_S,
-        gpu: Any = None,
-        capacity: int = 8192,
-        proc: str = "/proc",
-        cgroup: str = "",
-    ) -> None:
+        self, period_s: float = PERIOD_S, gpu: Any = None, capacity: int = 8192, proc: str = "/proc", cgroup: str = "",
+    ) -> None:  # fmt: skip
         if not 0.001 <= period_s <= 3600.0:
             raise ValueError("period_s: %r is not between 0.001 and 3600 seconds" % (period_s,))
         self.period_s = period_s
@@ -183,7 +138,7 @@ class Sampler:
         self.cpu_source = "host"
         self._gpu, self._proc, self._capacity = gpu, proc, max(8, capacity)
         self._paths = {name: os.path.join(proc, file) for name, file in _FILES.items()}
-        self._own = container_cpu(cgroup or _CGROUP) if cgroup or proc == "/proc" else ""
+        self._own = container_cpu(cgroup or CGROUP) if cgroup or proc == "/proc" else ""
         self._max_watts = _MAX_WATTS
         self._pid = 0
         # Time, /proc/stat, /proc/meminfo, GPU: text is parsed when asked for, which halves a sample's cost.
