@@ -22,8 +22,9 @@ FLUSH_S = 1.0
 COUNTER_SPAN_S = 0.2
 #: A meter may say nothing for so many periods.
 SILENT_PERIODS = 20.0
-#: So many equal readings, from before a load to its end, come from a meter that is stuck.
-FROZEN_READINGS = 5
+#: So many equal readings over so long, s, from before a load to its end, come from a meter that is stuck: none takes
+#: longer than a second to look again, however often it is asked.
+FROZEN_READINGS, FROZEN_S = 5, 1.0
 #: A meter's clock that moves against the host's by more than this, and a few periods, did not drift.
 CLOCK_BREAK_S = 0.25
 
@@ -249,7 +250,8 @@ class MeterRecorder:
         """Why readings from before a load to its end are not to be trusted, though they came."""
         found = []
         values = [value for _, value in self.between(start_ns, end_ns)]
-        if not self._energy and len(values) >= FROZEN_READINGS and len(set(values)) == 1:
+        enough = len(values) >= FROZEN_READINGS and end_ns - start_ns >= 1e9 * FROZEN_S
+        if not self._energy and enough and len(set(values)) == 1:
             found.append("frozen meter")
         if any(start_ns <= moment <= end_ns + 1_000_000_000 for moment in self._broken_ns):
             found.append("counter jumped")

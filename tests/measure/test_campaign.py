@@ -21,6 +21,7 @@ import pytest
 
 from irene_build.errors import DatasetError, InputError, MeterError
 from irene_build.measure import campaign as module
+from irene_build.measure import recorder as recorder_module
 from irene_build.measure.conditions import Conditions
 from irene_build.measure.journal import Journal, require_same
 from irene_build.measure.relabel import derive, relabel, stored
@@ -234,7 +235,8 @@ class _StuckMeter(DoubleMeter):
         return [replace(reading, value=self.last) for reading in readings]
 
 
-def test_a_meter_that_is_stuck_gives_no_label(path: Path) -> None:
+def test_a_meter_that_is_stuck_gives_no_label(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "FROZEN_S", 0.05)
     power = Power()
     meter = _StuckMeter(power)
     begun: list[float] = []
