@@ -1,9 +1,8 @@
-"""Prints what nested cross-validation chose inside the training models of every outer fold, and what that came to.
+"""Prints the errors of every outer fold, and what the constants that no fold chooses move.
 
     python benchmarks/bench_nested.py --hardware pc1 [--protocol family-out] [--capacity] [--sensitivity]
 
-For every fold: the models left out inside (single ones and families), how each primitive is fitted, the settings above
-the leaves, error and coverage of the static tier on what the fold holds out, and seconds of CPU.
+For every fold: error and coverage of the static tier on what it holds out, and seconds of CPU.
 """
 
 from __future__ import annotations
@@ -40,16 +39,11 @@ def main() -> None:
     from irene_build.dataset.splits import folds
     from irene_build.dataset.store import load_dataset
     from irene_build.paths import find_artifact
-    from irene_build.train.best import select_leaf, select_module
 
     dataset = load_dataset(find_artifact(options.hardware, "campaign.sqlite"))
     if options.sensitivity:
         show_sensitivity(dataset, options.protocol or ["model-out", "family-out"])
         return
-    print("options, the simplest first:")
-    print(f"  noise_factor {select_leaf.NOISE_FACTORS}, prior {select_module.PRIORS}")
-    for name, grid in {**select_module.GRIDS, "biased": select_module.BIASED}.items():
-        print(f"  {name} {grid}")
     for protocol in options.protocol or ["model-out", "family-out"]:
         print(f"{protocol}:")
         for fold in folds(dataset, protocol):
@@ -59,26 +53,12 @@ def main() -> None:
 
 
 def show_fold(fold: Any, label_source: str) -> None:
-    """One outer fold: the same steps as ``best.fit``, watched."""
+    """One outer fold."""
     from irene_build.evaluate.methods import by_estimator, stripped
     from irene_build.evaluate.metrics import level_metrics, score
-    from irene_build.train.best import cross_validation, select_module
-
-    seen: dict[str, Any] = {}
-    usual = select_module.choose
-
-    def watched(structure: Any, data: Any, parts: Sequence[cross_validation.Part]) -> Any:
-        seen["settings"] = usual(structure, data, parts)
-        seen["forms"] = dict(structure.forms)
-        seen["inner"] = [sorted({data.models[m] for m in data.model[part.out].tolist()}) for part in parts]
-        return seen["settings"]
 
     began = time.process_time()
-    select_module.choose = watched
-    try:
-        _, predict = by_estimator("best", tiers=("static",)).fit(fold.train)
-    finally:
-        select_module.choose = usual
+    _, predict = by_estimator("best", tiers=("static",)).fit(fold.train)
     seconds = time.process_time() - began
     answers = predict([stripped(tree, "static", label_source) for tree in fold.test], "static")
     found = score(
@@ -88,21 +68,6 @@ def show_fold(fold: Any, label_source: str) -> None:
     errors = " / ".join(f"{one['mape']:.2f}" for one in levels)
     inside = " / ".join(f"{one['coverage90']:.0f}" for one in levels)
     print(f"  {fold.held_out} held out: {errors} %, inside {inside} %, {seconds:.1f} s of CPU")
-    print(f"    left out inside: {'; '.join(' + '.join(models) for models in seen['inner'])}")
-    for primitive, form in seen["forms"].items():
-        waves = (
-            "no waves"
-            if form.wave is None
-            else f"tiles {form.wave[0]}x{form.wave[1]}, {form.wave[2]} at once"
-        )
-        charged = "bytes apart" if form.apart else "bytes alike"
-        print(f"    {primitive:10} {waves}, {charged}, noise_factor {form.noise_factor:g}")
-    chosen = seen["settings"]
-    print(f"    prior {chosen.prior:g}")
-    for level in ("module", "model"):
-        reach = getattr(chosen, level)
-        print(f"    {level:10} kind_length {reach.kind_length:g}, size_length {reach.size_length:g}, "
-              f"ratio {reach.ratio:g}, {'biased' if reach.biased else 'no bias'}")  # fmt: skip
 
 
 def show_capacity(dataset: Any) -> None:
@@ -134,11 +99,9 @@ def show_sensitivity(dataset: Any, protocols: Sequence[str]) -> None:
     from irene_build.evaluate.run import run
     from irene_build.train.best import (
         aggregation,
-        folds,
         gaussian_process,
         huber_nnls,
         roofline,
-        select_leaf,
         static,
     )
 
@@ -148,12 +111,9 @@ def show_sensitivity(dataset: Any, protocols: Sequence[str]) -> None:
         (gaussian_process, "LIMIT", (0.35, 1.5, 7.0)),
         (gaussian_process, "LEAST_NOISE", (0.0003, 0.003)),
         (gaussian_process, "FEWEST", (3, 8)),
-        (folds, "TIE", (0.0, 0.003, 0.03)),
-        (folds, "WORST", (0.3, 3.0)),
         (roofline, "ENOUGH", (6, 24)),
         (roofline, "FINALISTS", (4, 36)),
         (roofline, "MISSED", (0.1, 1.0)),
-        (select_leaf, "WAVE_NUMBERS", (1, 9)),
         (aggregation, "COMMON", (1e-6, 1e-4)),
         (aggregation, "NOUGHT", (0.03, 0.3)),
         (roofline, "FLOOR", (0.15, 1.0)),

@@ -11,7 +11,7 @@ import pytest
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import arithmetic, best, estimator_file, formulas
-from irene_build.train.best import gaussian_process, huber_nnls, roofline, select_leaf
+from irene_build.train.best import gaussian_process, huber_nnls, roofline
 from irene_build.train.best.columns import ColumnRegistry
 from irene_runtime.tree import LEVELS
 from tests.train import synthetic
@@ -152,18 +152,11 @@ def test_waves_are_found_where_the_device_works_in_waves() -> None:
     energy = 5e-3 * np.ceil(tiles / 40) + 1e-8 * m * n
     features = np.column_stack([np.ones_like(m), m * n * 1e-6, 2e-6 * m * n * 768, np.ones_like(m), m, n,
                                 np.full_like(m, 768)])  # fmt: skip
-    rng, model = np.random.default_rng(0), np.arange(len(m)) % 4
-    gone = np.array([model == one for one in range(4)])
-
-    def chosen(law: np.ndarray) -> roofline.Form:
-        twice = np.concatenate([law, law]) * np.exp(0.005 * rng.normal(size=2 * len(m)))
-        trials = select_leaf.Trials(
-            names, np.tile(features, (2, 1)), twice, np.ones(2 * len(m)), np.tile(gone, 2)
-        )
-        return select_leaf.choose(trials)
-
-    assert chosen(energy).wave == (128, 128, 40)
-    assert chosen(1e-3 + 1e-7 * m * n).wave is None
+    measured = energy * np.exp(0.005 * np.random.default_rng(0).normal(size=len(m)))
+    one = np.ones(len(m))
+    shapes = roofline.by_shape(features, measured, one, np.zeros(len(m), dtype=bool))
+    assert roofline.form_of(names, shapes).wave == (128, 128, 40)
+    assert roofline.form_of(names[:3], shapes).wave is None
 
 
 def test_a_correction_follows_a_smooth_residual_and_is_silent_far_away() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from irene_build.train.best import folds, module_signature
 from irene_build.train.best.sample import TrainingSet, sample
@@ -46,18 +45,3 @@ def test_modules_are_far_where_no_other_model_has_their_kind() -> None:
     assert far[some.root & (some.model == 4)].all() and not far[some.root & (some.model != 4)].any()
     alone = module_signature.unknown_signature(some, some.without(np.isin(some.model, [0, 1])))
     assert alone[modules & (some.model == 1)].all()
-
-
-@pytest.mark.parametrize(
-    ("errors", "chosen"),
-    [
-        ([[0.10, 0.20], [0.08, 0.15], [0.07, 0.14]], 2),
-        ([[0.1000, 0.2000], [0.0995, 0.1999], [0.2, 0.2]], 0),
-        ([[0.3, np.nan], [0.1, 0.2], [0.2, 0.1]], 1),
-        ([[np.nan, np.nan], [0.1, np.nan]], None),
-        ([[], []], None),
-    ],
-)
-def test_the_simplest_of_the_best_options_is_taken(errors: list[list[float]], chosen: int | None) -> None:
-    """A fold that cannot judge one option judges none; differences below one per cent are none."""
-    assert folds.simplest(np.array(errors)) == chosen

@@ -35,7 +35,7 @@ ABOVE = ("module", "model")
 
 @dataclass(frozen=True)
 class CorrectionSettings:
-    """How smooth the correction of a level is; ``select_module.choose`` finds it by models left out.
+    """How smooth the correction of a level is. Round numbers (an e-fold, one per cent), the same for every PC.
 
     ``kind_length``, ``size_length``: how far it reaches, in log units of a module's composition and of the input's
     size. ``ratio``: variance of noise over that of the correction. ``biased``: it has a constant of its own; else it

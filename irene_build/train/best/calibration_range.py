@@ -16,6 +16,8 @@ from irene_runtime.tree import LEVELS
 
 #: Features whose range is remembered: outside of it a prediction extrapolates.
 RANGED = ("elements", "matmul_flops", "mem_bytes", "gemm_m", "gemm_n", "gemm_k", "rows", "cols")
+#: Of every primitive, also where its terms read parts of it alone.
+ALWAYS = "mem_bytes"
 RANGED_ABOVE = ("flops", "mem_bytes", "num_parameters")
 #: Everywhere: more tokens than were ever measured make new combinations of sizes that were.
 TOKENS = "input_size"
@@ -31,7 +33,9 @@ def ranges(
     for primitive, leaf in sorted(tier["leaf"].items()):
         rows = data.leaf & (data.primitive == primitive) & (data.count > 0.0)
         used = features_of(leaf, book)
-        out[primitive] = _limits(data, rows, [*(name for name in RANGED if name in used), TOKENS])
+        out[primitive] = _limits(
+            data, rows, [*(name for name in RANGED if name in used or name == ALWAYS), TOKENS]
+        )
     for level in LEVELS[1:]:
         rows = data.at(level) & ~data.leaf & (data.count > 0.0)
         if rows.any():

@@ -10,9 +10,8 @@ import numpy as np
 
 from irene_build.train.best import calibration_range, folds, module_signature, telemetry
 from irene_build.train.best.columns import ColumnRegistry
-from irene_build.train.best.roofline import WAVES
 from irene_build.train.best.sample import TrainingSet
-from irene_build.train.best.static import Leaves, Structure, choose_forms, fit_above, fit_leaves
+from irene_build.train.best.static import Leaves, Structure, fit_above, fit_leaves
 
 
 @dataclass
@@ -84,7 +83,7 @@ def leave_sizes_out(
 ) -> HeldOut | None:
     """Every model at its larger inputs by a fit to the others at smaller ones; None where sizes do not differ.
 
-    Larger: more tokens than the median of the labelled nodes. Forms (waves of fewer sizes, for time), scales and
+    Larger: more tokens than the median of the labelled nodes. Forms, hyper-parameters and
     inducing_points are found among the smaller ones; of ``known`` only the settings are taken.
     """
     models = np.unique(data.model[data.labelled]).tolist()
@@ -98,7 +97,6 @@ def leave_sizes_out(
     small = data.without(large)
     each = [(data.model == model, False) for model in models]
     structure = Structure(settings=known.settings, grids=known.grids)
-    structure.forms = choose_forms(small, np.array([rows for rows, _ in each]), WAVES[::3])
     own = ColumnRegistry(data.names)
     fit_above(small, own, structure, fit_leaves(small, own, structure))
     out = _nothing(data)

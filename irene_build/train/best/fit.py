@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError
 from irene_build.train import estimator_file, unmeasured
@@ -14,12 +12,11 @@ from irene_build.train.best import (
     calibration_range,
     cross_validation,
     module_signature,
-    select_module,
     telemetry,
 )
 from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import sample
-from irene_build.train.best.static import Structure, choose_forms, fit_above, fit_leaves
+from irene_build.train.best.static import Structure, fit_above, fit_leaves
 from irene_build.train.best.tiers import interval, live, profile
 from irene_runtime.features import PRIMITIVES
 from irene_runtime.tree import LEVELS
@@ -39,11 +36,8 @@ def fit(dataset: Dataset, tiers: Sequence[str] = TIERS, seed: int = 0) -> dict[s
         raise DatasetError(f"the dataset of {dataset.hardware} has no labelled node to train on")
     book = ColumnRegistry(data.names)
     left, structure = cross_validation.gone(data), Structure()
-    every = np.array([rows for rows, _ in left]).reshape(-1, len(data.energy_j))
-    structure.forms = choose_forms(data, every)
     below = fit_leaves(data, book, structure)
     parts = cross_validation.parts(data, structure, left)
-    structure.settings = select_module.choose(structure, data, parts)
     static = fit_above(data, book, structure, below)
     forms = {}
     for level in LEVELS if set(tiers) - {"static"} else ():

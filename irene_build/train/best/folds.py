@@ -1,4 +1,4 @@
-"""Which models an inner fold leaves out, and which option wins there: single models, and whole families of them.
+"""Which models an inner fold leaves out: single models, and whole families of them.
 
 A family is told by what its models are made of, never by a name: modules of the same kind (``kinds``).
 """
@@ -14,10 +14,6 @@ from irene_build.train.best.sample import TrainingSet
 #: Models are related where more than this share of the modules of each is of kinds that the other has: at first
 #: most of them (one architecture in other sizes), then any at all.
 RELATED = (0.5, 0.0)
-#: Options whose errors differ by less than this share are as good as each other.
-TIE = 0.01
-#: No relative error counts more than this.
-WORST = 1.0
 
 
 def left_out(data: TrainingSet) -> list[tuple[int, ...]]:
@@ -68,22 +64,3 @@ def _joined(models: list[int], linked: np.ndarray) -> list[tuple[int, ...]]:
     for i, j in zip(*np.nonzero(linked), strict=True):
         group[group == group[j]] = group[i]
     return [tuple(m for m, g in zip(models, group, strict=True) if g == one) for one in np.unique(group)]
-
-
-def simplest(errors: np.ndarray) -> int | None:
-    """The option to take. ``errors``: float64[options, folds], the simplest option first; NaN: nothing to judge.
-
-    The simplest of those whose error (geometric mean over the folds) is the least but for TIE; None without a fold.
-    """
-    judged = errors[:, np.isfinite(errors).all(axis=0)]
-    if not judged.shape[1]:
-        return None
-    mean = np.log(np.maximum(judged, 1e-9)).mean(axis=1)
-    return int(np.flatnonzero(mean <= mean.min() + TIE)[0])
-
-
-def relative_error(predicted: np.ndarray, measured: np.ndarray, count: np.ndarray) -> float:
-    """The mean relative error, copies counted; NaN where nothing was measured."""
-    if not len(measured):
-        return float("nan")
-    return float(np.average(np.minimum(np.abs(predicted / measured - 1.0), WORST), weights=count))

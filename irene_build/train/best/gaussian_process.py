@@ -124,16 +124,14 @@ class KernelCache:
         return self._parts[length]
 
 
-def scales(
-    points: Points, noise_factor: float = 1.0, cache: KernelCache | None = None
-) -> Hyperparameters | None:
+def scales(points: Points, cache: KernelCache | None = None) -> Hyperparameters | None:
     """The likeliest hyper-parameters; None where noise alone explains the points as well.
 
-    ``noise_factor``: how many times the spread of replicates counts as noise. ``cache``: of the same places.
+    ``cache``: of the same places.
     """
     if len(points.z) < FEWEST or not points.z.shape[1]:
         return None
-    found, _ = likeliest(points, noise_factor, cache or KernelCache(points.z))
+    found = likeliest(points, cache or KernelCache(points.z))
     return found if found.signal > 0.0 else None
 
 
@@ -193,8 +191,8 @@ def as_data(
     }  # fmt: skip
 
 
-def likeliest(points: Points, noise_factor: float, cache: KernelCache) -> tuple[Hyperparameters, float]:
-    """The scales of the largest marginal likelihood on the grid (signal 0: noise alone), and its negative logarithm.
+def likeliest(points: Points, cache: KernelCache) -> Hyperparameters:
+    """The hyper-parameters of the largest marginal likelihood on the grid (signal 0: noise alone).
 
     Where replicates say what the noise is, it is not a free parameter: cost jumps from shape to shape (tiles,
     kernels of a library), which a likelihood would take for noise.
@@ -202,7 +200,7 @@ def likeliest(points: Points, noise_factor: float, cache: KernelCache) -> tuple[
     y, count = points.residual, float(np.mean(points.count))
     width = points.z.shape[1]
     best = Hyperparameters(np.full(width, LENGTHS[-1]), 0.0, max(float(np.mean(y * y)), 1e-12))
-    known = (noise_factor * max(points.noise, LEAST_NOISE)) ** 2 / count if points.noise > 0.0 else None
+    known = max(points.noise, LEAST_NOISE) ** 2 / count if points.noise > 0.0 else None
     score = np.inf if known else 0.5 * len(y) * (np.log(best.noise) + 1.0) - 1.0
     for length in cache.candidates():
         values, vectors = cache.parts(length)
@@ -219,7 +217,7 @@ def likeliest(points: Points, noise_factor: float, cache: KernelCache) -> tuple[
         if scores[index] < score:
             score = float(scores[index])
             best = Hyperparameters(cache.lengths(length), float(signal[index]), float(error[index]))
-    return best, score
+    return best
 
 
 def _centers(k: np.ndarray, y: np.ndarray, variance: np.ndarray, signal: float, rank: int) -> list[int]:

@@ -71,15 +71,14 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Form:
-    """How one primitive is fitted; ``select_leaf.choose`` finds it.
+    """How one primitive is fitted.
 
     ``wave``: tile height, tile width and tiles at once, None without. ``apart``: the byte counts that have a term of
-    their own, none where all bytes are charged alike. ``noise_factor``: see ``gaussian_process.scales``.
+    their own, none where all bytes are charged alike.
     """
 
     wave: tuple[int, int, int] | None = None
     apart: tuple[str, ...] = ()
-    noise_factor: float = 1.0
 
 
 def by_shape(features: np.ndarray, energy_j: np.ndarray, nodes: np.ndarray, copied: np.ndarray) -> Shapes:
@@ -140,6 +139,12 @@ def apart(names: Sequence[str], shapes: np.ndarray) -> tuple[str, ...]:
     """The byte counts that these shapes have."""
     where = {name: index for index, name in enumerate(names)}
     return tuple(name for name in POINTWISE if name in where and (shapes[:, where[name]] > 0.0).any())
+
+
+def form_of(names: Sequence[str], shapes: Shapes) -> Form:
+    """The form of a primitive: every byte count apart; waves where it is a matrix product of enough shapes."""
+    counts = apart(names, shapes.features)
+    return Form(fit_wave(names, shapes, counts), counts)
 
 
 def has_weights(names: Sequence[str], shapes: np.ndarray) -> bool:
@@ -252,6 +257,6 @@ def fit_leaf(
     key = " ".join((name, *(str(book.columns[c]["feature"]) for c in columns)))
     if key not in using:
         cache = gaussian_process.KernelCache(z, has_weights(book.names, shapes.features))
-        using[key] = gaussian_process.scales(points, form.noise_factor, cache)
+        using[key] = gaussian_process.scales(points, cache)
     data["correction"] = gaussian_process.fit(points, columns, rank, using[key])
     return data

@@ -15,7 +15,6 @@ from irene_build.train.best import (
     gaussian_process,
     huber_nnls,
     roofline,
-    select_leaf,
 )
 from irene_build.train.best.columns import ColumnRegistry
 from irene_build.train.best.sample import SHAPE_NAMES, TrainingSet
@@ -50,7 +49,7 @@ LEAST_SHARE = 0.02
 class Structure:
     """What a search found, and a refit on fewer models takes over.
 
-    ``forms``: of each primitive. ``settings``: of everything above the leaves. ``scales``: of each leaf's correction;
+    ``forms``: of each primitive. ``settings``: of all above the leaves. ``scales``: of each leaf's correction;
     ``inducing_points``: of each correction above. ``grids``: see
     ``aggregation.ModuleGrid``. ``readings``: see ``aggregation.fit_own``.
     """
@@ -117,7 +116,9 @@ def fit_leaves(sample: TrainingSet, book: ColumnRegistry, structure: Structure) 
     for primitive, seen in shapes.items():
         if len(seen.count) < FEWEST:
             continue
-        form = structure.forms.get(primitive, roofline.Form())
+        if primitive not in structure.forms:
+            structure.forms[primitive] = roofline.form_of(LEAF_NAMES, seen)
+        form = structure.forms[primitive]
         local = ColumnRegistry(LEAF_NAMES)
         rank = GEMM_RANK if _gemm(seen) else LEAF_RANK
         data = roofline.fit_leaf(local, seen, form, rank, structure.scales, primitive)
@@ -126,22 +127,6 @@ def fit_leaves(sample: TrainingSet, book: ColumnRegistry, structure: Structure) 
     leaf_j = np.full(len(sample.energy_j), np.nan)
     _evaluate(leaf_j, sample, book, found)
     return Leaves(found, leaf_j, missing, *typical(sample, shapes))
-
-
-def choose_forms(
-    sample: TrainingSet, fold_masks: np.ndarray, groups: Sequence[int] = roofline.WAVES
-) -> dict[str, roofline.Form]:
-    """The form of every primitive that has labels. ``fold_masks``: bool[folds, m], what each inner fold leaves out."""
-    used = sample.leaf & sample.hinted & (sample.count > 0.0)
-    out = {}
-    for primitive in np.unique(sample.primitive[used]).tolist():
-        rows = np.flatnonzero(used & (sample.primitive == primitive))
-        trials = select_leaf.Trials(
-            LEAF_NAMES, sample.features[rows][:, LEAF_PLACES], sample.energy_j[rows], sample.count[rows],
-            fold_masks[:, rows], sample.copied[rows],
-        )  # fmt: skip
-        out[primitive] = select_leaf.choose(trials, groups)
-    return out
 
 
 def fit_own(
