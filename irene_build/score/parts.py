@@ -58,8 +58,13 @@ def open_folder(out: Path, run: Mapping[str, Any], force: bool) -> Path:
 
     Raises InputError where ``out`` is there already, OutputError where nothing can be written there.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not force:
-        raise InputError(f"{out} is there already: name another folder, or use --force")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not force:
+            raise InputError(f"{out} is there already: name another folder, or use --force")
+        if not (out / TOTALS).is_file():
+            raise InputError(
+                f"{out} is not what `irene-build score` wrote, and is left alone: name another folder"
+            )
     folder, text = unfinished(out), json.dumps(run, sort_keys=True, default=str)
     known = folder / _RUN
     with told(out):

@@ -248,6 +248,20 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is there already"):
         run(tmp_path, "a.csv")
     run(tmp_path, "a.csv", force=True)
+    (tmp_path / "out" / parts.TOTALS).unlink()
+    with pytest.raises(InputError, match="is left alone"):
+        run(tmp_path, "a.csv", force=True)
+
+
+def test_a_damaged_page_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    table = pa.table({"prompt": np.arange(1, 5001), "output": np.arange(5000)})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[100:2000] = bytes(1900)
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"a\.parquet") as told:
+        run(tmp_path, "a.parquet")
+    assert "\n" not in str(told.value) and [p.name for p in tmp_path.iterdir()] == ["a.parquet"]
 
 
 CODE = """
