@@ -16,6 +16,7 @@ from irene_build.export.parity import EPS, FACTOR, scales
 from irene_build.export.tables import resolved
 from irene_runtime.equations import FLAGS
 from irene_runtime.features import RESOURCE_FEATURES
+from irene_runtime.law import ENERGY, TIME
 from irene_runtime.main import golden_tree
 from irene_runtime.model import Estimator
 from irene_runtime.symbolic import SymbolicTree
@@ -30,6 +31,16 @@ _STRETCHES = (40.0, 3.0)
 _TRIED = (2, 24, 40)
 #: The tracer's name for what it does not know.
 _UNKNOWN = "Custom"
+HOST = "Host"
+#: What the law counts of a leaf, beside shapes.
+_COUNTED_BY_LAW = (
+    "matmul_flops",
+    "elementwise_flops",
+    "read_bytes",
+    "write_bytes",
+    "weight_bytes",
+    "kernels",
+)
 
 
 def ranges_of(estimator: Mapping[str, Any], kind: str) -> dict[str, tuple[float, float]]:
@@ -141,16 +152,21 @@ def golden_nodes(estimator: Mapping[str, Any], runtime: Estimator) -> list[dict[
         if primitive is not None:
             node["primitive"] = primitive
         for name in estimator["features"]:
-            if name in used:
+            if name in used - {TIME, ENERGY}:
                 node[name] = middle(ranges, name) if name in ranges else 20.0 + len(nodes)
+        if estimator.get("law") and primitive not in (None, HOST):
+            node.update((name, node.get(name, 20.0 + len(nodes))) for name in _COUNTED_BY_LAW)
         nodes.append(node)
 
     add(-1, "model")
     for first in (True, False):
         module = len(nodes)
         add(0, "module", reads=first)
-        for primitive in list(leaves)[0 if first else 1 :: 2]:
+        for primitive in [name for name in leaves if name != HOST][0 if first else 1 :: 2]:
             add(module, LEVELS[0], primitive, primitive != _UNKNOWN)
+    if estimator.get("law"):
+        leaves.setdefault(HOST, HOST)
+        add(0, LEVELS[0], HOST)  # where the law puts it
     return nodes
 
 

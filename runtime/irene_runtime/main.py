@@ -138,6 +138,8 @@ def _info(args: Any) -> Tuple[str, int]:
     if args.json:
         return _dumps(data), 0
     lines = ["SIMULATED: calibrated on simulated energy."] if data["provenance"] == "simulated" else []
+    if data["provenance"] == "datasheet":
+        lines = ["DATASHEET: nothing was measured."]
     del data["format"], data["version"]
     if data["differs"] == "":
         data["differs"] = "no"
@@ -145,6 +147,9 @@ def _info(args: Any) -> Tuple[str, int]:
         for protocol, levels in protocols.items():
             errors = ["%s %.2f %%" % (k, levels[k]["mape"]) for k in LEVELS if "mape" in levels.get(k, ())]
             data.setdefault("error, " + tier, []).append("%s: %s" % (protocol, ", ".join(errors)))
+    for name, number in sorted(((data.pop("law", None) or {}).get("numbers") or {}).items()):
+        what = number.get("meaning"), number.get("source"), number.get("prior")
+        data["law, " + name] = "%g %s (%s; %s, prior %g)" % ((number["value"], number.get("unit")) + what)
     for key, value in data.items():
         if isinstance(value, dict):
             value = ["%s %s" % (k, len(v) if isinstance(v, list) else v) for k, v in value.items()]

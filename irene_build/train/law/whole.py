@@ -25,6 +25,8 @@ APART = 2.0
 _DRAWS = 24
 #: A correction must bring the error on left-out models below this share of the law's.
 WORTH = 0.9
+#: Readings must help so many of the models that were left out, not one of them alone.
+MOST = 0.75
 #: What the live tier may read at the root: terms of DIRECT by feature, each a form of its own.
 _FORMS: tuple[tuple[str, ...], ...] = (
     ("latency", "law_energy"), ("latency",), ("gpu_energy",), ("gpu_energy", "law_energy"),
@@ -118,7 +120,9 @@ def live_tier(dataset: Dataset, data: Labels, law: dict[str, Any], held: HeldOut
         for pool in _POOLS:
             said = static ** (1.0 - pool) * read**pool
             wrong = error(data, said) if held.law else 1.0
-            if best is None or wrong < (WORTH if best[2] == 0.0 else 0.98) * best[0]:
+            if best is None or (
+                wrong < (WORTH if best[2] == 0.0 else 0.98) * best[0] and _for_most(data, said, static)
+            ):
                 best = wrong, form, pool, said
     if best is None:
         return None
@@ -135,6 +139,16 @@ def live_tier(dataset: Dataset, data: Labels, law: dict[str, Any], held: HeldOut
         "rescale": {"ml": 1.0, "module": 1.0},
         "interval": _interval(data, law, said, dataset.trees),
     }
+
+
+def _for_most(data: Labels, said: np.ndarray, static: np.ndarray) -> bool:
+    """Whether ``said`` errs less than ``static`` on three in four of the models."""
+    better = [
+        error(data.pick(data.model == name), said[data.model == name])
+        < error(data.pick(data.model == name), static[data.model == name])
+        for name in np.unique(data.model)
+    ]
+    return float(np.mean(better)) >= MOST
 
 
 def _design(form: Sequence[str], readings: dict[str, np.ndarray], law_j: np.ndarray) -> np.ndarray:
