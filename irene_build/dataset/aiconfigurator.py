@@ -166,10 +166,40 @@ def _part(file: Path, name: str, columns: dict[str, np.ndarray]) -> tuple[Any, f
 
 def _device(system: str, sheet: Path, limit_w: float | None) -> dict[str, Any]:
     """The datasheet as plain data, by the classes of peak that kernels name."""
+    from irene_build.errors import HardwareError
     from irene_build.hardware.datasheets import from_system_yaml
 
-    device = plain_device(from_system_yaml(sheet))
+    try:
+        device = plain_device(from_system_yaml(sheet))
+    except HardwareError:
+        device = _unknown(system, sheet)
     return {**device, "power_limit_w": limit_w or device["power_limit_w"]}
+
+
+#: Streaming multiprocessors by compute capability, of the largest device that has it; 132 where it is new.
+_SMS = {"80": 108, "86": 84, "89": 142, "90": 132, "100": 148, "103": 160, "120": 188, "121": 48}
+
+
+def _unknown(system: str, sheet: Path) -> dict[str, Any]:
+    """What a system file alone says of a device that no datasheet knows. Raises DatasetError."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(sheet.read_text(encoding="utf-8"))
+        gpu, node = data["gpu"], data.get("node") or {}
+        half = float(gpu["bfloat16_tc_flops"])
+        peaks = {"bfloat16": half, "float32": half / 16.0}
+        for ours, theirs in (("fp8", "fp8_tc_flops"), ("fp4", "fp4_tc_flops")):
+            if gpu.get(theirs):
+                peaks[ours] = float(gpu[theirs])
+        return {
+            "name": system, "sms": _SMS.get(str(gpu.get("sm_version")), 132), "peak_flops_per_s": peaks,
+            "bandwidth_bytes_per_s": float(gpu["mem_bw"]), "memory_bytes": float(gpu["mem_capacity"]),
+            "link_bytes_per_s": 2.0 * float(node.get("intra_node_bw", 0.0)), "power_limit_w": float(gpu["power"]),
+            "idle_w": 0.12 * float(gpu["power"]),
+        }  # fmt: skip
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{sheet} is no system file of aiconfigurator: {error}") from None
 
 
 def plain_device(sheet: Any) -> dict[str, Any]:

@@ -138,12 +138,23 @@ def fit_serving(
     if len(models) > 2:
         left = aggregate.leave_models_out(sums, labels, server.limit_w, around)
         errors = log_errors(left, labels)
-        kinds = server.kinds(runs)
+        kinds, runs_models = server.kinds(runs), np.array([r.model for r in runs])
         for kind in _UNKNOWN:
             own = np.abs(errors[kinds == kind])
             if len(own) >= 8:
-                out["widths"][kind] = [round(float(x), 4) for x in np.quantile(own, 0.9, axis=0)]
+                out["widths"][kind] = [
+                    round(float(x), 4) for x in half_widths(own, runs_models[kinds == kind])
+                ]
     return out
+
+
+def half_widths(errors: np.ndarray, models: np.ndarray) -> np.ndarray:
+    """float64[2]: logarithmic 90 % half widths from ``errors`` of models left out; wider, the fewer models there are.
+
+    A new model differs from those seen as they do from each other: 1 + 1 / their number.
+    """
+    wide: np.ndarray = np.quantile(errors, 0.9, axis=0) * (1.0 + 1.0 / len(np.unique(models)))
+    return wide
 
 
 def log_errors(says: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:

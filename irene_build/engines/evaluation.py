@@ -9,7 +9,7 @@ import numpy as np
 
 from irene_build.dataset.serving import ServingRun
 from irene_build.engines import aggregate
-from irene_build.engines.estimator import _UNKNOWN, Report, Server, labels_of, log_errors
+from irene_build.engines.estimator import _UNKNOWN, Report, Server, half_widths, labels_of, log_errors
 from irene_build.engines.stack import Layout
 from irene_build.engines.step import CLASSES
 from irene_runtime.kernels import work
@@ -44,9 +44,9 @@ def leave_models_out(
         own = models == model
         for kind in np.unique(kinds[own]):
             rest = ~own & (kinds == kind)
-            wide = (
-                np.quantile(errors[rest], 0.9, axis=0) if rest.sum() >= 8 else np.array(_UNKNOWN[str(kind)])
-            )
+            wide = np.array(_UNKNOWN[str(kind)])
+            if rest.sum() >= 8:
+                wide = half_widths(errors[rest], models[rest])
             widths[own & (kinds == kind)] = wide
     out = _result(server, runs, says, labels, widths, "model-out")
     out["baselines"] = _baselines(server, runs, sums, labels, models)
