@@ -134,7 +134,7 @@ def _baselines(
     kernels_s = sums.pure_t.sum(1)
     near = np.log(sums.pure_e.sum(1) * gpus / batch)
     forms = {
-        # EcoLogits 0.6: Wh a token = 8.91e-8 x billions of active parameters + 1.43e-6, of a server at batch 64
+        # EcoLogits: kWh a token = 8.91e-8 x billions of active parameters + 1.43e-6, whatever the batch
         "active_parameters": np.log((8.91e-8 * active / 1e9 + 1.43e-6) * 3600.0 * 1e3),
         "flops_x_constant": np.log(flops / server.device["peak_flops_per_s"]["bfloat16"] * server.limit_w * 2.0),
         "latency_x_constant_power": np.log(np.array([r.itl_s for r in runs]) * 0.7 * power / batch),
