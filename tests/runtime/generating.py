@@ -38,3 +38,12 @@ def tree() -> SymbolicTree:
 def estimator() -> Estimator:
     """The estimator of PC1 that ships."""
     return Estimator(json.loads((_ROOT / "artifacts" / "pc1" / "estimator.json").read_text(encoding="utf-8")))
+
+
+@cache
+def by_datasheet() -> Estimator:
+    """An estimator with a law, and nothing measured."""
+    from irene_build.hardware.datasheets import datasheet
+    from irene_build.train.law.datasheet_estimator import estimator as of_datasheet
+
+    return Estimator(of_datasheet(datasheet("H100 SXM")))

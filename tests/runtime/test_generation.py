@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from irene_runtime.errors import InputError, TreeError
 from irene_runtime.generation import _sum_weights, _weighted
-from tests.runtime.generating import estimator, tree
+from irene_runtime.tree import ModelTree
+from tests.runtime.generating import by_datasheet, estimator, tree
 
 
 def test_it_is_the_sum_of_its_steps() -> None:
@@ -129,3 +130,22 @@ def test_wrong_requests(options: dict[str, Any], error: type[Exception], message
 def test_a_tree_of_one_size_is_no_request() -> None:
     with pytest.raises(InputError, match="symbolic tree"):
         estimator().request(tree().at(1, 8), 5, 5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("which", ["calibrated", "datasheet"])
+def test_equal_subtrees_are_evaluated_once_and_give_the_same_bits(which: str) -> None:
+    est = estimator() if which == "calibrated" else by_datasheet()
+    for size in ((3, 40, 0), (2, 1, 90)):
+        sized = tree().at(*size)
+        folded, whole = est.predict(sized), est.predict(ModelTree(sized.nodes, sized.header))
+        assert [(n.scope, n.type, n.energy_j) for n in folded] == [
+            (n.scope, n.type, n.energy_j) for n in whole
+        ]
+
+
+def test_the_law_says_how_long_a_request_takes() -> None:
+    r = by_datasheet().request(tree(), 100, 80, 4)
+    exact = by_datasheet().request(tree(), 100, 80, 4, exact=True)
+    assert r.time_s == pytest.approx(exact.time_s, rel=1e-4)
+    assert abs(r.energy_j - exact.energy_j) <= 2.0 * r.error_j + 1e-9 * exact.energy_j
+    assert estimator().law is not None or estimator().request(tree(), 100, 80, 4).time_s is None
