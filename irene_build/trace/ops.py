@@ -144,7 +144,9 @@ def _by_tags(func: Any, call: Called) -> Work:
     if _tagged(func, "reduction"):
         return Work("Reduction", elementwise_flops=_each(call, call.inputs[:1]))
     aten = func.namespace == "aten"
-    in_place = aten and func._schema.is_mutable and call.name.endswith("_")
+    # One operation on each of a list of tensors.
+    listed = aten and call.name.startswith("_foreach_") and "mm" not in call.name
+    in_place = listed or (aten and func._schema.is_mutable and call.name.endswith("_"))
     if (aten and call.name in POINTWISE_FLOPS) or _tagged(func, "pointwise") or in_place:
         return Work("Elementwise", elementwise_flops=_each(call, call.outputs))
     return Work("Custom", unseen=call.is_floating)
@@ -165,7 +167,7 @@ def _each(call: Called, tensors: list[Tensor]) -> float:
     """FLOPs of a value, as many times as there are."""
     if not call.is_floating:
         return 0.0
-    bare = call.name.removesuffix("_")
+    bare = call.name.removesuffix("_").removeprefix("_foreach_")
     each = POINTWISE_FLOPS.get(call.name, POINTWISE_FLOPS.get(bare, 1))
     if call.is_complex:
         each = COMPLEX_FLOPS.get(bare, 2 * each)
