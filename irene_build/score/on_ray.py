@@ -79,7 +79,7 @@ def _started(master: str) -> tuple[Any, bool]:
             ray.init(
                 address=master or None, log_to_driver=False, logging_level="error", include_dashboard=False
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises a bare one where a node does not come up in time
         raise RunError(f"Ray does not start: {str(error).splitlines()[0][:160]}") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -92,7 +92,7 @@ def _file(kept: Any) -> Path:
 
     payload = ray.get(kept)
     path = Path(tempfile.gettempdir()) / f"irene-{hashlib.sha256(payload).hexdigest()[:16]}.zip"
-    if not path.exists():
+    if not path.is_file() or path.read_bytes() != payload:
         from irene_build.files import write_bytes_atomic
 
         write_bytes_atomic(path, payload)
