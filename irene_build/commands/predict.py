@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,8 @@ def predict(
     data = prediction.to_dict()
     if co2 is not None:
         data["co2_g"] = prediction.co2_g(co2)
-    _write_views(data, html, speedscope, chrome_trace)
+    counts = [node.features for node in prediction.tree.nodes]
+    _write_views(data, counts, html, speedscope, chrome_trace)
     if prediction.simulated:
         console.note("SIMULATED: this estimator was calibrated on simulated energy.")
     if as_json:
@@ -318,16 +320,25 @@ def _run(estimator: Any, model: str, batch_size: int, seq_len: int, device: str,
 
 
 def _write_views(
-    data: dict[str, Any], html: Path | None, speedscope: Path | None, chrome: Path | None
+    data: dict[str, Any],
+    counts: list[dict[str, float]],
+    html: Path | None,
+    speedscope: Path | None,
+    chrome: Path | None,
 ) -> None:
-    """The page and the flame graphs that were asked for."""
+    """The page and flame graphs that were asked for; ``counts``: features of each node, which the page explains by."""
     import json
 
     from irene_build.report import flame
     from irene_build.report.html import render_prediction
 
-    views = (
-        (html, render_prediction),
+    nodes = [{**node, "features": own} for node, own in zip(data["nodes"], counts, strict=True)]
+
+    def page(shown: dict[str, Any]) -> str:
+        return render_prediction({**shown, "nodes": nodes})
+
+    views: tuple[tuple[Path | None, Callable[[dict[str, Any]], str]], ...] = (
+        (html, page),
         (speedscope, lambda shown: json.dumps(flame.speedscope(shown), allow_nan=False)),
         (chrome, lambda shown: json.dumps(flame.chrome_trace(shown), allow_nan=False)),
     )
