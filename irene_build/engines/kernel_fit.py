@@ -17,6 +17,7 @@ from irene_runtime.kernels import (
     nearest,
     power_axes,
     roofline,
+    shape_axes,
     variant,
     work,
 )
@@ -173,7 +174,7 @@ def predict_time(group: Group, rows: np.ndarray, device: Mapping[str, Any]) -> n
 
 def fit_power(table: KernelTable, device: Mapping[str, Any]) -> dict[str, Any]:
     """P = min(limit, p0 + joules a FLOP x FLOP/s + joules a byte x byte/s), from all products at once, robustly; then
-    per kind and dtype a smooth table over the rates and the time, since power is noisy row by row.
+    per kind and dtype two smooth tables, over the rates and over the shape, since power is noisy row by row.
     """
     from scipy.optimize import least_squares
 
@@ -219,7 +220,10 @@ def fit_power(table: KernelTable, device: Mapping[str, Any]) -> dict[str, Any]:
         says = law_power(np, group.kind, group.dtype, flops, data, time_s, {"power": numbers})
         left = np.log(group.power_w[rows] / says)
         points = power_axes(np, group.kind, group.dtype, flops, data, time_s, device)
-        numbers["tables"][f"{group.kind}|{group.dtype}"] = fit_table(points, left, 2.0)
+        by_rates = fit_table(points, left, 2.0)
+        left = left - interpolate(by_rates, points)
+        by_shape = fit_table(shape_axes(np, group.kind, group.columns(rows)), left, 2.0)
+        numbers["tables"][f"{group.kind}|{group.dtype}"] = [by_rates, by_shape]
     return numbers
 
 
@@ -260,7 +264,10 @@ def predict_power(
             else None
         )
         if at is not None:
-            watts = watts * np.exp(interpolate(numbers["tables"][at], points))
+            rates, shapes = numbers["tables"][at]
+            value = interpolate(rates, points)
+            value = value + interpolate(shapes, shape_axes(np, group.kind, group.columns(rows)))
+            watts = watts * np.exp(np.clip(value, -BOUND, BOUND))
     return np.minimum(watts, numbers["limit_w"])
 
 

@@ -249,7 +249,7 @@ def kernel(device: Any, kind: str, dtype: str, shape: Sequence[float]) -> Tuple[
     if table is not None:
         time_s *= math.exp(correction(table, axes(Scalar, kind, shape)))
     flops, _, data = work(Scalar, kind, dtype, shape)
-    return time_s, time_s * power(kind, dtype, flops, data, time_s, device), flops, data
+    return time_s, time_s * power(kind, dtype, shape, flops, data, time_s, device), flops, data
 
 
 def law_power(ops: Any, kind: str, dtype: str, flops: Any, data: Any, time_s: Any, device: Any) -> Any:
@@ -268,12 +268,23 @@ def power_axes(ops: Any, kind: str, dtype: str, flops: Any, data: Any, time_s: A
     return [ops.log2(ops.maximum(x, 2.0**-10)) for x in parts]
 
 
-def power(kind: str, dtype: str, flops: float, data: float, time_s: float, device: Any) -> float:
-    """Watts of one kernel: the law, and the correction of its kind where one was fitted."""
+def shape_axes(ops: Any, kind: str, shape: Sequence[Any]) -> List[Any]:
+    """Coordinates of the power's second table: those of time, and of attention the head's width and a window."""
+    points = axes(ops, kind, shape)
+    if kind == "decode":
+        points += [ops.log2(shape[4]), ops.where(shape[5] > 0, 2.0 + 0.0 * shape[5], 0.0 * shape[5])]
+    return points
+
+
+def power(
+    kind: str, dtype: str, shape: Sequence[float], flops: float, data: float, time_s: float, device: Any
+) -> float:
+    """Watts of one kernel: the law, and the corrections of its kind (by rates, by shape) where they were fitted."""
     numbers = device["power"]
     watts: float = law_power(Scalar, kind, dtype, flops, data, time_s, device)
     if any(name.startswith(kind + "|") for name in numbers["tables"]):
-        table = numbers["tables"][nearest(numbers["tables"], "%s|%s" % (kind, dtype))]
-        point = power_axes(Scalar, kind, dtype, flops, data, time_s, device)
-        watts *= math.exp(correction(table, point))
+        rates, shapes = numbers["tables"][nearest(numbers["tables"], "%s|%s" % (kind, dtype))]
+        value = correction(rates, power_axes(Scalar, kind, dtype, flops, data, time_s, device))
+        value += correction(shapes, shape_axes(Scalar, kind, shape))
+        watts *= math.exp(min(max(value, -BOUND), BOUND))
     return float(min(watts, numbers["limit_w"]))
