@@ -47,6 +47,23 @@ def conditions(dataset: Dataset) -> dict[str, Condition]:
     return out
 
 
+#: The same where a physical law stands below: it knows what a dtype and a phase change, as far as the priors of its
+#: rates go (0.5 in natural-log units, `train.law.numbers`); 16-bit dtypes have one rate.
+BY_LAW = {"dtype": 0.5, "phase": 0.5}
+_SIXTEEN = {"float16", "bfloat16"}
+
+
+def conditions_of_law(dataset: Dataset, memory: float) -> dict[str, Condition]:
+    """As ``conditions``, of whole models predicted by the law of a device with so many bytes of memory."""
+    out = conditions(dataset)
+    for name, width in BY_LAW.items():
+        out[name]["width"] = width
+    if _SIXTEEN & set(out["dtype"]["known"]):
+        out["dtype"]["known"] = sorted({*map(str, out["dtype"]["known"]), *_SIXTEEN})
+    out["memory"] = {"known": [memory], "width": WIDTHS["memory"]}
+    return out
+
+
 def memory_bytes(hardware: str) -> float | None:
     """Memory of the GPU of a hardware profile, its own word or the datasheet's; None where it is not known."""
     from irene_build.hardware.datasheets import datasheet

@@ -26,6 +26,7 @@ from irene_build.train.law.device import UNKNOWN, sheet_of
 from irene_build.train.law.fit import fit as fit_law
 from irene_build.train.law.fit import labels
 from irene_build.train.law.nodes import with_law
+from irene_build.train.unmeasured import conditions_of_law
 from irene_runtime.features import FEATURES, PRIMITIVES
 from irene_runtime.law import ENERGY
 from irene_runtime.tree import LEVELS
@@ -125,6 +126,7 @@ def _estimator(dataset: Dataset, tiers: dict[str, Any], law: dict[str, Any]) -> 
     read |= {"batch_size", "seq_len", "input_size"}
     return estimator_file.compact({
         **head, "law": law, "tiers": tiers,
+        "unmeasured": conditions_of_law(dataset, float(law["device"]["memory_bytes"])),
         "features": [name for name in FEATURES if name in read], "primitives": list(PRIMITIVES),
     })  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Any
 from irene_build.hardware.datasheets import Datasheet
 from irene_build.train.estimator_file import FORMAT, VERSION, compact, package_versions
 from irene_build.train.law.fit import from_datasheet
+from irene_build.train.unmeasured import WIDTHS
 from irene_runtime.features import FEATURES, PRIMITIVES
 
 #: Half-widths in natural-log units: whole models, modules, leaves, and the wait for the host.
@@ -39,7 +40,9 @@ def estimator(sheet: Datasheet) -> dict[str, Any]:
         "cost_model": "analytic", "attention": "mixed", "created_by": package_versions(), "fingerprint": {},
         "trained_on": {"models": [], "trees": 0, "nodes": 0, "distinct": 0,
                        "dtypes": ["float32", "float16", "bfloat16"], "labels": "none"},
-        "evaluation": {}, "law": from_datasheet(sheet), "tiers": {"static": tier},
+        "evaluation": {},
+        "unmeasured": {"memory": {"known": [sheet.memory_bytes], "width": WIDTHS["memory"]}},
+        "law": from_datasheet(sheet), "tiers": {"static": tier},
         "features": [name for name in FEATURES if name in ("batch_size", "seq_len", "law_energy")],
         "primitives": list(PRIMITIVES),
     })  # fmt: skip

@@ -118,3 +118,17 @@ def test_evaluate_prints_the_law_and_the_errors_with_failed_runs():
     assert result["baselines"]["law-static"]["model"] < 15.0
     assert not result["beaten_by"]
     assert "t.csv, line 9: broken" in evaluation_text(result)
+
+
+def test_what_was_never_measured_is_wider(estimator):
+    compiled = Estimator(estimator)
+
+    def width(**asked):
+        tree = model("d", 4096, 8, 512)
+        tree.header.update(asked)
+        found = compiled.predict(tree)
+        return found.interval_j[1] / found.energy_j
+
+    assert width(dtype="float16") == pytest.approx(width())  # one rate for 16 bits
+    assert width(dtype="float32") > 1.5 * width()
+    assert width(phase="decode") > 1.5 * width()
