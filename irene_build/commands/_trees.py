@@ -39,6 +39,10 @@ def refuse_beside(what: str, given: Sequence[str], why: str) -> None:
         raise InputError(f"{', '.join(given)}: not beside {what}, {why}")
 
 
+def _told(model: str) -> None:
+    console.note(f"tracing {model} for every size, once")
+
+
 class Sizes:
     """MODEL at one size after another: traced once for every size, where the model allows it."""
 
@@ -70,7 +74,11 @@ class Sizes:
 
                 try:
                     self._symbolic = tree_of_every_size(
-                        self.model, [self.phase], use_cache=self._use_cache, **self._options
+                        self.model,
+                        [self.phase],
+                        use_cache=self._use_cache,
+                        before=lambda: _told(self.model),
+                        **self._options,
                     )
                 except ModelError as error:
                     if "no symbolic tree of" not in str(error):
@@ -124,7 +132,9 @@ def generating(model: str, extend: bool, dtype: str, attention: str, use_cache: 
 
     phases = ["prefill", "decode", *(["extend"] if extend else [])]
     try:
-        return tree_of_every_size(model, phases, dtype=dtype, attention=attention, use_cache=use_cache)
+        return tree_of_every_size(
+            model, phases, dtype=dtype, attention=attention, use_cache=use_cache, before=lambda: _told(model)
+        )
     except ModelError as error:
         if "keeps no cache" in str(error) or "returned no cache" in str(error):
             console.note(

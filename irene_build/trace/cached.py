@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -45,8 +45,12 @@ def tree_of_every_size(
     weights: str | None = None,
     all_logits: bool = False,
     use_cache: bool = True,
+    before: Callable[[], None] = lambda: None,
 ) -> SymbolicTree:
-    """What ``trace_symbolic`` gives, from the cache where it is there. Raises ModelError."""
+    """What ``trace_symbolic`` gives, from the cache where it is there; ``before``: called where it has to be traced.
+
+    Raises ModelError.
+    """
     options = {"dtype": dtype, "attention": attention, "weights": weights, "all_logits": all_logits}
     identity = identity_of(model) if use_cache else None
     path = None
@@ -56,6 +60,7 @@ def tree_of_every_size(
             return found
     from .symbolic import dumps, trace_symbolic
 
+    before()
     tree = trace_symbolic(model, phases, **options)  # type: ignore[arg-type]
     if path is not None:
         # A cache that cannot be written costs time and nothing else.
