@@ -145,12 +145,10 @@ def predict(
     from irene_build.export.load import load_bundle
     from irene_build.export.samples import attention_of
 
-    named = "" if device == "cpu" or device.startswith("cuda") else device
+    named = "" if live or device == "cpu" or device.startswith("cuda") else device
     if named:
-        if what or live or backend != "python":
-            raise InputError(
-                f"--device {named} stands for a bundle: give MODEL alone, without --live and --backend"
-            )
+        if what or backend != "python":
+            raise InputError(f"--device {named} stands for a bundle: give MODEL alone, and no --backend")
         estimator, what = _of_datasheet(named), str(out)
     elif not what:
         raise InputError("give OUT and TREE_OR_MODEL, or --device NAME and a MODEL")
