@@ -91,6 +91,13 @@ class Sizes:
 
         Raises InputError where a model has fewer positions than ``seq_len``.
         """
+        for name, value, low in (
+            ("batch_size", batch_size, 1),
+            ("seq_len", seq_len, 1),
+            ("past_len", past_len, 0),
+        ):
+            if value is not None and value < low:
+                raise InputError(f"{name} is {value}, expected a whole number from {low} on")
         found = self.symbolic()
         if found is None:
             return self._traced(batch_size, seq_len, past_len)

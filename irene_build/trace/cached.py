@@ -47,7 +47,7 @@ def tree_of_every_size(
     use_cache: bool = True,
     before: Callable[[], None] = lambda: None,
 ) -> SymbolicTree:
-    """What ``trace_symbolic`` gives, from the cache where it is there; ``before``: called where it has to be traced.
+    """What ``trace_symbolic`` gives, from the cache where it is there; ``before``: called where it is traced.
 
     Raises ModelError.
     """
@@ -60,8 +60,7 @@ def tree_of_every_size(
             return found
     from .symbolic import dumps, trace_symbolic
 
-    before()
-    tree = trace_symbolic(model, phases, **options)  # type: ignore[arg-type]
+    tree = trace_symbolic(model, phases, before=before, **options)  # type: ignore[arg-type]
     if path is not None:
         # A cache that cannot be written costs time and nothing else.
         with contextlib.suppress(IreneError, OSError):

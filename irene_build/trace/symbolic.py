@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from irene_build.errors import ModelError
@@ -33,12 +33,14 @@ def trace_symbolic(
     cache: str = "dynamic",
     quantise_head: bool = False,
     all_logits: bool = False,
+    before: Callable[[], None] = lambda: None,
 ) -> SymbolicTree:
     """The tree of every size of ``model``: what ``trace_model`` takes, or an ``nn.Module``.
 
     ``phases``: of ``forward``, ``prefill``, ``decode``, ``extend`` (several tokens behind cached ones); by default
     the last three of a model that generates, else ``forward``. A phase that the model does not have is left out,
-    one that follows no expressions is listed under ``refused``. Raises ModelError where nothing is left.
+    one that follows no expressions is listed under ``refused``. ``before``: called when a first size has been traced
+    and many follow. Raises ModelError where nothing is left.
     """
     for phase in phases:
         if phase not in PHASES:
@@ -47,7 +49,7 @@ def trace_symbolic(
         "dtype": dtype, "attention": attention, "weights": weights, "cache": cache, "quantise_head": quantise_head,
         "all_logits": all_logits,
     }  # fmt: skip
-    out = _File(model, options)
+    out = _File(model, options, before)
     if not phases:
         phases = ("prefill", "decode", "extend") if out.generates() else ("forward",)
     for phase in phases:
@@ -63,8 +65,8 @@ def trace_symbolic(
 class _File:
     """A file of tree format 2 that grows phase by phase."""
 
-    def __init__(self, model: Any, options: dict[str, Any]) -> None:
-        self._model, self._options = model, options
+    def __init__(self, model: Any, options: dict[str, Any], before: Callable[[], None]) -> None:
+        self._model, self._options, self._before = model, options, before
         self._folding = Folding()
         self._header: dict[str, Any] = {}
         self.sections: list[dict[str, Any]] = []
@@ -106,6 +108,8 @@ class _File:
         small = (2, 5, 0) if phase in ("forward", "prefill") else (2, 1 if phase == "decode" else 2, 5)
         tree = prober.tree(small)
         header = tree.header
+        if not self._header:
+            self._before()
         fixed = phase in ("forward", "prefill") and header["seq_len"] != small[1]
         if fixed and prober.tree((2, 9, 0)).header["seq_len"] != header["seq_len"]:
             raise MisfitError(f"{header['model']} runs another number of tokens than it is asked for")
