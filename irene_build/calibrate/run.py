@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ SIMULATED = (
     "SIMULATED: no energy is measured here. The virtual PC's power is computed from this machine's CPU load; "
     "every joule that follows is a simulated one."
 )
+#: Other programs may keep so many cores busy before anybody is told.
+BUSY_CORES = 0.25
 _SIMULATED_BUDGET_S, _BUDGET_S = 180.0, 1800.0
 
 
@@ -51,10 +54,33 @@ def calibrate(asked: Request) -> None:
     if asked.dry_run:
         _dry_run(planner)
         return
+    tell_if_busy()
     path = hardware_dir(profile.name) / "campaign.sqlite"
     with _prepared(asked, path) as journal:
         outcome = _measure(planner, journal)
     _finish(asked, profile, path, outcome)
+
+
+def tell_if_busy(seconds: float = 0.5) -> float | None:
+    """Says so where other programs use the processors, before anything is measured; the cores that they keep busy."""
+
+    from irene_build.measure.conditions import Conditions
+    from irene_runtime.sampler import Sampler
+
+    sampler = Sampler().open()
+    try:
+        look = Conditions(sampler.sample)
+        before = look.snapshot()
+        time.sleep(seconds)
+        cores = look.foreign_cores(before, look.snapshot())
+    finally:
+        sampler.close()
+    if cores is not None and cores > BUSY_CORES:
+        console.note(
+            f"this machine is busy: other programs use {cores:.1f} of {os.cpu_count()} cores. What is measured "
+            "now is worth less for that; a quiet machine gives errors of a few per cent"
+        )
+    return cores
 
 
 def choose_hardware(hardware: str, listen_s: float = 6.0) -> tuple[HardwareProfile, list[str]]:
