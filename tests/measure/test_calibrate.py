@@ -360,7 +360,6 @@ def test_the_default_plan_holds_in_three_minutes_and_touches_bert_base(
     measured = {
         key
         for target in targets.default_targets("cpu", 180.0, (), "")
-        if target.parts == "leaves"
         for key in work_keys(trace(target.model, target.batch_size, target.seq_len))
     }
     tree = trace("bert-base-uncased", 8, 128)
