@@ -12,6 +12,17 @@ CACHES = ("bfloat16", "fp8")
 WEIGHTS = ("bfloat16", "float16", "fp8", "fp8-block", "int8", "int4", "gptq", "awq", "nvfp4", "mxfp4")
 
 
+def refuse(engine: str, tp: int, ep: int, dp: int, cache: str, **others: Any) -> None:
+    """Raises InputError for options of a server without one, and for an engine that is none."""
+    if engine not in ("transformers", "vllm"):
+        raise InputError(f"--engine {engine!r}: expected transformers or vllm")
+    asked = {"--tp": tp != 1, "--ep": ep != 1, "--dp": dp != 1, "--kv-cache-dtype": cache != "bfloat16"}
+    asked.update({f"--{name.replace('_', '-')}": bool(value) for name, value in others.items()})
+    given = [name for name, value in asked.items() if value]
+    if engine != "vllm" and given:
+        raise InputError(f"{', '.join(given)}: of a server, add --engine vllm")
+
+
 def layout(tp: int, ep: int, dp: int, weights: str, cache: str, model: str = "") -> Any:
     """How a model is spread and stored. Raises InputError."""
     from irene_build.dataset.serving import weights_of

@@ -71,18 +71,15 @@ def compare(
 ) -> None:
     """Compare the predicted energy of models, per phase, sequence and token."""
     from irene_build import console
-    from irene_build.commands import _bundles
+    from irene_build.commands import _bundles, _serving
     from irene_build.errors import InputError
     from irene_build.export.load import load_bundle
     from irene_build.report import grid, write
     from irene_build.report.tradeoff import read_accuracies
     from irene_build.trace.shapes import parse
 
-    if engine not in ("transformers", "vllm"):
-        raise InputError(f"--engine {engine!r}: expected transformers or vllm")
+    _serving.refuse(engine, tp, ep, dp, kv_cache, weights=weights != "bfloat16", max_itl=max_itl is not None)
     if engine == "vllm":
-        from irene_build.commands import _serving
-
         spread = _serving.layout(tp, ep, dp, weights, kv_cache, models[0])
         _serving.compare(
             out, models, *_serving.lengths(prompt, new), spread, _serving.seconds(max_itl), as_json

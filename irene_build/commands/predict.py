@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from irene_build import console
-from irene_build.commands import _requests, _trees
+from irene_build.commands import _requests, _serving, _trees
 from irene_build.errors import InputError
 from irene_build.files import check_writable, write_text_atomic
 from irene_build.trace.shapes import parse
@@ -128,11 +128,19 @@ def predict(
     for path in (html, speedscope, chrome_trace):
         if path is not None:
             check_writable(path)
-    if engine not in ("transformers", "vllm"):
-        raise InputError(f"--engine {engine!r}: expected transformers or vllm")
+    _serving.refuse(engine, tp, ep, dp, kv_cache)
     if engine == "vllm":
-        from irene_build.commands import _serving
-
+        of_runs = {
+            "--seq": seq_len is not None, "--phase": phase, "--past": past_len is not None, "--beams": beams != 1,
+            "--shared-prefix": shared_prefix, "--speculative": speculative, "--all-logits": all_logits,
+            "--dtype": dtype, "--attention": attention, "--inputs": inputs, "--tier": tier, "--live": live,
+            "--clock": clock is not None, "--power-limit": power_limit is not None, "--backend": backend != "python",
+            "--explain": explain is not None, "--co2": co2 is not None, "--html": html, "--csv": as_csv,
+            "--speedscope": speedscope, "--chrome-trace": chrome_trace, "--openmetrics": as_openmetrics,
+        }  # fmt: skip
+        _trees.refuse_beside(
+            "--engine vllm", [n for n, v in of_runs.items() if v], "a server's requests have neither"
+        )
         place, model = (Path(device), str(out)) if device and not what else (out, what)
         if not model:
             raise InputError("give OUT and a MODEL, or --device NAME and a MODEL")
@@ -214,6 +222,7 @@ def predict(
             all_logits,
             weights,
         ).at(batch_size, seq_len_asked, past_len or 0)
+    _tell_memory(estimator, tree)
     tree = _under(estimator, launched(tree), clock, power_limit)
     window = _run(estimator, what, batch_size, seq_len, device, size) if live else None
     prediction = estimator.predict(tree, window, tier or None)
@@ -243,6 +252,24 @@ def _of_datasheet(device: str) -> Any:
     from irene_runtime.model import Estimator
 
     return Estimator(estimator(datasheet(device)))
+
+
+def _tell_memory(estimator: Any, tree: Any) -> None:
+    """A note where the device cannot hold the parameters, or what one product reads and writes."""
+    law = estimator.data.get("law") or {"device": {}}
+    memory = float(law["device"].get("memory_bytes") or math.inf)
+    whole = tree.nodes[0].features
+    width = {"float16": 2.0, "bfloat16": 2.0, "float64": 8.0}.get(str(tree.header["dtype"]), 4.0)
+    parameters = width * whole.get("num_parameters", 0.0)
+    if tree.header.get("weights"):
+        parameters = min(parameters, 2.0**20 * whole.get("weight_bytes", math.inf))
+    products = [n.features.get("mem_bytes", 0.0) for n in tree.nodes if n.primitive in ("Linear", "Conv1D")]
+    needed = max(parameters, 2.0**20 * max(products, default=0.0))
+    if needed > memory:
+        console.note(
+            f"does not fit: at least {needed / 2**30:.0f} GiB at once, and the device has "
+            f"{memory / 2**30:.0f}; these are the joules of such a device with more memory"
+        )
 
 
 def _under(estimator: Any, tree: Any, clock: float | None, power_limit: float | None) -> Any:

@@ -52,18 +52,15 @@ def sweep(
 ) -> None:
     """Predict energy per token and per sequence over a grid; * marks sizes outside what was calibrated."""
     from irene_build import console
-    from irene_build.commands import _bundles
+    from irene_build.commands import _bundles, _serving
     from irene_build.errors import InputError
     from irene_build.export.load import load_bundle
     from irene_build.report import grid, write
     from irene_build.trace.shapes import parse
     from irene_runtime.symbolic import SymbolicTree
 
-    if engine not in ("transformers", "vllm"):
-        raise InputError(f"--engine {engine!r}: expected transformers or vllm")
+    _serving.refuse(engine, tp, ep, dp, kv_cache, weights=weights != "bfloat16")
     if engine == "vllm":
-        from irene_build.commands import _serving
-
         spread = _serving.layout(tp, ep, dp, weights, kv_cache, model)
         in_flight = _bundles.whole_numbers(batch, "--batch")
         asked = [

@@ -100,6 +100,11 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (folder / "estimator.json").is_file():
+            raise EstimatorError(
+                f"{folder} holds an estimator of kernels and servers, which answers with --engine vllm; "
+                "for one run without a server: --device NAME"
+            ) from None
         raise EstimatorError(
             f"{folder} holds no {FILE_NAME}: `irene-build export {folder}` writes a bundle"
         ) from None

@@ -141,6 +141,15 @@ def test_wrong_input_gets_one_line_and_exit_code_2(predict: Any, args: list[str]
     assert message in err and err.count("\n") == 1 and err.startswith("irene-build: ")
 
 
+@pytest.mark.parametrize(("device", "fits"), [("GeForce RTX 2060", False), ("H200", True)])
+def test_what_no_device_of_its_kind_can_hold_is_told(
+    bundle: Path, device: str, fits: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["predict", "--device", device, str(bundle / "config.json"), "-b", "300000", "--depth", "0"])
+    assert ("does not fit" not in capsys.readouterr().err) == fits
+
+
 def test_no_bundle(predict: Any, bundle: Path) -> None:
     code, _, err = predict("tree.json", out="nowhere")
     assert code == 2 and "is no folder" in err and err.count("\n") == 1

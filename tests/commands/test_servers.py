@@ -87,9 +87,19 @@ def test_runs_that_it_never_saw_are_judged(tmp_path: Path, capsys: pytest.Captur
         (("predict", "h100", *ASK, "--weights", "int1"), "--weights 'int1': expected one of"),
         (("predict", "h100", *ASK, "--tp", "2", "--ep", "3"), "--tp x --dp = 2"),
         (("compare", "h100", *ASK, "--max-itl", "soon"), "--max-itl 'soon'"),
+        (("predict", "h100", *ASK, "--csv", "--past", "0"), "--past, --csv: not beside --engine vllm"),
+        (("predict", "pc1", "gpt2", "--tp", "2"), "--tp: of a server, add --engine vllm"),
+        (("compare", "pc1", "gpt2", "--max-itl", "4ms"), "--max-itl: of a server, add --engine vllm"),
+        (("sweep", "pc1", "gpt2", "--weights", "fp8", "--dp", "2"), "--dp, --weights: of a server"),
     ],
 )
 def test_what_cannot_be_asked(words: tuple[str, ...], what: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = _run(capsys, *words)
     assert code == 2
     assert what in err
+
+
+def test_an_export_of_kernels_says_how_to_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(capsys, "export", str(tmp_path / "out"), "--hardware", "h100")
+    code, _, err = _run(capsys, "predict", str(tmp_path / "out"), "gpt2")
+    assert code in (1, 2) and "--engine vllm" in err and err.count("\n") == 1
