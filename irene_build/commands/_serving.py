@@ -63,7 +63,25 @@ def predict(
     """Joules a token and a request, time a token, watts, and where they go."""
     from irene_build.engines.estimator import request
 
-    _say(request(open_server(out), model, spread, batch, prompt, new), depth, as_json)
+    server = open_server(out)
+    _say(request(server, model, spread, batch, prompt, new), depth, as_json)
+    _tell_memory(server, model, spread, batch, prompt + new / 2.0)
+
+
+def _tell_memory(server: Any, model: str, spread: Any, batch: float, context: float) -> None:
+    """A note where parameters and caches are more than the memory of these GPUs."""
+    from irene_build.hardware.datasheets import datasheet
+
+    try:
+        memory = datasheet(str(server.data["hardware"])).memory_bytes
+    except InputError:
+        return  # no datasheet, nothing to compare with
+    needed = server.stack(model, spread).held_bytes(batch, context)
+    if needed > memory:
+        console.note(
+            f"does not fit: at least {needed / 2**30:.0f} GiB of parameters and caches on each GPU, which has "
+            f"{memory / 2**30:.0f}; nothing like it was measured, spread it wider (--tp) or take a smaller --batch"
+        )
 
 
 def _say(found: dict[str, Any], depth: int, as_json: bool) -> None:

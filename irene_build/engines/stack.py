@@ -65,6 +65,19 @@ class Stack:
         own = [x.shape[0] for x in self.launches if x.per == "sequence"]
         return max(own, default=0.0) * (self.layout.tp if own else 1)
 
+    def held_bytes(self, sequences: float, context: float) -> float:
+        """Bytes that each GPU holds at least: its part of the parameters, and the keys and values of its sequences."""
+        form = self.layout.weights
+        width = 2.0 if form in ("bfloat16", "float16") else 1.0 if "8" in form else 0.5
+        held = width * self.tree.nodes[0].features.get("num_parameters", 0.0) / self.layout.gpus
+        value = 1.0 if self.layout.cache == "fp8" else 2.0
+        for launch in self.launches:
+            if launch.kind == "attention":
+                _, kv, d, window = launch.shape
+                tokens = min(context, window) if window else context
+                held += launch.count * sequences / self.layout.dp * tokens * 2.0 * kv * d * value
+        return held
+
     def at(
         self, sequences: float, tokens: float, context: float, prefill: bool = False
     ) -> list[tuple[Any, ...]]:

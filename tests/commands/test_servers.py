@@ -103,3 +103,14 @@ def test_an_export_of_kernels_says_how_to_ask(tmp_path: Path, capsys: pytest.Cap
     _run(capsys, "export", str(tmp_path / "out"), "--hardware", "h100")
     code, _, err = _run(capsys, "predict", str(tmp_path / "out"), "gpt2")
     assert code in (1, 2) and "--engine vllm" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "tp", "fits"), [("32", "1", True), ("20000", "1", False), ("20000", "8", True)]
+)
+def test_caches_that_do_not_fit_are_told(
+    batch: str, tp: str, fits: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = _run(capsys, "predict", "h100", *ASK, "--batch", batch, "--tp", tp)
+    assert code == 0
+    assert ("does not fit" not in err) == fits
