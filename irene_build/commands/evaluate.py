@@ -96,6 +96,8 @@ def evaluate(
 def _against(hardware: str, device: str, path: Path, as_json: bool) -> None:
     """A device's datasheet, or a trained estimator, beside measurements that it never saw."""
     from irene_build import console
+    from irene_build.engines.estimator import is_kernels
+    from irene_build.errors import InputError
     from irene_build.evaluate import against
     from irene_build.hardware.datasheets import datasheet
     from irene_build.paths import find_artifact
@@ -104,7 +106,15 @@ def _against(hardware: str, device: str, path: Path, as_json: bool) -> None:
     from irene_build.train.law.datasheet_estimator import estimator
     from irene_runtime.model import Estimator
 
-    data = estimator(datasheet(device)) if device else load(find_artifact(hardware, "estimator.json"))
+    if not path.is_file():
+        raise InputError(f"--against {path}: no such file")
+    own = None if device else find_artifact(hardware, "estimator.json")
+    if own is not None and is_kernels(own):
+        raise InputError(
+            f"{path}: {hardware} has an estimator of kernels and servers, which is judged by a table of serving runs "
+            "(columns as `irene-build import serving` takes them); for whole models give --device instead"
+        )
+    data = estimator(datasheet(device)) if own is None else load(own)
     compiled = Estimator(data)
     compare = against.generation if against.is_generation(path) else against.whole
     with console.Progress(1.0, "tracing", quiet=as_json):

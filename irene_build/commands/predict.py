@@ -146,9 +146,17 @@ def predict(
             raise InputError("give OUT and a MODEL, or --device NAME and a MODEL")
         spread = _serving.layout(tp, ep, dp, weights or "bfloat16", kv_cache, model)
         _serving.predict(
-            place, model, batch_size or 8, *_serving.lengths(prompt, new), spread, depth, as_json
+            place,
+            model,
+            8 if batch_size is None else batch_size,
+            *_serving.lengths(prompt, new),
+            spread,
+            depth,
+            as_json,
         )
         return
+    if all_logits and prompt is None and new is None and phase not in ("prefill", "extend"):
+        raise InputError("--all-logits: of a prefill, add --phase prefill")
     from irene_build.engines.quantised import launched
     from irene_build.export.load import load_bundle
     from irene_build.export.samples import attention_of
