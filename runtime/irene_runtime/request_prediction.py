@@ -135,7 +135,7 @@ class RequestPrediction:
             lines.insert(0, "SIMULATED: calibrated on simulated energy, not on a measurement.")
         if "extrapolates" in self.flags:
             lines.append("note: some steps are outside of what was calibrated, interval widened")
-        lines += ["", "phase        steps      energy   share   +/- of the sum"]
+        lines += ["", "phase        steps      energy   share   summed within"]
         for phase in self.phases.values():
             share = 100.0 * phase.energy_j / self.energy_j if self.energy_j else 0.0
             lines.append(
