@@ -61,6 +61,8 @@ def sweep(
 
     _serving.refuse(engine, tp, ep, dp, kv_cache, weights=weights != "bfloat16")
     if engine == "vllm":
+        if folder is not None or inputs or "," in prompt or "," in new:
+            raise InputError("--engine vllm: one --prompt and one --new, and neither --output nor --inputs")
         spread = _serving.layout(tp, ep, dp, weights, kv_cache, model)
         in_flight = _bundles.whole_numbers(batch, "--batch")
         asked = [

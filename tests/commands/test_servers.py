@@ -90,6 +90,7 @@ def test_runs_that_it_never_saw_are_judged(tmp_path: Path, capsys: pytest.Captur
         (("predict", "h100", *ASK, "--csv", "--past", "0"), "--past, --csv: not beside --engine vllm"),
         (("predict", "pc1", "gpt2", "--tp", "2"), "--tp: of a server, add --engine vllm"),
         (("compare", "pc1", "gpt2", "--max-itl", "4ms"), "--max-itl: of a server, add --engine vllm"),
+        (("sweep", "h100", *ASK, "--output", "page"), "neither --output nor --inputs"),
         (("predict", "h100", *ASK, "--batch", "0"), "--batch and --new must be at least 1"),
         (("evaluate", "--hardware", "h100", "--against", __file__), "a table of serving runs"),
         (("predict", "pc1", "gpt2", "--all-logits"), "add --phase prefill"),
