@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,10 @@ def _say(found: dict[str, Any], depth: int, as_json: bool) -> None:
         ("watts, all GPUs", f"{found['power_w']:.4g}", ""),
     ]
     console.say(console.table(rows, ("", "predicted", "90 %")))
+    for name, away in found["outside"].items():
+        console.say(
+            f"! {name} lies outside the measured runs (by a factor of {2 * math.exp(away):.3g}): interval widened"
+        )
     shown = [p for p in found["parts"] if p["depth"] <= depth]
     lines = [
         ("  " * p["depth"] + p["scope"], p["type"], f"{p['energy_per_token_j']:.3g}") for p in shown[:40]

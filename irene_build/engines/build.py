@@ -57,9 +57,13 @@ def train(hardware: str, report: Report | None = None) -> dict[str, Any]:
         data["serving"] = server.fit_serving(at_work, runs, around["numbers"] if around else None, report)
         if around:
             data["serving"]["priors"] = f"the whole runs of {_REFERENCE}"
+            ranges = server.joined(data["serving"]["ranges"], around.get("ranges", {}))
+            data["serving"]["ranges"] = ranges or data["serving"]["ranges"]
     elif around:
-        data["serving"] = {"numbers": around["numbers"], "runs": 0, "models": [], "widths": {},
-                           "priors": f"carried: the whole runs of {_REFERENCE}"}  # fmt: skip
+        data["serving"] = {
+            "numbers": around["numbers"], "runs": 0, "models": [], "widths": {}, "ranges": around.get("ranges", {}),
+            "priors": f"carried: the whole runs of {_REFERENCE}",
+        }  # fmt: skip
     else:
         data["serving"] = None
     return data

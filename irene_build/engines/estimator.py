@@ -100,10 +100,23 @@ class Server:
     def kinds(self, runs: Sequence[ServingRun]) -> np.ndarray:
         return np.array([kind_of(self.stack(r.model, Layout(r.gpus, r.ep, r.dp, r.weights))) for r in runs])
 
-    def widths(self, kind: str) -> tuple[float, float]:
-        """Logarithmic 90 % half widths of joules and of time a token."""
-        own = (self.data.get("serving") or {}).get("widths", {})
-        return tuple(own.get(kind, _UNKNOWN[kind]))
+    def widths(self, kind: str, run: ServingRun | None = None) -> tuple[float, float]:
+        """Logarithmic 90 % half widths of joules and of time a token; of ``run`` wider the farther it lies outside."""
+        serving = self.data.get("serving") or {}
+        joules, seconds = serving.get("widths", {}).get(kind, _UNKNOWN[kind])
+        factor = 1.0 + (sum(self.outside(run).values()) if run else 0.0)
+        return joules * factor, seconds * factor
+
+    def outside(self, run: ServingRun) -> dict[str, float]:
+        """How far, in natural logarithms, the batch or the context of ``run`` lies outside twice the measured range."""
+        ranges = (self.data.get("serving") or {}).get("ranges", {})
+        out = {}
+        for name, value in (("batch", run.batch), ("context", run.context)):
+            low, high = ranges.get(name, (value, value))
+            away = max(np.log(low / max(value, 1e-9)), np.log(max(value, 1e-9) / high))
+            if away > np.log(2.0):
+                out[name] = float(away - np.log(2.0))
+        return out
 
 
 def kind_of(stack: Stack) -> str:
@@ -113,6 +126,19 @@ def kind_of(stack: Stack) -> str:
     if any(x.kind == "memory" and x.shape[1] for x in stack.launches):
         return "state"
     return "experts" if any(x.kind == "experts" for x in stack.launches) else "plain"
+
+
+def ranges_of(runs: Sequence[ServingRun]) -> dict[str, list[float]]:
+    """Which batches and contexts (tokens that a step has cached, mean) were measured: ``[least, most]`` each."""
+    return {
+        name: [round(min(getattr(r, name) for r in runs), 3), round(max(getattr(r, name) for r in runs), 3)]
+        for name in ("batch", "context")
+    }
+
+
+def joined(one: Mapping[str, list[float]], other: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """The ranges that hold both."""
+    return {k: [min(one[k][0], other[k][0]), max(one[k][1], other[k][1])] for k in one if k in other}
 
 
 def labels_of(runs: Sequence[ServingRun]) -> np.ndarray:
@@ -131,7 +157,7 @@ def fit_serving(
     numbers = aggregate.fit(sums, labels, server.limit_w, around)
     models = sorted({r.model for r in runs})
     out: dict[str, Any] = {
-        "numbers": numbers, "runs": len(runs), "models": models, "widths": {},
+        "numbers": numbers, "runs": len(runs), "models": models, "widths": {}, "ranges": ranges_of(runs),
         "boundary": "gpu boards, all GPUs of a run",
         "priors": "another device's runs" if around else "start values",
     }  # fmt: skip
@@ -176,12 +202,12 @@ def request(
     stack = server.stack(model, layout)
     one = {name: float(values[0]) for name, values in says.items() if values.ndim == 1}
     token_j = one["energy_j"] / batch
-    wide_j, wide_s = server.widths(kind_of(stack))
+    wide_j, wide_s = server.widths(kind_of(stack), run)
     prefill_j = one["prefill_j"] / batch * new
     return {
         "model": model, "engine": "vllm", "hardware": server.data["hardware"], "gpus": layout.gpus,
         "weights": layout.weights,
-        "batch_size": batch, "prompt": prompt, "new": new,
+        "batch_size": batch, "prompt": prompt, "new": new, "outside": server.outside(run),
         "energy_per_token_j": token_j, "interval_j": [token_j * np.exp(-wide_j), token_j * np.exp(wide_j)],
         "energy_per_request_j": token_j * new, "prefill": {"energy_j": prefill_j},
         "decode": {"energy_j": max(0.0, token_j * new - prefill_j)},

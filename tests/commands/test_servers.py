@@ -118,3 +118,19 @@ def test_caches_that_do_not_fit_are_told(
     code, _, err = _run(capsys, "predict", "h100", *ASK, "--batch", batch, "--tp", tp)
     assert code == 0
     assert ("does not fit" not in err) == fits
+
+
+def test_far_outside_the_measured_runs_an_interval_is_wider_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def width(batch: str) -> tuple[float, dict[str, float]]:
+        said = json.loads(_run(capsys, "predict", "h100", *ASK, "--batch", batch, "--json")[1])
+        return said["interval_j"][1] / said["interval_j"][0], said["outside"]
+
+    usual, inside = width("32")
+    wide, outside = width("100000")
+    assert wide > usual**2 and inside == {} and set(outside) == {"batch"}
+    assert (
+        "! batch lies outside the measured runs"
+        in _run(capsys, "predict", "h100", *ASK, "--batch", "100000")[1]
+    )

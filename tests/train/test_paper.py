@@ -14,7 +14,7 @@ from sklearn.preprocessing import PolynomialFeatures
 from irene_build.dataset.irene import plain_dataset
 from irene_build.dataset.table import Dataset
 from irene_build.errors import DatasetError, InputError
-from irene_build.train import api, arithmetic, intervals, paper, paper_estimator
+from irene_build.train import api, arithmetic, estimator_file, intervals, paper, paper_estimator
 from irene_build.train.paper_nodes import Loss, Nodes, gather, moments, polynomial
 from irene_runtime.tree import LEVELS
 from tests import synthetic
@@ -210,7 +210,7 @@ def test_the_estimator_says_what_the_model_does(
     dataset: Dataset, fitted: paper.PaperModel, estimator: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To 1e-9 where nothing is rounded, to a thousandth of a percent as it ships."""
-    monkeypatch.setattr(api, "DIGITS", 17)
+    monkeypatch.setattr(estimator_file, "DIGITS", 17)
     for numbers, off in ((estimator, 1e-5), (paper_estimator.fit(dataset), 1e-9)):
         found = arithmetic.predict(numbers, dataset.trees, "profile")
         for ours, theirs in zip(found, fitted.predict(dataset.trees), strict=True):
