@@ -42,12 +42,7 @@ def packages() -> list[str]:
     return sorted({name for name, path in MODULES.items() if path.name == "__init__.py"} - {"irene_build"})
 
 
-#: Packages whose circles are being taken out.
-OPEN = ("irene_build.score",)
-_OPEN = pytest.mark.xfail(reason="its circle is being taken out", strict=False)
-
-
-@pytest.mark.parametrize("package", [pytest.param(p, marks=[_OPEN] if p in OPEN else []) for p in packages()])
+@pytest.mark.parametrize("package", packages())
 def test_no_import_circle_inside_a_package(package: str) -> None:
     inside = [name for name in MODULES if name == package or name.startswith(package + ".")]
     graph = {name: {other for other in imports_of(name) if other in inside} - {name} for name in inside}

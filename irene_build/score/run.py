@@ -13,23 +13,11 @@ from irene_build.errors import InputError
 from irene_build.score import local, overlap, parts
 from irene_build.score.batches import Scorer, Settings, added_schema
 from irene_build.score.columns import resolve
+from irene_build.score.loaded import Loaded
 from irene_build.score.logs import Log, cores, open_log
-from irene_build.score.tables import EnergySource
 from irene_build.score.totals import Rates, check_keys
 
 RUNNERS = ("local", "spark", "ray")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An estimator with the models that it can score. ``payload``: the same as the bytes of a file, for workers;
-    ``store``: a folder where tables are kept for later runs."""
-
-    sources: Mapping[str, EnergySource]
-    digest: str
-    about: Mapping[str, str] = field(default_factory=dict)
-    payload: bytes = b""
-    store: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 from irene_build import __version__
 from irene_build.errors import InputError, TreeError
 from irene_build.score.batches import Scorer, Settings
-from irene_build.score.run import Loaded
+from irene_build.score.loaded import Loaded
 from irene_build.score.tables import FIRST_SIZES, GOLDEN, TOLERANCE
 from irene_runtime.equations import EXTRAPOLATES
 from irene_runtime.generation import Generation

@@ -20,7 +20,7 @@ import numpy as np
 
 from irene_build.errors import InputError
 from irene_build.score.batches import no_tree
-from irene_build.score.run import Loaded
+from irene_build.score.loaded import Loaded
 from irene_build.score.tables import MAX_TOKENS, RequestTable
 from irene_runtime.equations import FLAGS
 

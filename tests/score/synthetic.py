@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from irene_build.score.run import Loaded
+from irene_build.score.loaded import Loaded
 
 DIGEST = "ab" * 32
 

@@ -17,7 +17,8 @@ import pytest
 
 from irene_build.errors import DatasetError, InputError
 from irene_build.score import logs, parts
-from irene_build.score.run import Loaded, Options, score_logs
+from irene_build.score.loaded import Loaded
+from irene_build.score.run import Options, score_logs
 from tests.score.synthetic import DIGEST, Formula, loaded
 
 FORMULA = Formula()

@@ -19,7 +19,8 @@ import pytest
 from irene_build.export.load import load_bundle
 from irene_build.score import logs, on_ray, on_spark, parts
 from irene_build.score.batches import Scorer
-from irene_build.score.run import Loaded, Options, score_logs, settings_of
+from irene_build.score.loaded import Loaded
+from irene_build.score.run import Options, score_logs, settings_of
 from irene_build.score.sources import load
 from tests.score import bundles
 
