@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from irene_build.score.batches import Scorer
-from irene_build.score.logs import Piece
 from irene_build.score.parts import Task, score_piece
+from irene_build.score.pieces import Piece
 
 
 def run(

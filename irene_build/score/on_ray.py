@@ -14,8 +14,8 @@ from typing import Any
 
 from irene_build.errors import InputError, IreneError, RunError
 from irene_build.score.batches import Settings
-from irene_build.score.logs import Piece
 from irene_build.score.parts import Task, score_piece
+from irene_build.score.pieces import Piece
 from irene_build.score.sources import scorer_of
 
 

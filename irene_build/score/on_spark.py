@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from irene_build.errors import InputError, RunError
 from irene_build.score.batches import Scorer, Settings, added_schema
-from irene_build.score.logs import Piece
 from irene_build.score.parts import Task, score_piece
+from irene_build.score.pieces import Piece
 from irene_build.score.sources import scorer_of
 
 if TYPE_CHECKING:

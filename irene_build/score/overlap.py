@@ -25,8 +25,8 @@ from irene_build.errors import InputError
 from irene_build.score import readers
 from irene_build.score.batches import Scorer
 from irene_build.score.columns import column
-from irene_build.score.logs import Piece
 from irene_build.score.parts import Task, told, write_overlap
+from irene_build.score.pieces import Piece
 from irene_build.score.values import real_numbers, seconds
 
 #: Rows of a slice.

@@ -19,7 +19,7 @@ import numpy as np
 from irene_build.errors import InputError, OutputError, RunError
 from irene_build.score import readers, totals
 from irene_build.score.batches import ADDED, DERIVED_BATCH, REJECTED, Scorer, Settings, added_schema
-from irene_build.score.logs import Piece
+from irene_build.score.pieces import Piece
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from irene_build.errors import DatasetError
-from irene_build.score.logs import Piece, chunks, open_text
+from irene_build.score.pieces import Piece, chunks, open_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from irene_build.errors import DatasetError, InputError
-from irene_build.score import logs, parts
+from irene_build.score import parts, pieces
 from irene_build.score.loaded import Loaded
 from irene_build.score.run import Options, score_logs
 from tests.score.synthetic import DIGEST, Formula, loaded
@@ -306,7 +306,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on_with_the_parts_that_st
 def test_large_text_files_are_cut_at_line_ends_outside_of_quotes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "TEXT_BYTES", 64)
+    monkeypatch.setattr(pieces, "TEXT_BYTES", 64)
     lines = [f'{n},{n % 7},"a\n{n}"\n' for n in range(1, 60)]
     (tmp_path / "a.csv").write_text("prompt,output,note\n" + "".join(lines))
     result = run(tmp_path, "a.csv", have=loaded())
