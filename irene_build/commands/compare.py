@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from irene_build.commands import _server_options
+
 app = typer.Typer()
 
 
@@ -49,18 +51,12 @@ def compare(
     min_accuracy: float | None = typer.Option(
         None, "--min-accuracy", help="Name the cheapest model of at least this accuracy."
     ),
-    engine: str = typer.Option(
-        "transformers", "--engine", help="Whose kernels: transformers, or vllm (a server)."
-    ),
-    tp: int = typer.Option(1, "--tp", help="With --engine vllm: GPUs that divide every product."),
-    ep: int = typer.Option(
-        1, "--ep", help="With --engine vllm: GPUs that divide the experts (--tp x --dp, or 1)."
-    ),
-    dp: int = typer.Option(1, "--dp", help="With --engine vllm: replicas of attention."),
-    weights: str = typer.Option(
-        "bfloat16", "--weights", help="With --engine vllm: bfloat16, fp8, fp8-block, ..."
-    ),
-    kv_cache: str = typer.Option("bfloat16", "--kv-cache-dtype", help="With --engine vllm: bfloat16 or fp8."),
+    engine: str = _server_options.ENGINE,
+    tp: int = _server_options.TP,
+    ep: int = _server_options.EP,
+    dp: int = _server_options.DP,
+    weights: str = _server_options.WEIGHTS,
+    kv_cache: str = _server_options.KV_CACHE,
     max_itl: str | None = typer.Option(
         None, "--max-itl", metavar="TIME", help="With --engine vllm: the longest time a token, as 50ms."
     ),

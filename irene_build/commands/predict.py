@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from irene_build import console
-from irene_build.commands import _requests, _serving, _trees
+from irene_build.commands import _requests, _server_options, _serving, _trees
 from irene_build.errors import InputError
 from irene_build.files import check_writable, write_text_atomic
 from irene_build.trace.shapes import parse
@@ -89,15 +89,11 @@ def predict(
     backend: str = typer.Option(
         "python", "--backend", help="What evaluates: python, or onnx (the bundle's graph)."
     ),
-    engine: str = typer.Option(
-        "transformers", "--engine", help="Whose kernels: transformers, or vllm (a server)."
-    ),
-    tp: int = typer.Option(1, "--tp", help="With --engine vllm: GPUs that divide every product."),
-    ep: int = typer.Option(
-        1, "--ep", help="With --engine vllm: GPUs that divide the experts (--tp x --dp, or 1)."
-    ),
-    dp: int = typer.Option(1, "--dp", help="With --engine vllm: replicas of attention."),
-    kv_cache: str = typer.Option("bfloat16", "--kv-cache-dtype", help="With --engine vllm: bfloat16 or fp8."),
+    engine: str = _server_options.ENGINE,
+    tp: int = _server_options.TP,
+    ep: int = _server_options.EP,
+    dp: int = _server_options.DP,
+    kv_cache: str = _server_options.KV_CACHE,
     depth: int = typer.Option(3, "--depth", help="Levels below the root to print."),
     explain: str = typer.Option(None, "--explain", metavar="SCOPE", help="How one node's number came about."),
     co2: float = typer.Option(None, "--co2", metavar="G_PER_KWH", help="Grams of CO2 of one kWh."),
@@ -173,6 +169,10 @@ def predict(
     file = _trees.tree_file(what)
     if file is not None and live:
         raise InputError(f"{what} is a tree: --live needs the MODEL itself, to run it")
+    if live and device:
+        from irene_build.measure.device import open_device
+
+        open_device(device)  # a device that is not here is told before MODEL is traced
     sized = {"--batch": batch_size, "--seq": seq_len, "--phase": phase, "--past": past_len}
     wanted = {"--shared-prefix": shared_prefix, "--speculative": speculative, "--beams": beams > 1}
     if file is not None:

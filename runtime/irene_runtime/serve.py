@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from .errors import InputError, RunError, TreeError
+from .errors import HardwareError, InputError, RunError, TreeError
 from .gpu import find_gpu
 from .prediction import printable
 from .serve_metrics import ServerReading, server_reading
@@ -243,10 +243,19 @@ def scraped(url: str, timeout_s: float, model: str) -> ServerReading:
 
 
 def nvml_watts(which: str) -> Optional[Callable[[], Optional[float]]]:
-    """What reads the draw of GPUs (``all``, or one as NVML or CUDA number it); None where there is no NVML."""
+    """What reads the draw of GPUs (``all``, or one as NVML or CUDA number it).
+
+    ``all`` takes what there is: None without NVML or a GPU. A GPU that was named must be there: raises HardwareError.
+    """
     try:
         import pynvml
-
+    except ImportError:
+        if which == "all":
+            return None
+        raise HardwareError(
+            "--gpu %s: NVML cannot be read without the package nvidia-ml-py" % which
+        ) from None
+    try:
         pynvml.nvmlInit()
         if which == "all":
             handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
@@ -254,8 +263,10 @@ def nvml_watts(which: str) -> Optional[Callable[[], Optional[float]]]:
             handles = [find_gpu(pynvml, which)]
         for handle in handles:
             pynvml.nvmlDeviceGetPowerUsage(handle)
-    except Exception:  # no module, no driver, no GPU: there is nothing to measure with
-        return None
+    except pynvml.NVMLError as error:
+        if which == "all":
+            return None
+        raise HardwareError("--gpu %s: NVML: %s" % (which, error)) from None
     if not handles:
         return None
 

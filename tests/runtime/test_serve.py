@@ -266,3 +266,13 @@ def test_once_prints_an_interval_and_says_that_it_is_simulated() -> None:
         )
         assert serve_command(args, FakeEstimator(), FakeTree(), said.append) == 0
     assert samples(said[0])["irene_tokens_total/decode"] == 600.0 and "SIMULATED" in said[0]
+
+
+def test_a_gpu_that_was_named_must_be_there(fake_nvml: Any) -> None:
+    from irene_runtime.errors import HardwareError
+    from irene_runtime.serve import nvml_watts
+
+    watts = nvml_watts("all")
+    assert watts is not None and (watts() or 0.0) > 0.0
+    with pytest.raises(HardwareError, match="99"):
+        nvml_watts("99")
