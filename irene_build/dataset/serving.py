@@ -7,18 +7,21 @@ output_tokens_per_s, median_itl_ms; task or prompt_tokens. Prompts that are not 
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from irene_build.dataset.rows import read_csv
 from irene_build.errors import DatasetError, ModelError
 from irene_build.files import write_text_atomic
 
 FILE = "serving.json"
 PROMPTS = {"lm-arena-chat": 100.0, "sourcegraph-fim": 600.0, "gpqa": 300.0}
+#: No GPU board of today draws more (GB300: 1,400 W); and how far the file's own mean power may be from the joules a
+#: token times the tokens a second.
+MOST_W, POWER_TOLERANCE = 2000.0, 0.05
 _NEEDED = ("model", "avg_batch_size", "avg_output_tokens", "energy_per_token_j", "output_tokens_per_s")
 
 
@@ -49,17 +52,7 @@ class ServingRun:
 
 def read(path: Path) -> list[ServingRun]:
     """The runs of a CSV file. Raises DatasetError that names the file and the line."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"cannot read {path}: {error}") from None
-    if not rows:
-        raise DatasetError(f"{path} has no rows")
-    missing = [name for name in _NEEDED if name not in rows[0]]
-    if missing:
-        raise DatasetError(f"{path}: no column {missing[0]}; needed are {', '.join(_NEEDED)}")
-    return [_run(f"{path.name}, line {line}", row) for line, row in enumerate(rows, 2)]
+    return [_run(row.where, row.cells) for row in read_csv(path, _NEEDED)]
 
 
 def is_serving(path: Path) -> bool:
@@ -100,10 +93,23 @@ def _run(where: str, row: Mapping[str, str]) -> ServingRun:
     spread = number("output_tokens_sq_over_mean", new)
     rate = number("output_tokens_per_s")
     batch = number("avg_batch_size")
+    gpus, joules = int(number("num_gpus", 1.0)), number("energy_per_token_j")
+    watts = joules * rate
+    if watts > MOST_W * gpus:
+        raise DatasetError(
+            f"{where}: energy_per_token_j x output_tokens_per_s is {watts:,.0f} W over {gpus} GPUs, more than "
+            "boards draw: correct the row, or take it out"
+        )
+    told = number("avg_power_w", watts)
+    if abs(watts / told - 1.0) > POWER_TOLERANCE:
+        raise DatasetError(
+            f"{where}: energy_per_token_j x output_tokens_per_s is {watts:,.0f} W, but avg_power_w says {told:,.0f}: "
+            "one of the three is wrong (all are sums over the GPUs)"
+        )
     return ServingRun(
-        where, model, weights_of(row.get("weight_dtype") or "bfloat16", model), int(number("num_gpus", 1.0)),
+        where, model, weights_of(row.get("weight_dtype") or "bfloat16", model), gpus,
         int(number("expert_parallel", 1.0)), int(number("data_parallel", 1.0)), batch, prompt, new,
-        prompt + spread / 2.0, number("energy_per_token_j"), rate,
+        prompt + spread / 2.0, joules, rate,
         1e-3 * number("median_itl_ms", 1e3 * batch / rate), task,
     )  # fmt: skip
 

@@ -43,3 +43,18 @@ def test_a_model_that_nobody_knows_is_named_with_what_helps(
 def test_a_cell_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="line 2: energy_per_token_j is 'x', expected a number above 0"):
         serving.read(_file(tmp_path, "chat,Qwen3-8B,bfloat16,1,1,8,100,100,x,100,10\n"))
+
+
+def test_a_run_that_no_board_can_draw_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match="line 2: energy_per_token_j x output_tokens_per_s is 500,000 W over 1 GPUs"
+    ):
+        serving.read(_file(tmp_path, "chat,Qwen/Qwen3-8B,bfloat16,1,1,8,100,100,500,1000,10\n"))
+
+
+def test_columns_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    head = _HEAD.strip() + ",avg_power_w\n"
+    path.write_text(head + "chat,Qwen/Qwen3-8B,bfloat16,1,1,8,100,100,0.5,1000,10,600\n")
+    with pytest.raises(DatasetError, match="is 500 W, but avg_power_w says 600"):
+        serving.read(path)
